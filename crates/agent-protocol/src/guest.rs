@@ -1,0 +1,327 @@
+//! Guest to host. Everything here was written by somebody we do not trust: unknown fields are
+//! ignored, unknown types are named and left alone, and a known type of the wrong shape is an
+//! error of its own, so that each can be counted.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Why a line is no message.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Not a JSON object, or not UTF-8, or nested too deeply.
+    #[error("not a JSON object")]
+    Malformed(#[source] serde_json::Error),
+    /// A known type whose fields are missing or of the wrong kind.
+    #[error("a {kind} message of the wrong shape")]
+    WrongShape {
+        /// The type it claimed to be.
+        kind: &'static str,
+        /// What was wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A JSON object without a `type` that is no answer to a command either.
+    #[error("an object without a type that is no answer")]
+    Untyped,
+}
+
+/// Which kind of command an answer belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CommandType {
+    /// A [`crate::SafeAction`].
+    Safe,
+    /// A shell line.
+    Unsafe,
+}
+
+/// The error object that a failed `response` may carry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AnswerError {
+    /// The agent's code.
+    #[serde(default)]
+    pub code: Option<Value>,
+    /// The agent's words.
+    #[serde(default)]
+    pub message: Option<String>,
+    /// Anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Value>,
+}
+
+/// The answer to a command. On the wire it may come bare (no `type`, no `timestamp`) or as a
+/// `response`; it is known by `id` and `success`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The command's id, as text: a hostile guest may send anything.
+    pub id: String,
+    /// The agent's verdict.
+    pub success: bool,
+    /// The process's exit status.
+    #[serde(default)]
+    pub exit_code: Option<i32>,
+    /// Standard output.
+    #[serde(default)]
+    pub stdout: String,
+    /// Standard error.
+    #[serde(default)]
+    pub stderr: String,
+    /// Milliseconds, measured by the agent.
+    #[serde(default)]
+    pub execution_time_ms: Option<u64>,
+    /// Which kind of command.
+    #[serde(default)]
+    pub command_type: Option<CommandType>,
+    /// The action's typed result.
+    #[serde(default)]
+    pub data: Option<Value>,
+    /// Present on some failures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<AnswerError>,
+    /// Present on `response`, absent on bare answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<DateTime<Utc>>,
+}
+
+/// What the agent says of its system's first boot. An extension of ours: agents that do not
+/// send it are taken as installed when they are first heard.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FirstBootReport {
+    /// Packages and first-boot commands included.
+    pub finished: bool,
+    /// What went wrong on the way.
+    #[serde(default)]
+    pub errors: Vec<String>,
+}
+
+/// The agent introduces itself: at its start, whenever the host end comes back, and when
+/// something it says here has changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handshake {
+    /// The guest's clock.
+    pub timestamp: DateTime<Utc>,
+    /// As configured in the guest; not to be trusted, the socket names the VM.
+    #[serde(default)]
+    pub vm_id: Option<String>,
+    /// The agent's version.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// `linux` or `windows`.
+    #[serde(default)]
+    pub platform: Option<String>,
+    /// `metrics`, `safe_commands`, `unsafe_commands`, `concurrent_commands`, `first_boot`, ….
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+    /// How many commands it takes at once. An extension of ours; 1 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_concurrent_commands: Option<u32>,
+    /// An extension of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_boot: Option<FirstBootReport>,
+}
+
+/// A metrics frame. `system` is kept as JSON: typed reading and validation are the receiver's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// The guest's clock, RFC 3339.
+    pub timestamp: DateTime<Utc>,
+    /// `{"system": {cpu, memory, disk, network, system, processes, ports, …}}`.
+    pub data: MetricsData,
+}
+
+/// The envelope of [`Metrics`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MetricsData {
+    /// The readings.
+    pub system: Value,
+}
+
+/// The agent's sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeepAlive {
+    /// Echoed by the host.
+    pub sequence_number: u32,
+    /// Unix seconds.
+    pub timestamp: i64,
+}
+
+/// `connection_status`: the agent's view of its connection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// The guest's clock.
+    #[serde(default)]
+    pub timestamp: Option<DateTime<Utc>>,
+    /// `connected`, `retrying`, ….
+    pub state: String,
+    /// Anything.
+    #[serde(default)]
+    pub details: Option<Value>,
+}
+
+/// An `error` or `error_report`, brought into one shape.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GuestError {
+    /// The guest's words.
+    pub error: String,
+    /// Everything else the message held, as an object.
+    pub details: Value,
+    /// The guest's clock, if it gave it.
+    pub timestamp: Option<DateTime<Utc>>,
+}
+
+/// One message from the guest.
+#[derive(Debug, Clone, PartialEq)]
+pub enum GuestMessage {
+    /// See [`Handshake`].
+    Handshake(Handshake),
+    /// See [`Metrics`].
+    Metrics(Metrics),
+    /// Several readings at once.
+    MetricsBatch(Vec<Metrics>),
+    /// See [`Answer`].
+    Answer(Answer),
+    /// See [`KeepAlive`].
+    KeepAlive(KeepAlive),
+    /// Another sign of life.
+    Ping,
+    /// See [`StatusReport`].
+    Status(StatusReport),
+    /// See [`GuestError`].
+    Error(GuestError),
+    /// A well-formed object of a type that this version does not know.
+    Unknown {
+        /// The type's name, cut to 64 characters.
+        kind: String,
+    },
+}
+
+impl GuestMessage {
+    /// Reads one line. serde_json's own depth limit (128) bounds nesting.
+    ///
+    /// # Errors
+    /// [`DecodeError`] says which rule the line broke.
+    pub fn decode(line: &[u8]) -> Result<Self, DecodeError> {
+        let object: serde_json::Map<String, Value> =
+            serde_json::from_slice(line).map_err(DecodeError::Malformed)?;
+        let Some(kind) = object.get("type").and_then(Value::as_str).map(str::to_owned) else {
+            if object.contains_key("id") && object.contains_key("success") {
+                return shaped("answer", object).map(Self::Answer);
+            }
+            return Err(DecodeError::Untyped);
+        };
+        match kind.as_str() {
+            "handshake" => shaped("handshake", object).map(Self::Handshake),
+            "metrics" => shaped("metrics", object).map(Self::Metrics),
+            "metrics_batch" => {
+                #[derive(Deserialize)]
+                struct Batch {
+                    messages: Vec<Metrics>,
+                }
+                shaped("metrics_batch", object).map(|batch: Batch| Self::MetricsBatch(batch.messages))
+            }
+            "response" => shaped("response", object).map(Self::Answer),
+            "keep_alive" => shaped("keep_alive", object).map(Self::KeepAlive),
+            "ping" => Ok(Self::Ping),
+            "connection_status" => shaped("connection_status", object).map(Self::Status),
+            "error" => guest_error("error", "error", object),
+            "error_report" => guest_error("error_report", "error_type", object),
+            other => Ok(Self::Unknown { kind: other.chars().take(64).collect() }),
+        }
+    }
+}
+
+fn shaped<T: serde::de::DeserializeOwned>(
+    kind: &'static str,
+    object: serde_json::Map<String, Value>,
+) -> Result<T, DecodeError> {
+    serde_json::from_value(Value::Object(object)).map_err(|source| DecodeError::WrongShape { kind, source })
+}
+
+fn guest_error(
+    kind: &'static str,
+    words: &'static str,
+    mut object: serde_json::Map<String, Value>,
+) -> Result<GuestMessage, DecodeError> {
+    use serde::de::Error as _;
+    let error = match object.remove(words) {
+        Some(Value::String(text)) => text,
+        _ => {
+            let source = serde_json::Error::custom(format_args!("{words} must be a string"));
+            return Err(DecodeError::WrongShape { kind, source });
+        }
+    };
+    let timestamp = match object.remove("timestamp") {
+        None | Some(Value::Null) => None,
+        Some(value) => {
+            Some(serde_json::from_value(value).map_err(|source| DecodeError::WrongShape { kind, source })?)
+        }
+    };
+    object.remove("type");
+    // `error` keeps its details in a field of that name, `error_report` lays them out flat.
+    let details = match object.remove("details") {
+        Some(details @ Value::Object(_)) if object.is_empty() => details,
+        Some(details) => {
+            object.insert("details".to_owned(), details);
+            Value::Object(object)
+        }
+        None => Value::Object(object),
+    };
+    Ok(GuestMessage::Error(GuestError { error, details, timestamp }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bare_answers_are_known_by_id_and_success() {
+        let line = br#"{"id":"7","success":true,"exit_code":0,"stdout":"hi","stderr":"","execution_time_ms":3,"command_type":"unsafe","data":null}"#;
+        let GuestMessage::Answer(answer) = GuestMessage::decode(line).unwrap() else { panic!("no answer") };
+        assert_eq!((answer.id.as_str(), answer.success, answer.stdout.as_str()), ("7", true, "hi"));
+    }
+
+    #[test]
+    fn nanosecond_timestamps_and_unknown_fields_pass() {
+        let line = br#"{"type":"metrics","timestamp":"2026-11-03T10:00:00.123456789+00:00","new":1,"data":{"x":2,"system":{"cpu":{}}}}"#;
+        assert!(matches!(GuestMessage::decode(line).unwrap(), GuestMessage::Metrics(_)));
+    }
+
+    #[test]
+    fn each_kind_of_rubbish_is_told_apart() {
+        let deep = "[".repeat(100_000);
+        for line in ["", "nonsense", "[1]", "42", "{\"a\":", deep.as_str()] {
+            assert!(
+                matches!(GuestMessage::decode(line.as_bytes()), Err(DecodeError::Malformed(_))),
+                "{line:.20}"
+            );
+        }
+        assert!(matches!(GuestMessage::decode(b"\xff\xfe"), Err(DecodeError::Malformed(_))));
+        assert!(matches!(GuestMessage::decode(b"{\"a\":1}"), Err(DecodeError::Untyped)));
+        for line in [
+            r#"{"type":"metrics"}"#,
+            r#"{"type":"keep_alive","sequence_number":-1,"timestamp":0}"#,
+            r#"{"type":"error","error":7}"#,
+            r#"{"id":5,"success":"yes"}"#,
+        ] {
+            assert!(
+                matches!(GuestMessage::decode(line.as_bytes()), Err(DecodeError::WrongShape { .. })),
+                "{line}"
+            );
+        }
+        assert_eq!(
+            GuestMessage::decode(br#"{"type":"later"}"#).unwrap(),
+            GuestMessage::Unknown { kind: "later".into() }
+        );
+    }
+
+    #[test]
+    fn both_kinds_of_error_come_in_one_shape() {
+        let line = br#"{"type":"error","timestamp":"2026-11-03T10:00:00Z","error":"no disk","details":{"component":"x"}}"#;
+        let GuestMessage::Error(error) = GuestMessage::decode(line).unwrap() else { panic!() };
+        assert_eq!(error.details, serde_json::json!({"component": "x"}));
+        let line = br#"{"type":"error_report","error_type":"Io","severity":"Fatal","timestamp":"2026-11-03T10:00:00Z"}"#;
+        let GuestMessage::Error(error) = GuestMessage::decode(line).unwrap() else { panic!() };
+        assert_eq!((error.error.as_str(), error.details), ("Io", serde_json::json!({"severity": "Fatal"})));
+    }
+}

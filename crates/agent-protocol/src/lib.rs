@@ -1,0 +1,20 @@
+//! The guest channel's language: newline-delimited JSON objects over a virtio-serial port.
+//!
+//! Both ends use this crate: the controller, which must survive anything a hostile guest sends,
+//! and our own agent. It performs no I/O and starts no task. [`FrameDecoder`] turns bytes into
+//! lines within a fixed bound, [`GuestMessage::decode`] turns a line from the guest into a
+//! message, [`HostMessage`] is what the host sends, [`SafeAction`] is the list of actions that a
+//! guest offers without giving its shell away.
+
+mod action;
+mod frame;
+mod guest;
+mod host;
+
+pub use action::{ActionError, DiskThresholds, SafeAction, ServiceOperation, SortBy};
+pub use frame::{FrameDecoder, FrameError, MAX_FRAME_BYTES};
+pub use guest::{
+    Answer, AnswerError, CommandType, DecodeError, FirstBootReport, GuestError, GuestMessage, Handshake,
+    KeepAlive, Metrics, StatusReport,
+};
+pub use host::HostMessage;

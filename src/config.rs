@@ -1,0 +1,209 @@
+//! Configuration: one struct per concern, read once at start, checked whole.
+//!
+//! Values come from `infinibay.toml` and, over it, from the environment: every key also as
+//! `INFINIBAY__SECTION__KEY`, and four names of their own that front ends and scripts have long
+//! used: `DATABASE_URL`, `APP_HOST`, `PORT` and `INFINIBAY_BASE_DIR`. A person who made three
+//! mistakes is told all three, each with its key ([`ConfigErrors`]).
+//!
+//! Each section is declared once, below: the declaration is at the same time the struct, its
+//! defaults, its reader and the reference that `infinibayd config keys` prints.
+
+mod load;
+mod section;
+mod value;
+
+pub use load::{Config, ConfigError, ConfigErrors, Sources};
+pub use section::KeyDoc;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use secrecy::SecretString;
+use section::section;
+
+section! {
+    /// Where things are kept.
+    PathsConfig "paths" {
+        /// State that must survive: the SQLite database, seeds, console logs, the lock.
+        state_dir: PathBuf = "/var/lib/infinibay",
+        /// Root of `infiniservice/binaries/<platform>/` and `infiniservice/install/`: the agent
+        /// that is put into guests (also `INFINIBAY_BASE_DIR`).
+        base_dir: PathBuf = "/usr/share/infinibay",
+        /// The image library: one directory per image, each with a `manifest.toml`.
+        images_dir: PathBuf = "/var/lib/infinibay/images",
+        /// Domain templates that replace the built-in ones; empty: none.
+        templates_dir: Option<PathBuf> = "",
+    }
+}
+
+section! {
+    /// The database.
+    DatabaseConfig "database" {
+        /// `postgres://…`, or `sqlite:PATH`; empty: `infinibay.db` in the state directory (also
+        /// `DATABASE_URL`).
+        url: Option<SecretString> = "",
+        /// Connections kept at most.
+        max_connections: u32 = "10" in 1..=1000,
+        /// How long a request waits for a connection.
+        acquire_timeout: Duration = "10s" in 1..=300,
+        /// Days that command logs, guest errors and the audit log are kept.
+        history_days: u32 = "90" in 1..=3650,
+    }
+}
+
+section! {
+    /// The API for people and front ends.
+    ApiConfig "api" {
+        /// Address to listen on; loopback unless told otherwise (also `APP_HOST`).
+        host: String = "127.0.0.1",
+        /// Port to listen on; 0 lets the system choose (also `PORT`).
+        port: u16 = "4000" in 0..=65535,
+        /// Deepest nesting of one GraphQL query.
+        max_query_depth: u32 = "16" in 4..=64,
+        /// Highest complexity of one GraphQL query, in fields.
+        max_query_complexity: u32 = "2000" in 50..=100000,
+        /// Largest request body, bytes.
+        max_body_bytes: u32 = "1048576" in 1024..=16777216,
+        /// How long one request may take; commands with longer timeouts extend it.
+        request_timeout: Duration = "60s" in 1..=3600,
+        /// WebSocket connections open at once.
+        max_websockets: u32 = "256" in 1..=100000,
+    }
+}
+
+section! {
+    /// The listener for guests: downloads of the agent, nothing secret.
+    GuestsConfig "guests" {
+        /// Address and port on the guests' network; empty: no listener.
+        listen: Option<SocketAddr> = "",
+    }
+}
+
+section! {
+    /// libvirt.
+    HypervisorConfig "hypervisor" {
+        /// Any libvirt URI; `test:///default` needs no hypervisor at all.
+        uri: String = "qemu:///system",
+        /// `auto` uses KVM where it truly works and emulation elsewhere; `kvm` and `qemu` force.
+        domain_type: DomainTypeSetting = "auto",
+        /// How long one libvirt call is waited for.
+        call_timeout: Duration = "30s" in 1..=600,
+        /// libvirt calls in flight at once.
+        max_calls: u32 = "8" in 1..=256,
+        /// How long to wait before connecting again; doubles up to 30 s.
+        reconnect_delay: Duration = "1s" in 1..=30,
+        /// Whether VMs may ask for QEMU's user-mode network, which lets a guest reach this
+        /// host's loopback. For tests.
+        allow_user_network: bool = "false",
+        /// The pool for disks when a request names none.
+        default_pool: String = "default",
+        /// The network when a request names none.
+        default_network: String = "default",
+    }
+}
+
+section! {
+    /// Guest links.
+    AgentsConfig "agents" {
+        /// Directory of the channels' sockets, `vm-<uuid>.sock`.
+        socket_dir: PathBuf = "/tmp",
+        /// Users, by name or number and separated by commas, that a socket may belong to besides
+        /// root and ourselves. Names that this host does not have are ignored.
+        socket_owners: String = "libvirt-qemu,qemu",
+        /// Silence in a running domain after which the agent counts as offline.
+        offline_after: Duration = "60s" in 2..=3600,
+        /// How often silence is looked for.
+        liveness_interval: Duration = "30s" in 1..=600,
+        /// First wait before a broken link is opened again; the first attempt is made at once.
+        reconnect_base: Duration = "1s" in 1..=60,
+        /// Longest wait between attempts.
+        reconnect_max: Duration = "60s" in 1..=3600,
+        /// Longest line a guest may send, bytes.
+        max_frame_bytes: u32 = "1048576" in 4096..=16777216,
+        /// Links open at once.
+        max_links: u32 = "1000" in 1..=10000,
+        /// Frames a link may deliver per second, on average; excess is dropped and counted.
+        max_frames_per_second: u32 = "50" in 1..=10000,
+        /// A guest clock further off than this has its metrics refused.
+        max_clock_skew: Duration = "5m" in 1..=86400,
+    }
+}
+
+section! {
+    /// Readings of the guests.
+    MetricsConfig "metrics" {
+        /// How often buffered readings are stored.
+        flush_interval: Duration = "10s" in 1..=300,
+        /// Store earlier when this many are buffered.
+        flush_rows: u32 = "500" in 1..=100000,
+        /// Readings buffered at most while the database is away.
+        buffer_rows: u32 = "20000" in 100..=1000000,
+        /// Days that readings are kept.
+        retention_days: u32 = "30" in 1..=3650,
+    }
+}
+
+section! {
+    /// Commands for guests.
+    CommandsConfig "commands" {
+        /// Commands waiting per VM at most.
+        queue_per_vm: u32 = "32" in 1..=10000,
+        /// Longest timeout that may be asked for.
+        max_timeout: Duration = "1h" in 1..=86400,
+        /// Longest stored standard output, and standard error, of one command, bytes.
+        max_output_bytes: u32 = "262144" in 1024..=1048576,
+    }
+}
+
+section! {
+    /// The loop.
+    ReconcileConfig "reconcile" {
+        /// How often everything is looked at.
+        scan_interval: Duration = "30s" in 1..=600,
+        /// How long a guest is given to power off when asked, before its plug is pulled.
+        stop_grace: Duration = "90s" in 1..=3600,
+        /// How long a domain may be gone, without anybody having asked, before it is `Missing`.
+        missing_grace: Duration = "15s" in 1..=600,
+        /// How long a first boot may take before it counts as stuck.
+        install_budget: Duration = "30m" in 10..=86400,
+        /// First wait after a failed step; doubles up to `retry_max`.
+        retry_base: Duration = "1s" in 1..=60,
+        /// Longest wait after a failed step.
+        retry_max: Duration = "60s" in 1..=3600,
+        /// VMs worked on at once.
+        max_parallel: u32 = "8" in 1..=256,
+        /// How long a graceful stop of the daemon may take.
+        shutdown_grace: Duration = "10s" in 1..=300,
+    }
+}
+
+section! {
+    /// What the daemon says about itself.
+    LogConfig "log" {
+        /// A filter in the syntax of tracing's `EnvFilter`.
+        filter: String = "info",
+        /// `auto` is human on a terminal and JSON otherwise; `human` and `json` force.
+        format: LogFormat = "auto",
+    }
+}
+
+/// How a new domain's type is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DomainTypeSetting {
+    /// KVM where it truly works, else emulation.
+    Auto,
+    /// Always KVM.
+    Kvm,
+    /// Always emulation.
+    Qemu,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// By what standard error is.
+    Auto,
+    /// For eyes.
+    Human,
+    /// For machines.
+    Json,
+}

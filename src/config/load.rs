@@ -1,0 +1,273 @@
+//! From file and environment to a checked [`Config`].
+
+use std::{collections::BTreeMap, fmt, path::PathBuf};
+
+use super::{
+    AgentsConfig, ApiConfig, CommandsConfig, DatabaseConfig, GuestsConfig, HypervisorConfig, KeyDoc,
+    LogConfig, MetricsConfig, PathsConfig, ReconcileConfig,
+};
+
+/// The whole configuration, checked.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// See [`PathsConfig`].
+    pub paths: PathsConfig,
+    /// See [`DatabaseConfig`].
+    pub database: DatabaseConfig,
+    /// See [`ApiConfig`].
+    pub api: ApiConfig,
+    /// See [`GuestsConfig`].
+    pub guests: GuestsConfig,
+    /// See [`HypervisorConfig`].
+    pub hypervisor: HypervisorConfig,
+    /// See [`AgentsConfig`].
+    pub agents: AgentsConfig,
+    /// See [`MetricsConfig`].
+    pub metrics: MetricsConfig,
+    /// See [`CommandsConfig`].
+    pub commands: CommandsConfig,
+    /// See [`ReconcileConfig`].
+    pub reconcile: ReconcileConfig,
+    /// See [`LogConfig`].
+    pub log: LogConfig,
+}
+
+/// One mistake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// `section.key`, or the file's path.
+    pub key: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// Every mistake that was found.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the configuration has {} mistake(s):", self.0.len())?;
+        for ConfigError { key, reason } in &self.0 {
+            write!(f, "\n  {key}: {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Where values come from.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// The file named on the command line; it must exist. Otherwise `/etc/infinibay/infinibay.toml`
+    /// is read where it exists.
+    pub file: Option<PathBuf>,
+    /// The environment.
+    pub env: BTreeMap<String, String>,
+}
+
+/// Read when no file is named.
+const DEFAULT_FILE: &str = "/etc/infinibay/infinibay.toml";
+
+/// The names of their own, and the keys they stand for.
+const SPECIAL_ENV: [(&str, &str, &str); 4] = [
+    ("DATABASE_URL", "database", "url"),
+    ("APP_HOST", "api", "host"),
+    ("PORT", "api", "port"),
+    ("INFINIBAY_BASE_DIR", "paths", "base_dir"),
+];
+
+type Raw = BTreeMap<String, BTreeMap<String, String>>;
+
+impl Sources {
+    /// The process's environment, and the file named.
+    #[must_use]
+    pub fn from_process(file: Option<PathBuf>) -> Self {
+        let env = std::env::vars_os()
+            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        Self { file, env }
+    }
+}
+
+impl Config {
+    /// Reads and checks everything.
+    ///
+    /// # Errors
+    /// Every mistake, each with its key.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigErrors> {
+        let mut errors = Vec::new();
+        let mut raw = read_file(sources, &mut errors);
+        read_env(sources, &mut raw, &mut errors);
+        let mut take = |section: &str| raw.remove(section).unwrap_or_default();
+        let config = Self {
+            paths: PathsConfig::read(&take(PathsConfig::SECTION), &mut errors),
+            database: DatabaseConfig::read(&take(DatabaseConfig::SECTION), &mut errors),
+            api: ApiConfig::read(&take(ApiConfig::SECTION), &mut errors),
+            guests: GuestsConfig::read(&take(GuestsConfig::SECTION), &mut errors),
+            hypervisor: HypervisorConfig::read(&take(HypervisorConfig::SECTION), &mut errors),
+            agents: AgentsConfig::read(&take(AgentsConfig::SECTION), &mut errors),
+            metrics: MetricsConfig::read(&take(MetricsConfig::SECTION), &mut errors),
+            commands: CommandsConfig::read(&take(CommandsConfig::SECTION), &mut errors),
+            reconcile: ReconcileConfig::read(&take(ReconcileConfig::SECTION), &mut errors),
+            log: LogConfig::read(&take(LogConfig::SECTION), &mut errors),
+        };
+        for section in raw.into_keys() {
+            errors.push(ConfigError { key: section, reason: "is not a section".to_owned() });
+        }
+        config.check_together(&mut errors);
+        if errors.is_empty() { Ok(config) } else { Err(ConfigErrors(errors)) }
+    }
+
+    /// Every key, with its default and meaning.
+    #[must_use]
+    pub fn keys() -> Vec<KeyDoc> {
+        [
+            PathsConfig::keys(),
+            DatabaseConfig::keys(),
+            ApiConfig::keys(),
+            GuestsConfig::keys(),
+            HypervisorConfig::keys(),
+            AgentsConfig::keys(),
+            MetricsConfig::keys(),
+            CommandsConfig::keys(),
+            ReconcileConfig::keys(),
+            LogConfig::keys(),
+        ]
+        .concat()
+    }
+
+    /// Rules that concern more than one key, or need more than a range.
+    fn check_together(&self, errors: &mut Vec<ConfigError>) {
+        let mut mistake = |key: &str, reason: &str| {
+            errors.push(ConfigError { key: key.to_owned(), reason: reason.to_owned() });
+        };
+        if self.api.host.parse::<std::net::IpAddr>().is_err() {
+            mistake("api.host", "is not an IP address");
+        }
+        if self.agents.reconnect_base > self.agents.reconnect_max {
+            mistake("agents.reconnect_base", "is longer than agents.reconnect_max");
+        }
+        if self.reconcile.retry_base > self.reconcile.retry_max {
+            mistake("reconcile.retry_base", "is longer than reconcile.retry_max");
+        }
+        if self.metrics.flush_rows > self.metrics.buffer_rows {
+            mistake("metrics.flush_rows", "is more than metrics.buffer_rows");
+        }
+        if let Some(url) = &self.database.url {
+            use secrecy::ExposeSecret;
+            let url = url.expose_secret();
+            if !["postgres://", "postgresql://", "sqlite:"].iter().any(|scheme| url.starts_with(scheme)) {
+                mistake("database.url", "begins neither with postgres:// nor with sqlite:");
+            }
+        }
+        if self.hypervisor.default_pool.parse::<crate::vm::ResourceName>().is_err() {
+            mistake("hypervisor.default_pool", "is not a valid name");
+        }
+        if self.hypervisor.default_network.parse::<crate::vm::ResourceName>().is_err() {
+            mistake("hypervisor.default_network", "is not a valid name");
+        }
+    }
+}
+
+fn read_file(sources: &Sources, errors: &mut Vec<ConfigError>) -> Raw {
+    let (path, required) = match &sources.file {
+        Some(path) => (path.clone(), true),
+        None => (PathBuf::from(DEFAULT_FILE), false),
+    };
+    let file = config::File::from(path.as_path()).format(config::FileFormat::Toml).required(required);
+    let tree = config::Config::builder()
+        .add_source(file)
+        .build()
+        .and_then(config::Config::try_deserialize::<BTreeMap<String, config::Value>>);
+    let tree = match tree {
+        Ok(tree) => tree,
+        Err(error) => {
+            errors.push(ConfigError { key: path.display().to_string(), reason: error.to_string() });
+            return Raw::new();
+        }
+    };
+    let mut raw = Raw::new();
+    for (section, value) in tree {
+        let Ok(table) = value.into_table() else {
+            errors.push(ConfigError { key: section, reason: "is not a section".to_owned() });
+            continue;
+        };
+        for (key, value) in table {
+            match value.into_string() {
+                Ok(text) => {
+                    raw.entry(section.clone()).or_default().insert(key, text);
+                }
+                Err(_) => errors.push(ConfigError {
+                    key: format!("{section}.{key}"),
+                    reason: "is not a single value".to_owned(),
+                }),
+            }
+        }
+    }
+    raw
+}
+
+fn read_env(sources: &Sources, raw: &mut Raw, errors: &mut Vec<ConfigError>) {
+    for (name, section, key) in SPECIAL_ENV {
+        if let Some(value) = sources.env.get(name) {
+            raw.entry(section.to_owned()).or_default().insert(key.to_owned(), value.clone());
+        }
+    }
+    for (name, value) in &sources.env {
+        let Some(rest) = name.strip_prefix("INFINIBAY__") else { continue };
+        match rest.to_ascii_lowercase().split_once("__") {
+            Some((section, key)) => {
+                raw.entry(section.to_owned()).or_default().insert(key.to_owned(), value.clone());
+            }
+            None => errors.push(ConfigError {
+                key: name.clone(),
+                reason: "is not of the form INFINIBAY__SECTION__KEY".to_owned(),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(file: &str, env: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("infinibay.toml");
+        std::fs::write(&path, file).unwrap();
+        let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Config::load(&Sources { file: Some(path), env })
+    }
+
+    #[test]
+    fn every_mistake_is_reported_with_its_key() {
+        let errors = load(
+            "[api]\nport = 99999\nhost = 'nowhere'\ncolour = 'blue'\n[agents]\noffline_after = 'soon'\n[attic]\nx = 1\n",
+            &[("INFINIBAY__PATHS__STATE_DIR", "relative")],
+        )
+        .unwrap_err();
+        let keys: Vec<_> = errors.0.iter().map(|e| e.key.as_str()).collect();
+        for key in ["api.port", "api.host", "api.colour", "agents.offline_after", "attic", "paths.state_dir"]
+        {
+            assert!(keys.contains(&key), "{key} was not reported in {keys:?}");
+        }
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file() {
+        let config = load(
+            "[api]\nport = 1\n[reconcile]\nstop_grace = '2m'\n",
+            &[("PORT", "2"), ("INFINIBAY__API__PORT", "3"), ("DATABASE_URL", "postgres://u:secret@h/d")],
+        )
+        .unwrap();
+        assert_eq!(config.api.port, 3);
+        assert_eq!(config.reconcile.stop_grace.as_secs(), 120);
+        assert!(!format!("{config:?}").contains("secret"), "a secret shows in Debug");
+    }
+
+    #[test]
+    fn the_defaults_keep_their_own_rules() {
+        Config::default();
+        assert!(Config::keys().iter().all(|key| !key.doc.is_empty()));
+    }
+}

@@ -1,0 +1,37 @@
+//! Infinibay Controller: one daemon that owns the life of a hypervisor host's virtual machines,
+//! from the domain's definition to the agent inside the guest.
+//!
+//! The rooms, from the ground up. A room knows rooms below its own floor, never above; those of
+//! one floor do not know one another. `docs/ARCHITECTURE.md` tells the whole plan.
+
+// Floor 0: the nouns.
+pub mod config;
+pub mod vm;
+
+// Floor 1: pure crafts, each with one subject.
+pub mod access;
+pub mod domain_xml;
+pub mod events;
+pub mod install;
+
+// Floor 2: the three outer worlds: the database, the hypervisor, the guests.
+pub mod agents;
+pub mod hypervisor;
+pub mod store;
+
+// Floor 3: what the product does.
+pub mod accounts;
+pub mod commands;
+pub mod images;
+pub mod metrics;
+pub mod reconcile;
+
+// Floor 4: what people ask for.
+pub mod lifecycle;
+
+// Floor 5: the doors.
+pub mod api;
+
+// Floor 6: wiring.
+pub mod cli;
+pub mod controller;

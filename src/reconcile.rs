@@ -1,0 +1,5 @@
+//! The one loop.
+
+mod waker;
+
+pub use waker::Waker;

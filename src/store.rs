@@ -1,0 +1,86 @@
+//! The database: SQL, one file per aggregate, SQLite and PostgreSQL.
+//!
+//! [`Store`] is a cheap handle. What changes intent does so in one transaction together with its
+//! operation and its audit row; what the loop and the data plane write is idempotent, so that it
+//! may be tried again after any crash.
+
+mod audit;
+mod commands;
+mod db;
+mod metrics;
+mod operations;
+mod resources;
+mod users;
+mod vm_errors;
+mod vms;
+
+pub use commands::{CommandRecord, CommandStatus, NewCommand};
+pub use db::{Store, StoreLock};
+pub use metrics::MetricsRow;
+pub use users::{TokenInfo, UserRecord};
+pub use vm_errors::VmErrorRecord;
+pub use vms::{NewVm, VmBundle, VmView};
+
+/// Why the store could not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database failed or is away.
+    #[error("{operation}")]
+    Database {
+        /// What was tried.
+        operation: &'static str,
+        /// The database's words.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The migrations did not run.
+    #[error("migrating the database")]
+    Migrate(#[source] sqlx::migrate::MigrateError),
+    /// A stored value cannot be read by this version.
+    #[error("{operation}: a stored value cannot be read: {reason}")]
+    Corrupt {
+        /// What was tried.
+        operation: &'static str,
+        /// What was wrong.
+        reason: String,
+    },
+    /// A VM of this host has the name.
+    #[error("the name is taken")]
+    NameTaken,
+    /// The id was given to another VM, or the same id came with another request.
+    #[error("the id is in use")]
+    IdTaken,
+    /// No such row.
+    #[error("not found")]
+    NotFound,
+    /// The VM is being deleted; nothing else may be asked of it.
+    #[error("the VM is being deleted")]
+    Deleting,
+    /// Another controller holds this database for this host.
+    #[error("the database is held by another controller of this host ({holder})")]
+    Locked {
+        /// Who, as far as the database tells.
+        holder: String,
+    },
+    /// A user of that name exists.
+    #[error("a user of that name exists")]
+    UserExists,
+}
+
+/// Which part of a list.
+#[derive(Debug, Clone, Copy)]
+pub struct Page {
+    /// At most this many.
+    pub first: u32,
+    /// Continue after the row with this id.
+    pub after: Option<uuid::Uuid>,
+}
+
+/// Part of a list.
+#[derive(Debug, Clone)]
+pub struct PageOf<T> {
+    /// The rows.
+    pub nodes: Vec<T>,
+    /// Whether there is more.
+    pub has_next: bool,
+}

@@ -1,0 +1,48 @@
+//! The nouns of the house: what a virtual machine is to us, what was asked of it, what was seen
+//! of it, and what we tell people about it.
+//!
+//! Plain data and pure functions. Nothing here performs I/O, waits, or knows another room; the
+//! one thing it borrows is the guest channel's vocabulary of commands, so that a safe action is
+//! spelled in exactly one place.
+
+mod command;
+mod condition;
+mod event;
+mod ids;
+mod image;
+mod intent;
+mod metrics;
+mod name;
+mod observation;
+mod operation;
+mod phase;
+mod resource;
+mod spec;
+
+pub use command::{CommandOutcome, GuestCommand, UnsafeCommand};
+pub use condition::{Condition, ConditionKind, ConditionStatus};
+pub use event::VmEvent;
+pub use ids::{CommandId, HostId, OperationId, TokenId, UserId, VmId};
+pub use image::{Image, ImageFormat, KernelBoot, OsFamily, Provisioning};
+pub use intent::{DesiredPower, Milestone, Milestones, VmIntent, VmRecord};
+pub use metrics::MetricsSample;
+pub use name::{InvalidName, ResourceName, VmName};
+pub use observation::{
+    ChannelFacts, DomainFacts, DomainObservation, DomainState, FirstBoot, InterfaceFacts, LinkCounters,
+    LinkObservation, OpenLink, SocketObservation,
+};
+pub use operation::{Operation, OperationError, OperationKind, OperationStatus};
+pub use phase::{AgentConnectivity, VmPhase, VmStatus};
+pub use resource::{Resource, ResourceKind, ResourceState};
+pub use spec::{NetworkAttachment, SpecError, Unattended, VmSpec};
+
+pub use agent_protocol::{SafeAction, ServiceOperation};
+
+/// The current time, truncated to microseconds: the finest grain that both databases keep, so
+/// that a value read back equals the value written.
+pub fn truncate_to_micros(at: chrono::DateTime<chrono::Utc>) -> chrono::DateTime<chrono::Utc> {
+    use chrono::{Timelike, Utc};
+    let nanos = at.nanosecond() % 1_000_000_000 / 1_000 * 1_000;
+    at.with_nanosecond(nanos)
+        .unwrap_or_else(|| chrono::DateTime::<Utc>::from_timestamp(at.timestamp(), nanos).unwrap_or(at))
+}

@@ -1,0 +1,177 @@
+//! What is, as far as it was seen. `Unknown` is a value of its own everywhere: it never means
+//! "absent".
+
+use std::path::PathBuf;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+/// libvirt's domain states (`virDomainState`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DomainState {
+    /// Running on its processors.
+    Running,
+    /// Running, blocked on a resource.
+    Blocked,
+    /// Paused by somebody or something.
+    Paused,
+    /// On its way down.
+    ShuttingDown,
+    /// Off.
+    Shutoff,
+    /// Ended by a fault.
+    Crashed,
+    /// Suspended by the guest's power management.
+    Suspended,
+    /// libvirt itself does not know, or the domain was too busy to say.
+    Unknown,
+}
+
+impl DomainState {
+    /// Whether a process of the hypervisor exists for the domain.
+    #[must_use]
+    pub fn is_active(self) -> bool {
+        matches!(self, Self::Running | Self::Blocked | Self::Paused | Self::ShuttingDown | Self::Suspended)
+    }
+}
+
+/// The agent channel as it stands in the domain's live XML.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelFacts {
+    /// The Unix socket, absolute.
+    pub path: PathBuf,
+    /// Whether the guest holds its end open; `None` where libvirt does not say.
+    pub guest_connected: Option<bool>,
+}
+
+/// A network card of the domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InterfaceFacts {
+    /// Lower-case, colon separated.
+    pub mac: String,
+    /// The libvirt network it is plugged into.
+    pub network: Option<String>,
+}
+
+/// What is known of a domain that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DomainFacts {
+    /// The domain's name.
+    pub name: String,
+    /// Its power state.
+    pub state: DomainState,
+    /// libvirt's reason code for the state, as given.
+    pub reason: i32,
+    /// Whether a configuration survives its end.
+    pub persistent: bool,
+    /// Our channel, if its XML has it.
+    pub channel: Option<ChannelFacts>,
+    /// Its network cards.
+    pub interfaces: Vec<InterfaceFacts>,
+}
+
+/// What was seen of a VM's domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DomainObservation {
+    /// Nothing is known: libvirt is away, or the scan was incomplete.
+    Unknown,
+    /// libvirt was asked, and it is not there.
+    Absent,
+    /// It is there.
+    Present(DomainFacts),
+}
+
+/// What the agent says of its system's first boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FirstBoot {
+    /// Still at work.
+    Running,
+    /// Done; with what went wrong on the way, in the guest's words (bounded, cleaned).
+    Finished {
+        /// Empty when all went well.
+        errors: Vec<String>,
+    },
+    /// The agent does not know of first boots; hearing it has to be enough.
+    NotReported,
+}
+
+/// What a link has counted since it was made. Only ever grows while the link lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LinkCounters {
+    /// Well-formed frames.
+    pub frames: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Lines that were no JSON object, or not UTF-8.
+    pub malformed: u64,
+    /// Lines over the frame limit, dropped.
+    pub oversized: u64,
+    /// JSON of a known type but the wrong shape.
+    pub wrong_shape: u64,
+    /// Objects of a type we do not know.
+    pub unknown_type: u64,
+    /// Answers to commands nobody is waiting for.
+    pub unsolicited: u64,
+    /// Frames dropped because the link was over its rate or the receiver was full.
+    pub dropped: u64,
+}
+
+/// A link whose connection stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenLink {
+    /// When the connection was made.
+    pub since: DateTime<Utc>,
+    /// When the last valid message came, by our clock. `None`: connected, but not heard.
+    pub last_message_at: Option<DateTime<Utc>>,
+    /// The agent's version, from its handshake.
+    pub version: Option<String>,
+    /// `linux`, `windows`, from its handshake.
+    pub platform: Option<String>,
+    /// From its handshake.
+    pub capabilities: Vec<String>,
+    /// The guest's clock minus ours, measured at the last timestamped message.
+    pub skew: Option<TimeDelta>,
+    /// From its handshake.
+    pub first_boot: FirstBoot,
+    /// What came through.
+    pub counters: LinkCounters,
+}
+
+/// Our end of the channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkObservation {
+    /// No link is wanted or made.
+    None,
+    /// Wanted; not connected yet, or not any more.
+    Connecting {
+        /// Since when.
+        since: DateTime<Utc>,
+        /// Why the last attempt failed.
+        last_error: Option<String>,
+    },
+    /// Connected.
+    Open(OpenLink),
+}
+
+impl LinkObservation {
+    /// The open link, if it is one.
+    #[must_use]
+    pub fn open(&self) -> Option<&OpenLink> {
+        match self {
+            Self::Open(open) => Some(open),
+            _ => None,
+        }
+    }
+}
+
+/// The socket file, by `lstat` and a glance at the listeners; never by following a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SocketObservation {
+    /// Nothing at that path.
+    Missing,
+    /// A socket of an acceptable owner.
+    Present,
+    /// Something else stands there: a symbolic link, a file, a stranger's socket.
+    Untrusted(String),
+    /// It could not be looked at.
+    Unknown,
+}

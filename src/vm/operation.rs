@@ -1,0 +1,80 @@
+//! Operations: a change that takes time, followed from request to outcome.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{OperationId, UserId, VmId};
+
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum OperationKind {
+    /// Make a VM and bring it to a running, installed, reporting state.
+    Create,
+    /// Power on.
+    Start,
+    /// Power off.
+    Stop,
+    /// Remove every trace.
+    Delete,
+}
+
+/// Where it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum OperationStatus {
+    /// Stored, not looked at yet.
+    Pending,
+    /// The loop is at work on it.
+    Running,
+    /// Done.
+    Succeeded,
+    /// Given up; `error` says why.
+    Failed,
+    /// A later request took its place.
+    Superseded,
+}
+
+impl OperationStatus {
+    /// Whether nothing more will happen.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Superseded)
+    }
+}
+
+/// Why an operation failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationError {
+    /// Stable code, for programs.
+    pub code: String,
+    /// For people.
+    pub message: String,
+}
+
+/// One operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operation {
+    /// Its own id.
+    pub id: OperationId,
+    /// The VM it changes. The VM may be gone.
+    pub vm: VmId,
+    /// What was asked.
+    pub kind: OperationKind,
+    /// Where it stands.
+    pub status: OperationStatus,
+    /// 0 to 100.
+    pub progress: i32,
+    /// What is happening now, in a few words.
+    pub stage: String,
+    /// Only with [`OperationStatus::Failed`].
+    pub error: Option<OperationError>,
+    /// The intent's generation that this operation asked for.
+    pub generation: i64,
+    /// Who asked.
+    pub requested_by: UserId,
+    /// When.
+    pub created_at: DateTime<Utc>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+}

@@ -1,0 +1,88 @@
+//! What we tell people. Derived from intent and observation on every pass, never the truth.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::Condition;
+
+/// Where a VM is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum VmPhase {
+    /// Disk, seed and domain are being made.
+    Provisioning,
+    /// It runs for the first time and its system is not ready yet.
+    Installing,
+    /// Asked to run, not running yet.
+    Starting,
+    /// Running.
+    Running,
+    /// Asked to stop, not off yet.
+    Stopping,
+    /// Off.
+    Stopped,
+    /// Paused.
+    Paused,
+    /// Ended by a fault.
+    Crashed,
+    /// Its domain is gone although nobody asked.
+    Missing,
+    /// libvirt cannot be asked.
+    Unknown,
+    /// On its way out.
+    Deleting,
+    /// A step keeps failing; the conditions say which and why.
+    Failed,
+}
+
+impl fmt::Display for VmPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Provisioning => "PROVISIONING",
+            Self::Installing => "INSTALLING",
+            Self::Starting => "STARTING",
+            Self::Running => "RUNNING",
+            Self::Stopping => "STOPPING",
+            Self::Stopped => "STOPPED",
+            Self::Paused => "PAUSED",
+            Self::Crashed => "CRASHED",
+            Self::Missing => "MISSING",
+            Self::Unknown => "UNKNOWN",
+            Self::Deleting => "DELETING",
+            Self::Failed => "FAILED",
+        })
+    }
+}
+
+/// Whether the agent in the guest can be talked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum AgentConnectivity {
+    /// Never heard since the VM was made.
+    NeverSeen,
+    /// Known from before, not heard since this controller started.
+    Unknown,
+    /// Heard, and recently enough.
+    Online,
+    /// Silent for too long in a running domain, or disconnected.
+    Offline,
+    /// The domain has no channel.
+    Unsupported,
+}
+
+/// The derived state of a VM, as stored for queries and published when it changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmStatus {
+    /// See [`VmPhase`].
+    pub phase: VmPhase,
+    /// See [`AgentConnectivity`].
+    pub agent: AgentConnectivity,
+    /// When the agent was last heard.
+    pub last_seen: Option<DateTime<Utc>>,
+    /// The agent's version, once it said it.
+    pub agent_version: Option<String>,
+    /// Everything a person may have to act on.
+    pub conditions: Vec<Condition>,
+}

@@ -1,0 +1,165 @@
+//! What a VM is to be made of.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Image, ResourceName, VmName};
+
+/// Where the VM's one network card is plugged in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkAttachment {
+    /// A libvirt network, by name.
+    Network(ResourceName),
+    /// QEMU's user-mode networking, which lets the guest reach the host's loopback: for tests.
+    User,
+    /// No card at all.
+    None,
+}
+
+/// What the first boot is told. Values are data: escaping them for the format they travel in is
+/// the `install` room's work.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Unattended {
+    /// The account to make; none when absent.
+    pub user: Option<String>,
+    /// Its password, already hashed for `crypt(3)` (SHA-512, `$6$…`); never the plain text.
+    pub password_hash: Option<String>,
+    /// Public keys, one `authorized_keys` line each.
+    pub ssh_keys: Vec<String>,
+    /// The host name; the VM's name when absent.
+    pub hostname: Option<String>,
+    /// An IANA name such as `Europe/Madrid`.
+    pub timezone: Option<String>,
+    /// Packages of the guest's distribution.
+    pub packages: Vec<String>,
+    /// Shell commands run once, as root, after the packages.
+    pub first_boot_commands: Vec<String>,
+}
+
+impl Unattended {
+    /// The same settings without anything that should not outlive the first boot.
+    #[must_use]
+    pub fn without_secrets(&self) -> Self {
+        Self { password_hash: None, first_boot_commands: Vec::new(), ..self.clone() }
+    }
+}
+
+impl fmt::Debug for Unattended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // First-boot commands are secret too: people put tokens in them.
+        f.debug_struct("Unattended")
+            .field("user", &self.user)
+            .field("password_hash", &self.password_hash.as_ref().map(|_| "…"))
+            .field("ssh_keys", &self.ssh_keys.len())
+            .field("hostname", &self.hostname)
+            .field("timezone", &self.timezone)
+            .field("packages", &self.packages)
+            .field("first_boot_commands", &self.first_boot_commands.len())
+            .finish()
+    }
+}
+
+/// Why a specification was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// Outside the allowed number of virtual processors.
+    #[error("vcpus must be between 1 and {max}, not {given}")]
+    Vcpus {
+        /// Upper bound.
+        max: u32,
+        /// What was asked.
+        given: i64,
+    },
+    /// Outside the allowed amount of memory.
+    #[error("memoryMib must be between {min} and {max}, not {given}")]
+    Memory {
+        /// Lower bound, MiB.
+        min: u64,
+        /// Upper bound, MiB.
+        max: u64,
+        /// What was asked, MiB.
+        given: i64,
+    },
+    /// Smaller than the disk it is made from.
+    #[error("a disk of {given} bytes cannot hold image {image:?} of {needed} bytes")]
+    DiskTooSmall {
+        /// The image.
+        image: String,
+        /// Its size, bytes.
+        needed: u64,
+        /// What was asked, bytes.
+        given: u64,
+    },
+    /// Larger than any disk we make.
+    #[error("a disk has at most {max} bytes, not {given}")]
+    DiskTooLarge {
+        /// Upper bound, bytes.
+        max: u64,
+        /// What was asked, bytes.
+        given: u64,
+    },
+}
+
+/// A VM's specification, valid by construction of its parts and [`VmSpec::check`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmSpec {
+    /// Also the domain's name.
+    pub name: VmName,
+    /// The image as it was when the VM was asked for, so that a later change of the library does
+    /// not change what a half-made VM becomes.
+    pub image: Image,
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// Memory, MiB.
+    pub memory_mib: u64,
+    /// Disk, bytes.
+    pub disk_bytes: u64,
+    /// The libvirt storage pool of the disk.
+    pub pool: ResourceName,
+    /// The network card.
+    pub network: NetworkAttachment,
+    /// First-boot settings.
+    pub unattended: Unattended,
+}
+
+impl VmSpec {
+    /// Most virtual processors of one VM: what QEMU's q35 machine takes without an IOMMU.
+    pub const MAX_VCPUS: u32 = 255;
+    /// Least memory, MiB: below it no supported kernel unpacks its initial RAM disk.
+    pub const MIN_MEMORY_MIB: u64 = 64;
+    /// Most memory, MiB (16 TiB).
+    pub const MAX_MEMORY_MIB: u64 = 16 * 1024 * 1024;
+    /// Largest disk, bytes (64 TiB).
+    pub const MAX_DISK_BYTES: u64 = 64 << 40;
+
+    /// Checks the numbers.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn check(&self) -> Result<(), SpecError> {
+        if self.vcpus == 0 || self.vcpus > Self::MAX_VCPUS {
+            return Err(SpecError::Vcpus { max: Self::MAX_VCPUS, given: self.vcpus.into() });
+        }
+        if !(Self::MIN_MEMORY_MIB..=Self::MAX_MEMORY_MIB).contains(&self.memory_mib) {
+            return Err(SpecError::Memory {
+                min: Self::MIN_MEMORY_MIB,
+                max: Self::MAX_MEMORY_MIB,
+                given: i64::try_from(self.memory_mib).unwrap_or(i64::MAX),
+            });
+        }
+        if self.disk_bytes < self.image.virtual_bytes {
+            return Err(SpecError::DiskTooSmall {
+                image: self.image.name.to_string(),
+                needed: self.image.virtual_bytes,
+                given: self.disk_bytes,
+            });
+        }
+        if self.disk_bytes > Self::MAX_DISK_BYTES {
+            return Err(SpecError::DiskTooLarge { max: Self::MAX_DISK_BYTES, given: self.disk_bytes });
+        }
+        Ok(())
+    }
+}
