@@ -8,7 +8,7 @@ use super::{
     ports::{Clock, Files, FilesError, LoopStore, SeedPlace},
 };
 use crate::{
-    domain_xml::{DomainInputs, RenderError, Templates, render},
+    domain_xml::{DomainInputs, DomainKind, RenderError, Templates, render},
     hypervisor::{DomainType, Hypervisor, HypervisorError, OverlayVolume},
     store::{StoreError, VmBundle},
     vm::{ImageFormat, Milestone, Resource, ResourceKind, ResourceState, VmId},
@@ -129,10 +129,10 @@ impl Hands {
         let inputs = DomainInputs {
             id,
             spec,
-            domain_type: match self.hypervisor.domain_type().await? {
-                DomainType::Kvm => "kvm",
-                DomainType::Qemu => "qemu",
-                DomainType::Test => "test",
+            kind: match self.hypervisor.domain_type().await? {
+                DomainType::Kvm => DomainKind::Kvm,
+                DomainType::Qemu => DomainKind::Qemu,
+                DomainType::Test => DomainKind::Test,
             },
             disk_path: &disk_path,
             seed_path: seed_path.as_deref(),

@@ -11,7 +11,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{broadcast, mpsc},
+    sync::{Semaphore, broadcast, mpsc},
     task::JoinSet,
     time::{Instant, MissedTickBehavior},
 };
@@ -92,7 +92,7 @@ impl Reconciler {
         };
         // One look serves both questions: what became of the domains, and who fell silent.
         let scan_interval = config.scan_interval.min(agents.liveness_interval);
-        let turns = tokio::sync::Semaphore::new(config.max_parallel.max(1) as usize);
+        let turns = Arc::new(Semaphore::new(config.max_parallel.max(1) as usize));
         let started_at = parts.clock.now();
         let hands = Hands {
             hypervisor: parts.hypervisor,

@@ -87,13 +87,6 @@ impl Memory {
         let retry_at = now + TimeDelta::from_std(delay).unwrap_or(TimeDelta::MAX);
         self.failure = Some(Failure { step: step.name(), attempts, message, retry_at });
     }
-
-    /// Skips the wait after a failure.
-    pub fn resync(&mut self, now: DateTime<Utc>) {
-        if let Some(failure) = &mut self.failure {
-            failure.retry_at = now;
-        }
-    }
 }
 
 /// `base`, doubled for every attempt after the first, up to `max`.

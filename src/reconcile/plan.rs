@@ -166,13 +166,6 @@ impl Look<'_> {
         self.bundle.record.milestones.at(milestone).is_some()
     }
 
-    fn state(&self) -> Option<DomainState> {
-        match &self.observed.domain {
-            DomainObservation::Present(facts) => Some(facts.state),
-            _ => None,
-        }
-    }
-
     /// The domain is gone although nobody asked, and has been for longer than the grace.
     fn is_missing(&self) -> bool {
         self.passed(Milestone::Defined)

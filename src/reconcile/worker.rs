@@ -48,7 +48,7 @@ pub(super) struct Shared {
     pub(super) randomness: Arc<dyn Randomness>,
     pub(super) rules: Rules,
     pub(super) config: ReconcileConfig,
-    pub(super) turns: Semaphore,
+    pub(super) turns: Arc<Semaphore>,
     pub(super) started_at: DateTime<Utc>,
 }
 
@@ -127,13 +127,13 @@ impl Worker {
             let permit = tokio::select! {
                 biased;
                 () = stop.cancelled() => return self.id,
-                permit = self.shared.turns.acquire() => permit,
+                permit = self.shared.turns.clone().acquire_owned() => permit,
             };
-            if permit.is_err() {
-                return self.id;
-            }
+            // The semaphore is never closed; if it were, this would be the end of work.
+            let Ok(permit) = permit else { return self.id };
             let mail = self.mailbox.take();
             let turn = self.turn(mail, &stop).await;
+            drop(permit);
             self.last_turn_ended = Some(Instant::now());
             match turn {
                 Ok(Turn::Sleep(wake_at)) => alarm = wake_at,
