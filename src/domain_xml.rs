@@ -6,6 +6,7 @@ mod document;
 mod edit;
 mod facts;
 mod mac;
+mod render;
 mod syntax;
 mod uuid;
 
@@ -13,6 +14,7 @@ pub use channel::{ChannelError, Injection, channel_element, inject_channel, remo
 pub use document::Malformed;
 pub use facts::{FactsError, XmlFacts, read_facts};
 pub use mac::mac_address;
+pub use render::{DomainInputs, DomainKind, RenderError, Templates, render};
 
 /// The name of the agent's virtio-serial port, on the host in the channel's `<target>`, in the
 /// guest under `/dev/virtio-ports/`.
