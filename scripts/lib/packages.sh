@@ -1,0 +1,114 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034 # the lists are for the scripts that source this
+# The Debian packages that the project's scripts need, installed when missing. Sourced, never run.
+
+# What guests' images are built with.
+IMAGE_PACKAGES=(mmdebstrap qemu-utils e2fsprogs cpio jq gcc libc6-dev binutils)
+# What running VMs and building the daemon takes.
+HOST_PACKAGES=(
+    libvirt-daemon-system libvirt-clients libvirt-dev qemu-system-x86 qemu-utils
+    dnsmasq-base iptables gcc libc6-dev binutils pkg-config curl jq xorriso
+)
+# What the tests take besides.
+TEST_PACKAGES=(postgresql libxml2-utils shellcheck)
+# The packages of HOST_PACKAGES that come out of one source and must be of one suite.
+HYPERVISOR_PACKAGES=(
+    libvirt-daemon-system libvirt-clients libvirt-dev qemu-system-x86 qemu-utils
+)
+
+# missing_packages NAME…: those that are not installed, one a line.
+missing_packages() {
+    local name
+    for name in "$@"; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" = installed ] ||
+            printf '%s\n' "$name"
+    done
+}
+
+# need_packages NAME…: installs what is missing. Does nothing, and asks no server, when all is
+# there.
+need_packages() {
+    if ! command -v apt-get >/dev/null; then
+        die "this script installs packages with apt, which this machine does not have." \
+            "Install the equivalents of these by hand, then see docs/OPERATIONS.md: $*"
+    fi
+    local missing present options=()
+    mapfile -t missing < <(missing_packages "$@")
+    [ ${#missing[@]} -gt 0 ] || return 0
+    need_root
+    say "installing ${missing[*]}"
+    apt_get update
+    if installed_from_backports; then
+        ensure_backports
+        options=(-t "$(host_codename)-backports")
+    fi
+    # The parts of the hypervisor that are here are named too, so that apt may move them along
+    # instead of refusing.
+    mapfile -t present < <(comm -23 <(printf '%s\n' "${HYPERVISOR_PACKAGES[@]}" | sort) \
+        <(missing_packages "${HYPERVISOR_PACKAGES[@]}" | sort))
+    apt_get install --no-install-recommends "${options[@]}" "${missing[@]}" "${present[@]}"
+}
+
+apt_get() {
+    DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 \
+        -o Dpkg::Use-Pty=0 -o APT::Install-Suggests=0 "$@" >&2 ||
+        die "apt-get $1 failed; what it said is above"
+}
+
+host_codename() {
+    # shellcheck source=/dev/null
+    (. /etc/os-release && printf '%s\n' "${VERSION_CODENAME:?}")
+}
+
+# installed_from_backports: whether a QEMU package that is here is newer than anything the host's
+# release has: then its siblings of the release conflict with it.
+installed_from_backports() {
+    local package have best
+    for package in qemu-utils qemu-system-common libvirt0; do
+        have=$(dpkg-query -W -f '${Version}' "$package" 2>/dev/null) || continue
+        [ -n "$have" ] || continue
+        best=$(release_version "$package")
+        [ -n "$best" ] && dpkg --compare-versions "$have" gt "$best" && return 0
+    done
+    return 1
+}
+
+# release_version PACKAGE: the newest version that the host's release offers, backports aside.
+release_version() {
+    local version best=''
+    while read -r version; do
+        if [ -z "$best" ] || dpkg --compare-versions "$version" gt "$best"; then
+            best=$version
+        fi
+    done < <(apt-cache madison "$1" | awk -F'|' '$3 !~ /-backports/ { gsub(/ /, "", $2); print $2 }')
+    printf '%s\n' "$best"
+}
+
+# ensure_backports: adds the host's backports suite, from the mirror the host already uses.
+ensure_backports() {
+    local suite uri file
+    suite=$(host_codename)-backports
+    # shellcheck disable=SC2016 # apt expands these
+    apt-get indextargets --format '$(RELEASE)' 'Created-By: Packages' | grep -qxF "$suite" && return 0
+    # shellcheck disable=SC2016
+    uri=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' 'Origin: Debian' |
+        awk -v suite="$(host_codename)" '$2 == suite { print $1; exit }')
+    [ -n "$uri" ] || die "QEMU on this host is newer than its release, and no Debian source is" \
+        "configured from which $suite could be had; add that suite to apt's sources"
+    file=/etc/apt/sources.list.d/$suite.sources
+    say "adding the suite $suite, which this host's QEMU came from ($file)"
+    printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n' \
+        "$uri" "$suite" /usr/share/keyrings/debian-archive-keyring.gpg >"$file.part"
+    mv -f -- "$file.part" "$file"
+    apt_get update
+}
+
+# need_rust: the one thing apt's version is too old for.
+need_rust() {
+    local want have
+    command -v cargo >/dev/null || die "cargo is not in PATH; install Rust first (rustup)"
+    want=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$REPO/Cargo.toml" | head -n 1)
+    have=$(cd -- "$REPO" && rustc --version | awk '{ print $2 }')
+    [ "$(printf '%s\n%s\n' "$want" "$have" | sort -V | head -n 1)" = "$want" ] ||
+        die "Rust $want or newer is needed; this is $have"
+}
