@@ -1,6 +1,24 @@
 //! Domain XML as text: rendered from a template, read for the few facts we need, and edited
 //! without touching any byte that is not ours.
 
+mod channel;
+mod document;
+mod edit;
 mod facts;
+mod mac;
+mod render;
+mod syntax;
+mod uuid;
 
+pub use channel::{ChannelError, Injection, channel_element, inject_channel, remove_channel};
+pub use document::Malformed;
 pub use facts::{FactsError, XmlFacts, read_facts};
+pub use mac::mac_address;
+pub use render::{DomainInputs, DomainKind, RenderError, Templates, render};
+
+/// The name of the agent's virtio-serial port, on the host in the channel's `<target>`, in the
+/// guest under `/dev/virtio-ports/`.
+pub const AGENT_CHANNEL: &str = "org.infinibay.agent";
+
+/// The XML namespace of our element in a domain's `<metadata>`.
+pub const METADATA_NAMESPACE: &str = "urn:infinibay:domain";

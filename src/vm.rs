@@ -18,6 +18,7 @@ mod operation;
 mod phase;
 mod resource;
 mod spec;
+mod text;
 
 pub use command::{CommandOutcome, GuestCommand, UnsafeCommand};
 pub use condition::{Condition, ConditionKind, ConditionStatus};
@@ -35,6 +36,8 @@ pub use operation::{Operation, OperationError, OperationKind, OperationStatus};
 pub use phase::{AgentConnectivity, VmPhase, VmStatus};
 pub use resource::{Resource, ResourceKind, ResourceState};
 pub use spec::{NetworkAttachment, SpecError, Unattended, VmSpec};
+
+pub use text::chain;
 
 pub use agent_protocol::{SafeAction, ServiceOperation};
 

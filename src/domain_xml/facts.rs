@@ -1,5 +1,16 @@
 //! The few facts we need of a domain's XML.
+//!
+//! Elements are found by their whole path, never by name alone: a `<uuid>` inside `<sysinfo>`, a
+//! `<mac>` of a foreign metadata element or a `<channel>` in a comment must not be taken for the
+//! domain's own.
 
+use std::path::PathBuf;
+
+use super::{
+    AGENT_CHANNEL, METADATA_NAMESPACE,
+    document::{Document, Element, Malformed},
+    uuid::parse_uuid,
+};
 use crate::vm::{ChannelFacts, InterfaceFacts, VmId};
 
 /// What is read.
@@ -14,7 +25,8 @@ pub struct XmlFacts {
     pub channel: Option<ChannelFacts>,
     /// Network cards, in order.
     pub interfaces: Vec<InterfaceFacts>,
-    /// Whether our metadata element is there: we made or adopted it.
+    /// Whether our metadata element is there and names this very domain: we made or adopted it.
+    /// A copy made by a cloning tool carries the element of its original, and is not ours.
     pub managed: bool,
 }
 
@@ -23,7 +35,79 @@ pub struct XmlFacts {
 #[error("the domain XML cannot be read: {0}")]
 pub struct FactsError(pub String);
 
-/// Reads a domain's XML (live or inactive).
-pub fn read_facts(_xml: &str) -> Result<XmlFacts, FactsError> {
-    todo!()
+impl From<Malformed> for FactsError {
+    fn from(malformed: Malformed) -> Self {
+        Self(malformed.to_string())
+    }
 }
+
+/// Reads a domain's XML (live or inactive).
+///
+/// # Errors
+/// A text that is no whole, well-formed `<domain>` document, or has no valid name and UUID.
+pub fn read_facts(xml: &str) -> Result<XmlFacts, FactsError> {
+    let document = Document::parse(xml)?;
+    let domain = document.root();
+    if domain.name != "domain" || domain.namespace.is_some() {
+        return Err(FactsError(format!("the root element is <{}>, not <domain>", domain.name)));
+    }
+    let text = |name: &str| -> Result<String, FactsError> {
+        match document.children(domain, name).next() {
+            Some(element) => Ok(document.text_of(element)?),
+            None => Err(FactsError(format!("there is no <{name}>"))),
+        }
+    };
+    let uuid = text("uuid")?;
+    let id = parse_uuid(&uuid).ok_or_else(|| FactsError(format!("<uuid> holds {uuid:?}")))?;
+    let devices = || document.children(domain, "devices");
+    let channel = devices()
+        .flat_map(|devices| document.children(devices, "channel"))
+        .find_map(|channel| channel_facts(&document, channel));
+    let interfaces = devices()
+        .flat_map(|devices| document.children(devices, "interface"))
+        .filter_map(|interface| interface_facts(&document, interface))
+        .collect();
+    let managed = document
+        .children(domain, "metadata")
+        .flat_map(|metadata| document.all_children(metadata))
+        .filter(|child| child.name == "vm" && child.namespace.as_deref() == Some(METADATA_NAMESPACE))
+        .any(|ours| ours.value("id").and_then(parse_uuid) == Some(id));
+    Ok(XmlFacts { id, name: text("name")?, channel, interfaces, managed })
+}
+
+/// The `<target>` of a channel, if the channel is the agent's.
+pub(super) fn agent_target<'d>(
+    document: &'d Document<'d>,
+    channel: &'d Element<'d>,
+) -> Option<&'d Element<'d>> {
+    document
+        .children(channel, "target")
+        .find(|target| target.value("type") == Some("virtio") && target.value("name") == Some(AGENT_CHANNEL))
+}
+
+fn channel_facts(document: &Document<'_>, channel: &Element<'_>) -> Option<ChannelFacts> {
+    let target = agent_target(document, channel)?;
+    if channel.value("type") != Some("unix") {
+        return None;
+    }
+    let source = document.children(channel, "source").next()?;
+    let path = PathBuf::from(source.value("path").filter(|_| source.value("mode") == Some("bind"))?);
+    let guest_connected = target.value("state").and_then(|state| match state {
+        "connected" => Some(true),
+        "disconnected" => Some(false),
+        _ => None,
+    });
+    path.is_absolute().then_some(ChannelFacts { path, guest_connected })
+}
+
+fn interface_facts(document: &Document<'_>, interface: &Element<'_>) -> Option<InterfaceFacts> {
+    let mac = document.children(interface, "mac").next()?.value("address")?;
+    let source = document.children(interface, "source").next();
+    Some(InterfaceFacts {
+        mac: mac.to_ascii_lowercase(),
+        network: source.and_then(|source| source.value("network")).map(str::to_owned),
+    })
+}
+
+#[cfg(test)]
+mod tests;

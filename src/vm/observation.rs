@@ -111,6 +111,8 @@ pub struct LinkCounters {
     pub unknown_type: u64,
     /// Answers to commands nobody is waiting for.
     pub unsolicited: u64,
+    /// Answers to commands of ours whose deadline had passed.
+    pub late: u64,
     /// Frames dropped because the link was over its rate or the receiver was full.
     pub dropped: u64,
 }

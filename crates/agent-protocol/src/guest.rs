@@ -52,36 +52,80 @@ pub struct AnswerError {
 
 /// The answer to a command. On the wire it may come bare (no `type`, no `timestamp`) or as a
 /// `response`; it is known by `id` and `success`.
+///
+/// Only these two must be right. Somebody waits for the answer, so a field of an unexpected kind
+/// costs that field, not the answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// The command's id, as text: a hostile guest may send anything.
     pub id: String,
     /// The agent's verdict.
     pub success: bool,
-    /// The process's exit status.
-    #[serde(default)]
+    /// The process's exit status. Windows' unsigned statuses keep their bits.
+    #[serde(default, deserialize_with = "lenient::exit_code")]
     pub exit_code: Option<i32>,
     /// Standard output.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub stdout: String,
     /// Standard error.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub stderr: String,
     /// Milliseconds, measured by the agent.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::optional")]
     pub execution_time_ms: Option<u64>,
     /// Which kind of command.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::optional")]
     pub command_type: Option<CommandType>,
     /// The action's typed result.
     #[serde(default)]
     pub data: Option<Value>,
     /// Present on some failures.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::answer_error")]
     pub error: Option<AnswerError>,
     /// Present on `response`, absent on bare answers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::optional")]
     pub timestamp: Option<DateTime<Utc>>,
+}
+
+/// Readers that give nothing where they cannot give something.
+mod lenient {
+    use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+    use serde_json::Value;
+
+    use super::AnswerError;
+
+    pub(super) fn optional<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+        deserializer: D,
+    ) -> Result<Option<T>, D::Error> {
+        Ok(serde_json::from_value(Value::deserialize(deserializer)?).ok())
+    }
+
+    pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+        Ok(match Value::deserialize(deserializer)? {
+            Value::String(text) => text,
+            _ => String::new(),
+        })
+    }
+
+    pub(super) fn exit_code<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i32>, D::Error> {
+        Ok(Value::deserialize(deserializer)?.as_i64().and_then(|code| {
+            i32::try_from(code).ok().or_else(|| u32::try_from(code).ok().map(u32::cast_signed))
+        }))
+    }
+
+    pub(super) fn answer_error<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<AnswerError>, D::Error> {
+        Ok(match Value::deserialize(deserializer)? {
+            Value::Null => None,
+            Value::String(message) => Some(AnswerError { code: None, message: Some(message), details: None }),
+            other => Some(serde_json::from_value(other.clone()).unwrap_or(AnswerError {
+                code: None,
+                message: None,
+                details: Some(other),
+            })),
+        })
+    }
 }
 
 /// What the agent says of its system's first boot. An extension of ours: agents that do not
@@ -231,6 +275,22 @@ impl GuestMessage {
     }
 }
 
+/// How a message may begin inside a line that was spoilt by an unfinished one before it.
+const BEGINNINGS: [&[u8]; 2] = [b"{\"type\":", b"{\"id\":"];
+
+/// Beginnings tried in one spoilt line; each costs a pass over what is left of it.
+const MAX_TRIES: usize = 8;
+
+/// Looks for a whole message at the end of a line that is none: agents under back-pressure send
+/// a fragment and then the message again, on one line (`{"type":"met{"type":"metrics",…}`).
+#[must_use]
+pub fn salvage(line: &[u8]) -> Option<GuestMessage> {
+    (1..line.len())
+        .filter(|&at| BEGINNINGS.iter().any(|beginning| line[at..].starts_with(beginning)))
+        .take(MAX_TRIES)
+        .find_map(|at| GuestMessage::decode(&line[at..]).ok())
+}
+
 fn shaped<T: serde::de::DeserializeOwned>(
     kind: &'static str,
     object: serde_json::Map<String, Value>,
@@ -313,6 +373,43 @@ mod tests {
             GuestMessage::decode(br#"{"type":"later"}"#).unwrap(),
             GuestMessage::Unknown { kind: "later".into() }
         );
+    }
+
+    #[test]
+    fn an_answer_survives_fields_of_unexpected_kinds() {
+        let decode = |line: &str| match GuestMessage::decode(line.as_bytes()) {
+            Ok(GuestMessage::Answer(answer)) => answer,
+            other => panic!("{line}: {other:?}"),
+        };
+        let answer = decode(
+            r#"{"id":"7","success":false,"exit_code":3221225477,"stdout":null,"stderr":5,"execution_time_ms":1.5,"command_type":"odd","error":"no such thing","timestamp":"yesterday"}"#,
+        );
+        assert_eq!(answer.exit_code, Some(-1_073_741_819));
+        assert_eq!((answer.stdout.as_str(), answer.stderr.as_str()), ("", ""));
+        assert_eq!((answer.execution_time_ms, answer.command_type, answer.timestamp), (None, None, None));
+        assert_eq!(answer.error.unwrap().message.as_deref(), Some("no such thing"));
+        let answer = decode(r#"{"id":"7","success":false,"error":{"code":[],"message":4}}"#);
+        assert!(answer.error.unwrap().details.is_some());
+        assert!(GuestMessage::decode(br#"{"id":7,"success":true}"#).is_err());
+    }
+
+    #[test]
+    fn a_message_after_a_fragment_is_found() {
+        let whole = r#"{"type":"error","error":"x","details":{"type":"inner"}}"#;
+        for fragment in
+            ["{\"type\":\"err", "{\"type\":\"error\",\"details\":{\"type\":\"in", "rubbish", "\u{fffd}"]
+        {
+            let line = format!("{fragment}{whole}");
+            assert!(GuestMessage::decode(line.as_bytes()).is_err(), "{line}");
+            assert!(matches!(salvage(line.as_bytes()), Some(GuestMessage::Error(_))), "{line}");
+        }
+        let answer = br#"{"id":"7","succ{"id":"7","success":true}"#;
+        assert!(matches!(salvage(answer), Some(GuestMessage::Answer(_))));
+        for hopeless in ["", "{", "nonsense", "{\"type\":", "x{\"type\":\"metrics\""] {
+            assert_eq!(salvage(hopeless.as_bytes()), None, "{hopeless}");
+        }
+        // Time stays bounded, however many beginnings a line pretends to have.
+        assert_eq!(salvage("{\"type\":".repeat(100_000).as_bytes()), None);
     }
 
     #[test]

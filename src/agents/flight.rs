@@ -1,0 +1,164 @@
+//! Commands that were sent and not answered yet.
+//!
+//! Each ends in exactly one way. Its place is a thing of its own: after a timeout it stays taken
+//! until the late answer comes or a grace passes, because an agent that is still at work with one
+//! command may lose the next.
+
+use std::{collections::HashMap, time::Duration};
+
+use tokio::{sync::oneshot, time::Instant};
+
+use super::LinkError;
+use crate::vm::{CommandId, CommandOutcome};
+
+/// How long after its deadline an unanswered command keeps its place. The agent was told the
+/// same deadline, so by then it has given up, or never understood the command.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Who waits for an outcome.
+pub(super) type Reply = oneshot::Sender<Result<CommandOutcome, LinkError>>;
+
+/// One command that was sent. However it is dropped, whoever waits is told.
+#[derive(Debug)]
+struct Entry {
+    reply: Option<Reply>,
+    free_at: Instant,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if let Some(reply) = self.reply.take() {
+            // Nobody may be waiting any more; then the deadline was told already.
+            let _ = reply.send(Ok(CommandOutcome::Disconnected));
+        }
+    }
+}
+
+/// What an answer belonged to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// A command somebody waits for.
+    InTime,
+    /// A command of ours whose deadline had passed.
+    Late,
+    /// No command in flight.
+    Unsolicited,
+}
+
+/// The commands in flight over one connection.
+#[derive(Debug)]
+pub(super) struct Flight {
+    capacity: usize,
+    entries: HashMap<CommandId, Entry>,
+}
+
+impl Flight {
+    pub(super) fn new() -> Self {
+        Self { capacity: 1, entries: HashMap::new() }
+    }
+
+    /// The agent said how many it takes at once.
+    pub(super) fn set_capacity(&mut self, capacity: usize) {
+        self.capacity = capacity;
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.entries.len() < self.capacity
+    }
+
+    /// From now on the command counts as sent.
+    pub(super) fn launch(&mut self, id: CommandId, reply: Reply, deadline: Instant) {
+        self.entries.insert(id, Entry { reply: Some(reply), free_at: deadline + GRACE });
+    }
+
+    /// Matches an answer. `id` is the guest's text.
+    pub(super) fn settle(&mut self, id: &str, outcome: CommandOutcome) -> Settled {
+        let Some(mut entry) = id.parse().ok().and_then(|id: CommandId| self.entries.remove(&id)) else {
+            return Settled::Unsolicited;
+        };
+        match entry.reply.take().map(|reply| reply.send(Ok(outcome))) {
+            Some(Ok(())) => Settled::InTime,
+            Some(Err(_)) | None => Settled::Late,
+        }
+    }
+
+    /// Gives up places whose grace has passed.
+    pub(super) fn expire(&mut self, now: Instant) {
+        self.entries.retain(|_, entry| entry.free_at > now);
+    }
+
+    /// When [`Flight::expire`] next has something to do.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        self.entries.values().map(|entry| entry.free_at).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered() -> CommandOutcome {
+        CommandOutcome::Answered {
+            success: true,
+            exit_code: Some(0),
+            stdout: String::new(),
+            stderr: String::new(),
+            data: None,
+            execution_ms: None,
+        }
+    }
+
+    #[test]
+    fn each_command_ends_once_and_frees_its_place() {
+        let now = Instant::now();
+        let (id, other) = (CommandId::generate(), CommandId::generate());
+        let mut flight = Flight::new();
+        let (reply, mut outcome) = oneshot::channel();
+        flight.launch(id, reply, now);
+        assert!(!flight.has_room());
+        assert_eq!(flight.settle(&other.to_string(), answered()), Settled::Unsolicited);
+        assert_eq!(flight.settle("../../etc", answered()), Settled::Unsolicited);
+        assert_eq!(flight.settle(&id.to_string(), answered()), Settled::InTime);
+        assert_eq!(flight.settle(&id.to_string(), answered()), Settled::Unsolicited, "answered twice");
+        assert!(flight.has_room());
+        assert_eq!(outcome.try_recv().unwrap(), Ok(answered()));
+    }
+
+    #[test]
+    fn a_place_stays_taken_after_the_deadline_until_the_grace_passes() {
+        let now = Instant::now();
+        let mut flight = Flight::new();
+        let (reply, outcome) = oneshot::channel();
+        flight.launch(CommandId::generate(), reply, now);
+        drop(outcome);
+        flight.expire(now + GRACE / 2);
+        assert!(!flight.has_room());
+        assert_eq!(flight.next_expiry(), Some(now + GRACE));
+        flight.expire(now + GRACE);
+        assert!(flight.has_room());
+    }
+
+    #[test]
+    fn a_late_answer_is_known_and_frees_the_place() {
+        let mut flight = Flight::new();
+        let id = CommandId::generate();
+        let (reply, outcome) = oneshot::channel();
+        flight.launch(id, reply, Instant::now());
+        drop(outcome);
+        assert_eq!(flight.settle(&id.to_string(), answered()), Settled::Late);
+        assert!(flight.has_room());
+    }
+
+    #[test]
+    fn whatever_happens_to_the_connection_nobody_waits_for_ever() {
+        let mut flight = Flight::new();
+        let (reply, mut outcome) = oneshot::channel();
+        flight.launch(CommandId::generate(), reply, Instant::now());
+        drop(flight);
+        assert_eq!(outcome.try_recv().unwrap(), Ok(CommandOutcome::Disconnected));
+    }
+}

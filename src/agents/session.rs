@@ -1,0 +1,439 @@
+//! One connection, from its opening to its end.
+//!
+//! A session never stops reading and never waits for anybody: not for a guest that does not read
+//! (the write has a deadline), not for a receiver that is full (the stash drops), not for a
+//! caller (replies are one-shot).
+
+use std::{io, time::Duration};
+
+use agent_protocol::{
+    Answer, DecodeError, FrameDecoder, FrameError, GuestMessage, HostMessage, KeepAlive, Metrics, salvage,
+};
+use chrono::{DateTime, Utc};
+use tokio::{
+    net::UnixStream,
+    sync::mpsc::{self, error::TrySendError},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    GuestFrame, LinkError,
+    clean::{Greeting, guest_error, may_hold_nul, outcome, without_nul},
+    flight::{Flight, Reply, Settled},
+    outgoing::Outgoing,
+    pacing::Pacing,
+    rate::{Throttle, TokenBucket},
+    shared::{News, Outlets, Shared},
+    stash::Stash,
+    wire::encode_command,
+};
+use crate::vm::{CommandId, GuestCommand, LinkCounters};
+
+/// Bytes read at once.
+const READ_BYTES: usize = 32 << 10;
+
+/// How long reading rests after a read that was over the rate. Together with [`READ_BYTES`] it
+/// slows a flood to 320 KiB/s, while what a socket buffers ahead of an answer is through in less
+/// than a second.
+const REST: Duration = Duration::from_millis(100);
+
+/// The longest line whose reading is passed on; an ordinary one has 7 KiB.
+const MAX_METRICS_BYTES: usize = 128 << 10;
+
+/// Readings taken from one batch.
+const MAX_BATCH: usize = 64;
+
+/// Bytes per frame that the byte rate is reckoned with, and its least burst.
+const TYPICAL_FRAME_BYTES: f64 = 8192.0;
+const LEAST_BYTE_BURST: f64 = 4_194_304.0;
+
+/// What bounds a session.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) frame_bytes: usize,
+    pub(super) frames_per_second: u32,
+}
+
+/// A command on its way to the guest. Dropped before it was sent, its caller learns that nothing
+/// was sent.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) id: CommandId,
+    pub(super) command: GuestCommand,
+    pub(super) deadline: Instant,
+    pub(super) reply: Reply,
+}
+
+impl Job {
+    /// There is nobody to send it to.
+    pub(super) fn refuse(self) {
+        // A caller that is gone needs no answer.
+        let _ = self.reply.send(Err(LinkError::NotConnected));
+    }
+}
+
+/// How a session ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum End {
+    #[error("closed on request")]
+    Stopped,
+    #[error("the hypervisor closed the channel")]
+    Closed,
+    #[error("reading: {0}")]
+    Read(#[source] io::Error),
+    #[error("writing: {0}")]
+    Write(#[source] io::Error),
+    #[error("the guest does not read: a line could not be written in time")]
+    Stuck,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Session<'a> {
+    shared: &'a Shared,
+    outlets: &'a Outlets,
+    complaints: &'a mut Throttle,
+    stream: UnixStream,
+    decoder: FrameDecoder,
+    flight: Flight,
+    pacing: Pacing,
+    outgoing: Option<Outgoing>,
+    /// The newest `keep_alive` that is to be answered; older ones are answered by it.
+    keep_alive: Option<u32>,
+    stash: Stash,
+    heard: bool,
+    counters: LinkCounters,
+    frame_rate: TokenBucket,
+    byte_rate: TokenBucket,
+    resting_until: Option<Instant>,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(
+        shared: &'a Shared,
+        outlets: &'a Outlets,
+        complaints: &'a mut Throttle,
+        limits: Limits,
+        stream: UnixStream,
+    ) -> Self {
+        let now = Instant::now();
+        let rate = f64::from(limits.frames_per_second);
+        let byte_rate = rate * TYPICAL_FRAME_BYTES;
+        Self {
+            shared,
+            outlets,
+            complaints,
+            stream,
+            decoder: FrameDecoder::new(limits.frame_bytes),
+            flight: Flight::new(),
+            pacing: Pacing::default(),
+            outgoing: None,
+            keep_alive: None,
+            stash: Stash::default(),
+            heard: false,
+            counters: shared.opened(Utc::now()),
+            frame_rate: TokenBucket::new(rate, 2.0 * rate, now),
+            byte_rate: TokenBucket::new(byte_rate, (2.0 * byte_rate).max(LEAST_BYTE_BURST), now),
+            resting_until: None,
+        }
+    }
+
+    /// Whether a valid message came.
+    pub(super) fn was_heard(&self) -> bool {
+        self.heard
+    }
+
+    /// Works until the connection or the link ends. Commands that are unanswered then end as
+    /// `Disconnected` when the session is dropped.
+    pub(super) async fn run(&mut self, jobs: &mut mpsc::Receiver<Job>, stop: &CancellationToken) -> End {
+        loop {
+            if let Err(end) = self.turn(jobs, stop).await {
+                return end;
+            }
+        }
+    }
+
+    async fn turn(&mut self, jobs: &mut mpsc::Receiver<Job>, stop: &CancellationToken) -> Result<(), End> {
+        let now = Instant::now();
+        self.flight.expire(now);
+        if self.outgoing.as_ref().is_some_and(|line| line.deadline <= now) {
+            return Err(End::Stuck);
+        }
+        self.write_other(now)?;
+        let reading = self.resting_until.is_none_or(|until| until <= now);
+        let taking = self.takes_jobs(now);
+        let wake = self.next_wake(now);
+        tokio::select! {
+            () = stop.cancelled() => Err(End::Stopped),
+            ready = self.stream.readable(), if reading => {
+                ready.map_err(End::Read)?;
+                self.read()
+            }
+            ready = self.stream.writable(), if self.outgoing.is_some() => {
+                ready.map_err(End::Write)?;
+                self.write()
+            }
+            Some(job) = jobs.recv(), if taking => self.take(job),
+            permit = self.outlets.frames.reserve(), if !self.stash.is_empty() => {
+                match (permit, self.stash.pop()) {
+                    (Ok(permit), Some(frame)) => permit.send(frame),
+                    // Nobody will ever take them: the controller is stopping.
+                    _ => self.stash = Stash::default(),
+                }
+                Ok(())
+            }
+            () = self.shared.wake.notified() => Ok(()),
+            () = tokio::time::sleep_until(wake.unwrap_or(now)), if wake.is_some() => Ok(()),
+        }
+    }
+
+    /// An unheard agent's jobs are taken too: to be refused at once.
+    fn takes_jobs(&self, now: Instant) -> bool {
+        !self.heard
+            || (self.outgoing.is_none() && self.flight.has_room() && self.pacing.command_wait(now).is_none())
+    }
+
+    /// When something is to be done although nothing came.
+    fn next_wake(&self, now: Instant) -> Option<Instant> {
+        let other_due = self.keep_alive.is_some() || self.shared.is_metrics_request_due();
+        [
+            self.resting_until.filter(|&until| until > now),
+            self.outgoing.as_ref().map(|line| line.deadline),
+            self.flight.next_expiry(),
+            self.pacing.command_wait(now),
+            self.pacing.other_wait(now).filter(|_| other_due),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn take(&mut self, job: Job) -> Result<(), End> {
+        if !self.heard {
+            job.refuse();
+            return Ok(());
+        }
+        let now = Instant::now();
+        // Whoever asked has been told by now that it timed out: it must not run all the same.
+        if job.reply.is_closed() || job.deadline <= now {
+            return Ok(());
+        }
+        let line = encode_command(job.id, &job.command, job.deadline - now);
+        self.flight.launch(job.id, job.reply, job.deadline);
+        self.outgoing = Some(Outgoing::new(line, true, now));
+        self.write()
+    }
+
+    /// Begins to write a line that is no command, if one is due and may be written.
+    fn write_other(&mut self, now: Instant) -> Result<(), End> {
+        if self.outgoing.is_some() || self.pacing.other_wait(now).is_some() {
+            return Ok(());
+        }
+        let message = if let Some(sequence_number) = self.keep_alive.take() {
+            HostMessage::KeepAliveResponse { sequence_number, timestamp: Utc::now() }
+        } else if self.shared.is_metrics_request_due() {
+            self.shared.metrics_asked();
+            HostMessage::Metrics
+        } else {
+            return Ok(());
+        };
+        self.outgoing = Some(Outgoing::new(message.encode(), false, now));
+        self.write()
+    }
+
+    fn write(&mut self) -> Result<(), End> {
+        let Some(line) = &mut self.outgoing else { return Ok(()) };
+        if line.write(&self.stream).map_err(End::Write)? {
+            let now = Instant::now();
+            if line.is_command {
+                self.pacing.command_written(now);
+            } else {
+                self.pacing.other_written(now, self.flight.len());
+            }
+            self.outgoing = None;
+        }
+        Ok(())
+    }
+
+    fn read(&mut self) -> Result<(), End> {
+        let mut buffer = [0; READ_BYTES];
+        let read = match self.stream.try_read(&mut buffer) {
+            Ok(0) => return Err(End::Closed),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(End::Read(error)),
+        };
+        let (now, at) = (Instant::now(), Utc::now());
+        let before = self.counters;
+        self.counters.bytes += read as u64;
+        self.decoder.push(&buffer[..read]);
+        let mut news = News::default();
+        while let Some(line) = self.decoder.next_frame() {
+            self.line(line, now, at, &mut news);
+        }
+        self.heard |= news.heard;
+        self.complain(before, now);
+        if self.shared.learn(news, self.counters, at) {
+            self.outlets.hint(self.shared.vm);
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, line: Result<Vec<u8>, FrameError>, now: Instant, at: DateTime<Utc>, news: &mut News) {
+        let size = line.as_ref().map_or(READ_BYTES, Vec::len);
+        // Both are asked, whatever the first one says.
+        let within = self.frame_rate.allow(1.0, now) & self.byte_rate.allow(bytes(size), now);
+        if !within {
+            self.resting_until = Some(now + REST);
+        }
+        let Ok(line) = line else {
+            self.counters.oversized += 1;
+            return;
+        };
+        let message = match GuestMessage::decode(&line) {
+            Ok(message) => message,
+            Err(DecodeError::Malformed(_)) => {
+                self.counters.malformed += 1;
+                match salvage(&line) {
+                    Some(message) => message,
+                    None => return,
+                }
+            }
+            Err(DecodeError::WrongShape { .. }) => {
+                self.counters.wrong_shape += 1;
+                return;
+            }
+            Err(DecodeError::Untyped) => {
+                self.counters.unknown_type += 1;
+                return;
+            }
+        };
+        self.counters.frames += 1;
+        match message {
+            GuestMessage::Handshake(handshake) => {
+                news.hear(Some(handshake.timestamp), at);
+                let greeting = Greeting::of(&handshake);
+                self.flight.set_capacity(greeting.concurrency);
+                self.pacing.set_announced(greeting.concurrency > 1);
+                news.greeting = Some(greeting);
+            }
+            GuestMessage::Metrics(metrics) => {
+                news.hear(Some(metrics.timestamp), at);
+                self.shared.metrics_came();
+                self.pass_on(within && line.len() <= MAX_METRICS_BYTES, reading(metrics, &line), at);
+            }
+            GuestMessage::MetricsBatch(batch) => {
+                news.hear(batch.last().map(|metrics| metrics.timestamp), at);
+                self.shared.metrics_came();
+                self.batch(batch, &line, within, now, at);
+            }
+            GuestMessage::Answer(answer) => self.answer(answer, now, at, news),
+            GuestMessage::KeepAlive(KeepAlive { sequence_number, timestamp }) => {
+                news.hear(DateTime::from_timestamp(timestamp, 0), at);
+                if within {
+                    self.keep_alive = Some(sequence_number);
+                }
+            }
+            GuestMessage::Ping => news.hear(None, at),
+            GuestMessage::Status(status) => news.hear(status.timestamp, at),
+            GuestMessage::Error(error) => {
+                news.hear(error.timestamp, at);
+                let (text, details) = guest_error(&error);
+                self.pass_on(within, Decoded::Error(error.timestamp, text, details), at);
+            }
+            GuestMessage::Unknown { .. } => self.counters.unknown_type += 1,
+        }
+    }
+
+    fn answer(&mut self, answer: Answer, now: Instant, at: DateTime<Utc>, news: &mut News) {
+        let (id, timestamp) = (answer.id.clone(), answer.timestamp);
+        match self.flight.settle(&id, outcome(answer)) {
+            // Proves nothing: whoever can write to the channel can make it up.
+            Settled::Unsolicited => {
+                self.counters.unsolicited += 1;
+                return;
+            }
+            Settled::Late => self.counters.late += 1,
+            Settled::InTime => {}
+        }
+        self.pacing.answered(now);
+        news.hear(timestamp, at);
+    }
+
+    fn batch(&mut self, batch: Vec<Metrics>, line: &[u8], within: bool, now: Instant, at: DateTime<Utc>) {
+        self.counters.dropped += batch.len().saturating_sub(MAX_BATCH) as u64;
+        for (index, metrics) in batch.into_iter().take(MAX_BATCH).enumerate() {
+            // The first one is paid for by the line.
+            let within = within && (index == 0 || self.frame_rate.allow(1.0, now));
+            let fits =
+                line.len() <= MAX_METRICS_BYTES || metrics.data.system.to_string().len() <= MAX_METRICS_BYTES;
+            self.pass_on(within && fits, reading(metrics, line), at);
+        }
+    }
+
+    fn pass_on(&mut self, allowed: bool, decoded: Decoded, received_at: DateTime<Utc>) {
+        if !allowed {
+            self.counters.dropped += 1;
+            return;
+        }
+        let vm = self.shared.vm;
+        let frame = match decoded {
+            Decoded::Reading(timestamp, system) => GuestFrame::Metrics { vm, received_at, timestamp, system },
+            Decoded::Error(timestamp, error, details) => {
+                GuestFrame::Error { vm, received_at, timestamp, error, details }
+            }
+        };
+        if !self.stash.is_empty() {
+            self.counters.dropped += self.stash.push(frame);
+            return;
+        }
+        match self.outlets.frames.try_send(frame) {
+            Ok(()) => {}
+            Err(TrySendError::Full(frame)) => self.counters.dropped += self.stash.push(frame),
+            Err(TrySendError::Closed(_)) => self.counters.dropped += 1,
+        }
+    }
+
+    /// Says in the log what is wrong with this guest, rarely.
+    fn complain(&mut self, before: LinkCounters, now: Instant) {
+        let faults = |c: &LinkCounters| {
+            c.malformed + c.oversized + c.wrong_shape + c.unknown_type + c.unsolicited + c.dropped
+        };
+        if faults(&self.counters) > faults(&before) && self.complaints.pass(now).is_some() {
+            let LinkCounters {
+                malformed, oversized, wrong_shape, unknown_type, unsolicited, dropped, ..
+            } = self.counters;
+            tracing::warn!(
+                vm = %self.shared.vm, malformed, oversized, wrong_shape, unknown_type, unsolicited, dropped,
+                "the guest sends what cannot be used"
+            );
+        }
+    }
+}
+
+enum Decoded {
+    Reading(DateTime<Utc>, serde_json::Value),
+    Error(Option<DateTime<Utc>>, String, serde_json::Value),
+}
+
+fn reading(metrics: Metrics, line: &[u8]) -> Decoded {
+    let mut system = metrics.data.system;
+    if may_hold_nul(line) {
+        without_nul(&mut system);
+    }
+    Decoded::Reading(metrics.timestamp, system)
+}
+
+impl News {
+    fn hear(&mut self, guest_clock: Option<DateTime<Utc>>, at: DateTime<Utc>) {
+        self.heard = true;
+        self.skew = guest_clock.map(|clock| clock - at).or(self.skew);
+    }
+}
+
+/// Sizes here are far below 2^52.
+#[expect(clippy::cast_precision_loss, reason = "a line is at most 16 MiB")]
+fn bytes(size: usize) -> f64 {
+    size as f64
+}

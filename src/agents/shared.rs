@@ -1,0 +1,181 @@
+//! What a link's task and those who ask about the link share.
+
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::sync::{Notify, mpsc};
+
+use super::{GuestFrame, clean::Greeting};
+use crate::vm::{LinkCounters, LinkObservation, OpenLink, VmId};
+
+/// Where frames and hints go.
+#[derive(Debug, Clone)]
+pub(super) struct Outlets {
+    pub(super) frames: mpsc::Sender<GuestFrame>,
+    pub(super) hints: mpsc::Sender<VmId>,
+}
+
+impl Outlets {
+    /// A hint that finds no room is not needed: the loop looks at everything anyway.
+    pub(super) fn hint(&self, vm: VmId) {
+        let _ = self.hints.try_send(vm);
+    }
+}
+
+/// See the module. Locks are held for a copy, never across a wait.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) vm: VmId,
+    state: Mutex<State>,
+    /// Somebody wants a reading.
+    metrics_wanted: AtomicBool,
+    /// A request for a reading is out. It may wait unread in the channel, so that no second one
+    /// is sent before a reading came, not even over another connection.
+    metrics_asked: AtomicBool,
+    /// Wakes the session for [`Shared::want_metrics`].
+    pub(super) wake: Notify,
+    /// Cuts short the wait for the next attempt to connect.
+    pub(super) retry: Notify,
+}
+
+#[derive(Debug, Clone)]
+struct State {
+    connection: Connection,
+    counters: LinkCounters,
+    /// Kept over reconnections, until the agent greets again.
+    greeting: Greeting,
+    /// Of this connection.
+    concurrency: usize,
+    heard_before: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Connection {
+    None { since: DateTime<Utc>, last_error: Option<String> },
+    Open { since: DateTime<Utc>, last_message_at: Option<DateTime<Utc>>, skew: Option<TimeDelta> },
+}
+
+/// What a session learned from one read.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    pub(super) heard: bool,
+    pub(super) skew: Option<TimeDelta>,
+    pub(super) greeting: Option<Greeting>,
+}
+
+impl Shared {
+    pub(super) fn new(vm: VmId) -> Self {
+        Self {
+            vm,
+            state: Mutex::new(State {
+                connection: Connection::None { since: Utc::now(), last_error: None },
+                counters: LinkCounters::default(),
+                greeting: Greeting::default(),
+                concurrency: 1,
+                heard_before: false,
+            }),
+            metrics_wanted: AtomicBool::new(false),
+            metrics_asked: AtomicBool::new(false),
+            wake: Notify::new(),
+            retry: Notify::new(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection stands; gives the counters to go on with.
+    pub(super) fn opened(&self, at: DateTime<Utc>) -> LinkCounters {
+        let mut state = self.state();
+        state.connection = Connection::Open { since: at, last_message_at: None, skew: None };
+        state.concurrency = 1;
+        // An agent known from before is asked at once, so that it need not be waited for.
+        self.metrics_wanted.store(state.heard_before, Ordering::Relaxed);
+        state.counters
+    }
+
+    /// There is no connection, or not any more.
+    pub(super) fn failed(&self, error: String, at: DateTime<Utc>) {
+        let mut state = self.state();
+        let since = match state.connection {
+            Connection::None { since, .. } => since,
+            Connection::Open { .. } => at,
+        };
+        state.connection = Connection::None { since, last_error: Some(error) };
+    }
+
+    /// Takes in what a session learned; gives whether the loop should look.
+    pub(super) fn learn(&self, news: News, counters: LinkCounters, at: DateTime<Utc>) -> bool {
+        let mut state = self.state();
+        state.counters = counters;
+        let mut notable = false;
+        if news.heard {
+            state.heard_before = true;
+            if let Connection::Open { last_message_at, skew, .. } = &mut state.connection {
+                notable |= last_message_at.is_none();
+                *last_message_at = Some(at);
+                *skew = news.skew.or(*skew);
+            }
+        }
+        if let Some(greeting) = news.greeting {
+            state.concurrency = greeting.concurrency;
+            notable |= state.greeting != greeting;
+            state.greeting = greeting;
+        }
+        notable
+    }
+
+    pub(super) fn observe(&self) -> LinkObservation {
+        let State { connection, counters, greeting, .. } = self.state().clone();
+        match connection {
+            Connection::None { since, last_error } => LinkObservation::Connecting { since, last_error },
+            Connection::Open { since, last_message_at, skew } => LinkObservation::Open(OpenLink {
+                since,
+                last_message_at,
+                version: greeting.version,
+                platform: greeting.platform,
+                capabilities: greeting.capabilities,
+                skew,
+                first_boot: greeting.first_boot,
+                counters,
+            }),
+        }
+    }
+
+    /// Whether the agent was heard over the present connection.
+    pub(super) fn is_heard(&self) -> bool {
+        matches!(self.state().connection, Connection::Open { last_message_at: Some(_), .. })
+    }
+
+    pub(super) fn concurrency(&self) -> usize {
+        self.state().concurrency
+    }
+
+    /// Asks the session to ask the guest.
+    pub(super) fn want_metrics(&self) {
+        if matches!(self.state().connection, Connection::Open { .. }) {
+            self.metrics_wanted.store(true, Ordering::Relaxed);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Whether a request is due.
+    pub(super) fn is_metrics_request_due(&self) -> bool {
+        self.metrics_wanted.load(Ordering::Relaxed) && !self.metrics_asked.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn metrics_asked(&self) {
+        self.metrics_wanted.store(false, Ordering::Relaxed);
+        self.metrics_asked.store(true, Ordering::Relaxed);
+    }
+
+    /// A reading came: whoever wanted one has it.
+    pub(super) fn metrics_came(&self) {
+        self.metrics_wanted.store(false, Ordering::Relaxed);
+        self.metrics_asked.store(false, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,302 @@
+//! `serve`: from a checked configuration to a running controller, and back to nothing.
+
+use std::{io, net::SocketAddr, os::unix::fs::DirBuilderExt, path::Path, sync::Arc, time::Duration};
+
+use secrecy::ExposeSecret;
+use tokio::{net::TcpListener, signal::unix::SignalKind, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    host_id,
+    lock::{HostLock, LockError},
+};
+use crate::{
+    accounts::Accounts,
+    agents::{Inbox, Links, SocketWatch},
+    api::{self, ApiContext},
+    commands::Commands,
+    config::Config,
+    domain_xml::Templates,
+    events::EventBus,
+    hypervisor::{Hypervisor, libvirt::LibvirtHypervisor},
+    images::Images,
+    lifecycle::Lifecycle,
+    metrics::Metrics,
+    reconcile::{HostFiles, HostStore, Parts, Reconciler, Settings, SystemClock, SystemRandomness},
+    store::{Store, StoreError},
+    vm::chain,
+};
+
+/// Why the controller did not start, or ended unasked.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllerError {
+    /// Somebody else owns this host.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A directory, file or socket could not be made.
+    #[error("{operation}")]
+    Io {
+        /// What was tried.
+        operation: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The database failed.
+    #[error("opening the database")]
+    Store(#[from] StoreError),
+    /// A domain template is broken.
+    #[error("reading the domain templates")]
+    Templates(#[source] crate::domain_xml::RenderError),
+    /// A part ended.
+    #[error("{0} ended unasked")]
+    PartEnded(&'static str),
+}
+
+fn io_error(operation: impl Into<String>) -> impl FnOnce(io::Error) -> ControllerError {
+    move |source| ControllerError::Io { operation: operation.into(), source }
+}
+
+/// Runs the controller until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What kept it from starting, or which part ended unasked.
+pub async fn serve(config: Config) -> Result<(), ControllerError> {
+    let stop = CancellationToken::new();
+    stop_on_signals(&stop)?;
+
+    make_dir(&config.paths.state_dir, 0o711)?;
+    let _lock = HostLock::acquire(&config.paths.state_dir)?;
+    let seeds_dir = config.paths.state_dir.join("seeds");
+    let console_dir = config.paths.state_dir.join("console");
+    // QEMU's user passes through, and opens only what it is named.
+    make_dir(&seeds_dir, 0o711)?;
+    make_dir(&console_dir, 0o711)?;
+    make_dir(&config.agents.socket_dir, 0o775)?;
+    let host = host_id::load_or_create(&config.paths.state_dir).map_err(io_error("reading the host's id"))?;
+
+    let store = open_store(&config).await?;
+    let _database_lock = store.lock(host).await?;
+
+    let events = EventBus::default();
+    let (links, inbox) = Links::new(config.agents.clone());
+    let Inbox { frames, hints: link_hints } = inbox;
+    let (_watch, socket_hints) = SocketWatch::start(config.agents.socket_dir.clone());
+    let commands = Commands::new(config.commands.clone(), store.clone(), links.clone(), events.clone());
+    let lost = commands.sweep().await?;
+    if lost > 0 {
+        tracing::warn!(lost, "commands of an earlier run have no outcome and are marked as lost");
+    }
+    let metrics =
+        Metrics::new(config.metrics.clone(), config.agents.max_clock_skew, store.clone(), events.clone());
+    let hypervisor: Arc<dyn Hypervisor> = Arc::new(LibvirtHypervisor::start(config.hypervisor.clone()));
+    let images = Images::new(config.paths.images_dir.clone());
+    let accounts = Accounts::new(store.clone());
+    let templates = Templates::load(config.paths.templates_dir.as_deref()).map_err(ControllerError::Templates)?;
+
+    let (reconciler, waker) = Reconciler::new(Parts {
+        hypervisor: hypervisor.clone(),
+        store: Arc::new(HostStore::new(store.clone(), host)),
+        links: Arc::new(links.clone()),
+        files: Arc::new(HostFiles::new(
+            config.paths.base_dir.clone(),
+            config.guests.listen,
+            &config.agents.socket_owners,
+        )),
+        clock: Arc::new(SystemClock),
+        randomness: Arc::new(SystemRandomness),
+        events: events.clone(),
+        settings: Settings { seeds_dir, console_dir, socket_dir: config.agents.socket_dir.clone(), templates },
+        config: config.reconcile.clone(),
+        agents: config.agents.clone(),
+        link_hints,
+        socket_hints,
+    });
+    let lifecycle = Lifecycle::new(
+        host,
+        config.hypervisor.clone(),
+        store.clone(),
+        images.clone(),
+        hypervisor.clone(),
+        waker,
+    );
+
+    let address = api_address(&config);
+    let listener = TcpListener::bind(address).await.map_err(io_error(format!("listening on {address}")))?;
+    let address = listener.local_addr().map_err(io_error("reading the API's address"))?;
+    let context = ApiContext {
+        host,
+        config: config.api.clone(),
+        store: store.clone(),
+        lifecycle,
+        commands: commands.clone(),
+        metrics: metrics.clone(),
+        links: {
+            let links = links.clone();
+            Arc::new(move |vm| links.observe(vm))
+        },
+        accounts,
+        images,
+        events,
+        hypervisor,
+    };
+
+    let mut parts = Supervised::default();
+    let flush = CancellationToken::new();
+    parts.spawn("the loop", reconciler.run(stop.clone()));
+    parts.spawn("the API", serve_api(listener, context, stop.clone()));
+    parts.spawn("expiry", expire(config.clone(), store.clone(), stop.clone()));
+    if let Some(guests) = config.guests.listen {
+        parts.spawn("the guests' listener", serve_guests(guests, config.paths.base_dir.clone(), stop.clone()));
+    }
+    let mut readings = JoinSet::new();
+    readings.spawn({
+        let (metrics, flush) = (metrics.clone(), flush.clone());
+        async move { metrics.run(frames, flush).await }
+    });
+    tracing::info!(%address, %host, uri = config.hypervisor.uri, "the controller serves");
+
+    let ended = tokio::select! {
+        () = stop.cancelled() => None,
+        part = parts.first_end() => Some(part),
+        _ = readings.join_next() => Some("the readings"),
+    };
+    tracing::info!("stopping: no new work is taken");
+    stop.cancel();
+    let grace = config.reconcile.shutdown_grace;
+    let stopped = tokio::time::timeout(grace, async {
+        commands.drain(grace / 2).await;
+        parts.all_ends().await;
+        links.shutdown(grace / 4).await;
+        flush.cancel();
+        while readings.join_next().await.is_some() {}
+        store.close().await;
+    });
+    if stopped.await.is_err() {
+        tracing::warn!(?grace, "not everything ended in time; the next start takes over from the database");
+    }
+    tracing::info!("stopped");
+    ended.map_or(Ok(()), |part| Err(ControllerError::PartEnded(part)))
+}
+
+/// Opens the database that the configuration names and brings it up to date.
+///
+/// # Errors
+/// See [`StoreError`].
+pub async fn open_store(config: &Config) -> Result<Store, StoreError> {
+    let url = match &config.database.url {
+        Some(url) => url.expose_secret().to_owned(),
+        None => format!("sqlite:{}", config.paths.state_dir.join("infinibay.db").display()),
+    };
+    let store = Store::open(&url, config.database.max_connections, config.database.acquire_timeout).await?;
+    store.migrate().await?;
+    Ok(store)
+}
+
+/// The parts that must not end before they are told to.
+#[derive(Default)]
+struct Supervised {
+    tasks: JoinSet<&'static str>,
+}
+
+impl Supervised {
+    fn spawn(&mut self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(async move {
+            // A panic in a part is caught here, so that its name is known.
+            if let Err(error) = tokio::spawn(part).await {
+                tracing::error!(part = name, %error, "a part died");
+            }
+            name
+        });
+    }
+
+    async fn first_end(&mut self) -> &'static str {
+        match self.tasks.join_next().await {
+            Some(Ok(name)) => name,
+            Some(Err(_)) | None => "a part",
+        }
+    }
+
+    async fn all_ends(&mut self) {
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+fn api_address(config: &Config) -> SocketAddr {
+    let host = config.api.host.parse().unwrap_or(std::net::Ipv4Addr::LOCALHOST.into());
+    SocketAddr::new(host, config.api.port)
+}
+
+async fn serve_api(listener: TcpListener, context: ApiContext, stop: CancellationToken) {
+    if let Err(error) = api::serve(listener, context, stop).await {
+        tracing::error!(error = chain(&error), "the API's listener failed");
+    }
+}
+
+/// The guests' network may come up after us: its address is tried again until it is there.
+async fn serve_guests(address: SocketAddr, base_dir: std::path::PathBuf, stop: CancellationToken) {
+    const RETRY: Duration = Duration::from_secs(5);
+    let mut told = false;
+    let listener = loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => break listener,
+            Err(error) if !told => {
+                told = true;
+                tracing::warn!(%address, %error, "the guests' listener has to wait for its address");
+            }
+            Err(_) => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(RETRY) => {}
+        }
+    };
+    tracing::info!(%address, "guests are served");
+    let server = axum::serve(listener, api::guest_router(base_dir)).with_graceful_shutdown(stop.cancelled_owned());
+    if let Err(error) = server.await {
+        tracing::error!(error = chain(&error), "the guests' listener failed");
+    }
+}
+
+/// Removes what is older than it should be, once an hour.
+async fn expire(config: Config, store: Store, stop: CancellationToken) {
+    let mut ticker = tokio::time::interval(Duration::from_secs(3600));
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticker.tick() => {}
+        }
+        let now = chrono::Utc::now();
+        let days = |days: u32| chrono::TimeDelta::days(i64::from(days));
+        let readings = store.expire_metrics(now - days(config.metrics.retention_days)).await;
+        let history = store.expire_history(now - days(config.database.history_days)).await;
+        for (what, result) in [("readings", readings), ("history", history)] {
+            match result {
+                Ok(0) => {}
+                Ok(rows) => tracing::info!(what, rows, "old rows were removed"),
+                Err(error) => tracing::warn!(what, error = chain(&error), "old rows could not be removed"),
+            }
+        }
+    }
+}
+
+fn stop_on_signals(stop: &CancellationToken) -> Result<(), ControllerError> {
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let mut signal = tokio::signal::unix::signal(kind).map_err(io_error("listening for signals"))?;
+        let stop = stop.clone();
+        tokio::spawn(async move {
+            signal.recv().await;
+            stop.cancel();
+        });
+    }
+    Ok(())
+}
+
+/// Makes a directory of ours; one that is there already keeps its mode and owner.
+fn make_dir(path: &Path, mode: u32) -> Result<(), ControllerError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .map_err(io_error(format!("making the directory {}", path.display())))
+}

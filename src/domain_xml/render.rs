@@ -1,0 +1,259 @@
+//! A new domain's XML, from a template and a specification.
+//!
+//! Templates say how a VM is built and are files that an operator may replace, so a rendered text
+//! is not trusted: it must be a whole document and carry the identity, the metadata and the
+//! channel that the rest of the house relies on.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use minijinja::{AutoEscape, Environment, ErrorKind, Output, State, UndefinedBehavior, Value, context};
+
+use super::{
+    AGENT_CHANNEL, FactsError, METADATA_NAMESPACE, document::escape_attribute, mac_address, read_facts,
+    syntax::is_xml_text,
+};
+use crate::vm::{NetworkAttachment, OsFamily, VmId, VmSpec};
+
+/// The version of our metadata element.
+const METADATA_SCHEMA: u32 = 1;
+/// Longest template file read, bytes.
+const MAX_TEMPLATE_BYTES: u64 = 1 << 20;
+
+/// The hypervisor that a domain is written for; libvirt's `domain/@type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DomainKind {
+    /// Hardware virtualisation.
+    Kvm,
+    /// Software emulation.
+    Qemu,
+    /// libvirt's test driver.
+    Test,
+}
+
+impl DomainKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Qemu => "qemu",
+            Self::Test => "test",
+        }
+    }
+}
+
+/// What a domain is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct DomainInputs<'a> {
+    /// The domain's UUID.
+    pub id: VmId,
+    /// Name, sizes, network, image.
+    pub spec: &'a VmSpec,
+    /// The hypervisor.
+    pub kind: DomainKind,
+    /// The disk, a qcow2 file, absolute.
+    pub disk_path: &'a Path,
+    /// The seed medium, an ISO file, absolute.
+    pub seed_path: Option<&'a Path>,
+    /// The agent channel's socket, absolute.
+    pub socket_path: &'a Path,
+    /// Where the serial console is written to, absolute.
+    pub console_log: Option<&'a Path>,
+}
+
+/// Why no domain came out.
+#[derive(Debug, thiserror::Error)]
+pub enum RenderError {
+    /// A template file cannot be read.
+    #[error("reading the domain template {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A template is no template, or asks for a value that there is not.
+    #[error("the domain template {name}")]
+    Template {
+        /// Its name.
+        name: &'static str,
+        /// Why; says the line.
+        #[source]
+        source: minijinja::Error,
+    },
+    /// Nobody has said how such a VM is built.
+    #[error("there is no domain template {0}; one can be put into the templates directory")]
+    NoTemplate(&'static str),
+    /// A path that cannot stand in XML.
+    #[error("the path {0:?} is not absolute, or is not UTF-8")]
+    Path(PathBuf),
+    /// What came out cannot be read as a domain.
+    #[error("the domain template {name} does not give a domain")]
+    NotADomain {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        #[source]
+        source: FactsError,
+    },
+    /// What came out is a domain, but not the one that was asked for.
+    #[error("the domain template {name} does not carry the VM's {part}")]
+    Missing {
+        /// Its name.
+        name: &'static str,
+        /// What is missing or wrong.
+        part: &'static str,
+    },
+}
+
+/// The templates, compiled. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Templates {
+    environment: Arc<Environment<'static>>,
+}
+
+const FAMILIES: [OsFamily; 2] = [OsFamily::Linux, OsFamily::Windows];
+
+fn file_name(family: OsFamily) -> &'static str {
+    match family {
+        OsFamily::Linux => "linux.xml",
+        OsFamily::Windows => "windows.xml",
+    }
+}
+
+fn built_in(family: OsFamily) -> Option<&'static str> {
+    match family {
+        OsFamily::Linux => Some(include_str!("../../domain-templates/linux.xml")),
+        OsFamily::Windows => None,
+    }
+}
+
+impl Templates {
+    /// The built-in templates, replaced by those of the same name in `dir`. Reads files: not for
+    /// an async thread.
+    ///
+    /// # Errors
+    /// A file that is there and cannot be read or compiled. One that is not there is none.
+    pub fn load(dir: Option<&Path>) -> Result<Self, RenderError> {
+        let mut environment = Environment::new();
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        environment.set_auto_escape_callback(|_| AutoEscape::Custom("xml".into()));
+        environment.set_formatter(write_escaped);
+        for family in FAMILIES {
+            let name = file_name(family);
+            let replaced = match dir {
+                Some(dir) => read_template(&dir.join(name))?,
+                None => None,
+            };
+            let Some(source) = replaced.or_else(|| built_in(family).map(str::to_owned)) else { continue };
+            environment
+                .add_template_owned(name, source)
+                .map_err(|source| RenderError::Template { name, source })?;
+        }
+        Ok(Self { environment: Arc::new(environment) })
+    }
+}
+
+fn read_template(path: &Path) -> Result<Option<String>, RenderError> {
+    let fail = |source| RenderError::Read { path: path.to_owned(), source };
+    match std::fs::metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(fail(e)),
+        Ok(found) if !found.is_file() || found.len() > MAX_TEMPLATE_BYTES => {
+            Err(fail(io::Error::other(format!("not a file of at most {MAX_TEMPLATE_BYTES} bytes"))))
+        }
+        Ok(_) => std::fs::read_to_string(path).map(Some).map_err(fail),
+    }
+}
+
+/// Writes every value escaped, also one that a template calls safe: nothing that is filled in is
+/// ever XML.
+fn write_escaped(
+    out: &mut Output<'_>,
+    state: &mut State<'_, '_>,
+    value: &Value,
+) -> Result<(), minijinja::Error> {
+    if value.is_undefined() || value.is_none() {
+        let reason = format!("an unset value is written out in {}", state.name());
+        return Err(minijinja::Error::new(ErrorKind::UndefinedError, reason));
+    }
+    let text = value.to_string();
+    if !is_xml_text(&text) {
+        return Err(minijinja::Error::new(
+            ErrorKind::BadSerialization,
+            "XML cannot carry a character of a value",
+        ));
+    }
+    // Line ends and tabs would be read back as blanks from an attribute.
+    let escaped = escape_attribute(&text).replace('\t', "&#9;").replace('\n', "&#10;").replace('\r', "&#13;");
+    out.write_str(&escaped).map_err(minijinja::Error::from)
+}
+
+fn path_text(path: &Path) -> Result<&str, RenderError> {
+    path.to_str().filter(|_| path.is_absolute()).ok_or_else(|| RenderError::Path(path.to_owned()))
+}
+
+/// The XML of a new domain.
+///
+/// # Errors
+/// See [`RenderError`].
+pub fn render(templates: &Templates, inputs: &DomainInputs<'_>) -> Result<String, RenderError> {
+    let spec = inputs.spec;
+    let name = file_name(spec.image.os_family);
+    let template = templates.environment.get_template(name).map_err(|_| RenderError::NoTemplate(name))?;
+    let kernel = match &spec.image.kernel {
+        Some(boot) => context! {
+            kernel => path_text(&boot.kernel)?,
+            initrd => boot.initrd.as_deref().map(path_text).transpose()?,
+            cmdline => boot.cmdline.as_str(),
+        },
+        None => Value::from(()),
+    };
+    let network = match &spec.network {
+        NetworkAttachment::Network(network) => context! { kind => "network", name => network.as_str() },
+        NetworkAttachment::User => context! { kind => "user" },
+        NetworkAttachment::None => context! { kind => "none" },
+    };
+    let context = context! {
+        id => inputs.id.to_string(),
+        name => spec.name.as_str(),
+        kind => inputs.kind.as_str(),
+        memory_mib => spec.memory_mib,
+        vcpus => spec.vcpus,
+        kernel,
+        network,
+        disk => path_text(inputs.disk_path)?,
+        seed => inputs.seed_path.map(path_text).transpose()?,
+        socket => path_text(inputs.socket_path)?,
+        console_log => inputs.console_log.map(path_text).transpose()?,
+        mac => mac_address(inputs.id),
+        channel_name => AGENT_CHANNEL,
+        metadata_namespace => METADATA_NAMESPACE,
+        metadata_schema => METADATA_SCHEMA,
+    };
+    let xml = template.render(context).map_err(|source| RenderError::Template { name, source })?;
+    check(name, &xml, inputs)?;
+    Ok(xml)
+}
+
+fn check(name: &'static str, xml: &str, inputs: &DomainInputs<'_>) -> Result<(), RenderError> {
+    let facts = read_facts(xml).map_err(|source| RenderError::NotADomain { name, source })?;
+    let wrong = if facts.id != inputs.id {
+        "id"
+    } else if facts.name != inputs.spec.name.as_str() {
+        "name"
+    } else if facts.channel.is_none_or(|channel| channel.path != inputs.socket_path) {
+        "agent channel"
+    } else if !facts.managed {
+        "metadata element"
+    } else {
+        return Ok(());
+    };
+    Err(RenderError::Missing { name, part: wrong })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,301 @@
+//! The gate that every libvirt call passes: off the async threads, so many at a time, each with
+//! a deadline. It knows nothing of libvirt; what it keeps is the promise about late calls.
+//!
+//! A call that is past its deadline, or whose caller stopped waiting, is *not over*. Its domain
+//! counts as busy, and no further call is let in for it, until the call has really returned; a
+//! hint then says that it is time to look.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
+
+use crate::{
+    hypervisor::{HypervisorError, HypervisorEvent},
+    vm::VmId,
+};
+
+/// Where a call queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// With all others, `max_calls` at a time.
+    Work,
+    /// One place of its own: the scan must get through even while every other place is held by
+    /// a call that hangs.
+    Scan,
+}
+
+#[derive(Debug)]
+pub(super) struct Gate {
+    work: Arc<Semaphore>,
+    scan: Arc<Semaphore>,
+    limit: Duration,
+    late: Arc<Late>,
+    calls: AtomicU64,
+}
+
+/// Calls that nobody waits for any more, by domain.
+#[derive(Debug)]
+struct Late {
+    by_domain: Mutex<HashMap<VmId, usize>>,
+    events: broadcast::Sender<HypervisorEvent>,
+}
+
+impl Gate {
+    /// A gate for `max_calls` calls at a time (and one more for the scan), each waited for up to
+    /// `limit`. Hints about late calls that came back go to `events`.
+    pub(super) fn new(max_calls: u32, limit: Duration, events: broadcast::Sender<HypervisorEvent>) -> Self {
+        Self {
+            work: Arc::new(Semaphore::new(usize::try_from(max_calls).unwrap_or(1).max(1))),
+            scan: Arc::new(Semaphore::new(1)),
+            limit,
+            late: Arc::new(Late { by_domain: Mutex::new(HashMap::new()), events }),
+            calls: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether a late call for this domain is still under way.
+    pub(super) fn is_busy(&self, id: VmId) -> bool {
+        self.late.by_domain.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&id)
+    }
+
+    /// How often the gate was passed.
+    pub(super) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Runs `call` on a thread that may block.
+    pub(super) async fn run<T, F>(
+        &self,
+        operation: String,
+        domain: Option<VmId>,
+        lane: Lane,
+        call: F,
+    ) -> Result<T, HypervisorError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&str) -> Result<T, HypervisorError> + Send + 'static,
+    {
+        if domain.is_some_and(|id| self.is_busy(id)) {
+            return Err(HypervisorError::Deadline { operation, limit: self.limit });
+        }
+        let permit = self.permit(&operation, lane).await?;
+        self.calls.fetch_add(1, Ordering::Relaxed);
+
+        let ticket = Arc::new(Ticket {
+            state: Mutex::new(TicketState::Waited),
+            operation: operation.clone(),
+            domain,
+            started: Instant::now(),
+            late: Arc::clone(&self.late),
+        });
+        let caller = Caller(Arc::clone(&ticket));
+        let running = Running { ticket, _permit: permit };
+        let task = tokio::task::spawn_blocking(move || {
+            let outcome = call(&running.ticket.operation);
+            drop(running);
+            outcome
+        });
+        let joined = tokio::time::timeout(self.limit, task).await;
+        // From here on the call is late, if it has not ended.
+        drop(caller);
+        match joined {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(join)) => Err(HypervisorError::Invalid {
+                reason: format!("the call broke off: {}", broken_off(join)),
+                operation,
+            }),
+            Err(_) => Err(HypervisorError::Deadline { operation, limit: self.limit }),
+        }
+    }
+
+    async fn permit(&self, operation: &str, lane: Lane) -> Result<OwnedSemaphorePermit, HypervisorError> {
+        let semaphore = match lane {
+            Lane::Work => &self.work,
+            Lane::Scan => &self.scan,
+        };
+        match tokio::time::timeout(self.limit, Arc::clone(semaphore).acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            // The call was not made, so nothing is under way: not a `Deadline`.
+            Ok(Err(_)) | Err(_) => Err(HypervisorError::Unreachable {
+                operation: format!("{operation} (all calls allowed at once are hanging)"),
+                source: None,
+            }),
+        }
+    }
+}
+
+fn broken_off(join: tokio::task::JoinError) -> String {
+    match join.try_into_panic() {
+        Ok(panic) => panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("a panic without words")
+            .to_owned(),
+        Err(join) => join.to_string(),
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TicketState {
+    /// Under way, and somebody waits for it.
+    Waited,
+    /// Under way, and nobody waits for it.
+    Late,
+    /// Over.
+    Done,
+}
+
+#[derive(Debug)]
+struct Ticket {
+    state: Mutex<TicketState>,
+    operation: String,
+    domain: Option<VmId>,
+    started: Instant,
+    late: Arc<Late>,
+}
+
+/// The waiting side. Dropped when the answer is there, when the deadline is over, and when the
+/// waiting future is dropped: all the same to the ticket.
+struct Caller(Arc<Ticket>);
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if *state != TicketState::Waited {
+            return;
+        }
+        *state = TicketState::Late;
+        if let Some(id) = self.0.domain {
+            let mut late = self.0.late.by_domain.lock().unwrap_or_else(PoisonError::into_inner);
+            *late.entry(id).or_default() += 1;
+        }
+        tracing::warn!(operation = self.0.operation, "libvirt does not answer; the call is still under way");
+    }
+}
+
+/// The working side. Dropped when the call has returned or panicked.
+struct Running {
+    ticket: Arc<Ticket>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let ticket = &self.ticket;
+        let mut state = ticket.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_late = std::mem::replace(&mut *state, TicketState::Done) == TicketState::Late;
+        drop(state);
+        if !was_late {
+            return;
+        }
+        if let Some(id) = ticket.domain {
+            let mut late = ticket.late.by_domain.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(count) = late.get_mut(&id) {
+                *count -= 1;
+                if *count == 0 {
+                    late.remove(&id);
+                }
+            }
+            drop(late);
+            // No receiver is no error.
+            let _ = ticket.late.events.send(HypervisorEvent::Domain(id));
+        }
+        tracing::warn!(
+            operation = ticket.operation,
+            after_ms = ticket.started.elapsed().as_millis(),
+            "a late libvirt call has returned"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn gate(max: u32, limit_ms: u64) -> (Arc<Gate>, broadcast::Receiver<HypervisorEvent>) {
+        let (events, received) = broadcast::channel(16);
+        (Arc::new(Gate::new(max, Duration::from_millis(limit_ms), events)), received)
+    }
+
+    /// A call that ends when it is told to.
+    fn hanging() -> (mpsc::Sender<()>, impl FnOnce(&str) -> Result<(), HypervisorError> + Send + 'static) {
+        let (release, wait) = mpsc::channel::<()>();
+        let call = move |_: &str| {
+            // Ends also when the test is gone.
+            let _ = wait.recv_timeout(Duration::from_secs(20));
+            Ok(())
+        };
+        (release, call)
+    }
+
+    #[tokio::test]
+    async fn a_late_call_keeps_its_domain_busy_until_it_returns() {
+        let (gate, mut events) = gate(4, 50);
+        let id = VmId::generate();
+        let (release, call) = hanging();
+        let error = gate.run("hang".to_owned(), Some(id), Lane::Work, call).await.unwrap_err();
+        assert!(matches!(error, HypervisorError::Deadline { .. }), "{error}");
+        assert!(gate.is_busy(id));
+
+        let refused = gate.run("again".to_owned(), Some(id), Lane::Work, |_| Ok(())).await.unwrap_err();
+        assert!(
+            matches!(refused, HypervisorError::Deadline { .. }),
+            "a busy domain is left alone: {refused}"
+        );
+        let other = VmId::generate();
+        gate.run("other".to_owned(), Some(other), Lane::Work, |_| Ok(())).await.unwrap();
+
+        release.send(()).unwrap();
+        let hint = tokio::time::timeout(Duration::from_secs(10), events.recv()).await.unwrap().unwrap();
+        assert!(matches!(hint, HypervisorEvent::Domain(seen) if seen == id));
+        assert!(!gate.is_busy(id));
+        gate.run("after".to_owned(), Some(id), Lane::Work, |_| Ok(())).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_stops_waiting_leaves_the_domain_busy() {
+        let (gate, mut events) = gate(4, 60_000);
+        let id = VmId::generate();
+        let (release, call) = hanging();
+        let waiting = gate.run("hang".to_owned(), Some(id), Lane::Work, call);
+        assert!(tokio::time::timeout(Duration::from_millis(50), waiting).await.is_err());
+        assert!(gate.is_busy(id));
+        release.send(()).unwrap();
+        tokio::time::timeout(Duration::from_secs(10), events.recv()).await.unwrap().unwrap();
+        assert!(!gate.is_busy(id));
+    }
+
+    #[tokio::test]
+    async fn hanging_calls_hold_their_places_but_not_the_scans() {
+        let (gate, _events) = gate(1, 50);
+        let (release, call) = hanging();
+        gate.run("hang".to_owned(), Some(VmId::generate()), Lane::Work, call).await.unwrap_err();
+        let error = gate.run("more".to_owned(), None, Lane::Work, |_| Ok(())).await.unwrap_err();
+        assert!(matches!(error, HypervisorError::Unreachable { .. }), "{error}");
+        gate.run("scan".to_owned(), None, Lane::Scan, |_| Ok(())).await.unwrap();
+        release.send(()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_panic_becomes_an_error_and_frees_the_place() {
+        let (gate, _events) = gate(1, 5_000);
+        let id = VmId::generate();
+        let error = gate
+            .run("burst".to_owned(), Some(id), Lane::Work, |_| -> Result<(), _> { panic!("cannot free") })
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains("cannot free"), "{error}");
+        assert!(!gate.is_busy(id));
+        gate.run("next".to_owned(), Some(id), Lane::Work, |_| Ok(())).await.unwrap();
+    }
+}

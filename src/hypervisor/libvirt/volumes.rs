@@ -1,0 +1,201 @@
+//! Storage volumes: overlays made, found and removed.
+
+use std::path::PathBuf;
+
+use quick_xml::{
+    Writer,
+    events::{BytesEnd, BytesStart, BytesText, Event},
+};
+use virt::{error::ErrorNumber, storage_pool::StoragePool, storage_vol::StorageVol};
+
+use super::session::{Call, absent_as_none};
+use crate::hypervisor::{HypervisorError, OverlayVolume};
+
+pub(super) fn create_overlay(call: &Call<'_>, volume: &OverlayVolume) -> Result<PathBuf, HypervisorError> {
+    let xml = overlay_xml(volume).map_err(|reason| call.invalid(reason))?;
+    let pool = active_pool(call, &volume.pool)?;
+    if let Some(path) = path_in(call, &pool, &volume.name)? {
+        return Ok(path);
+    }
+    let created = call.ask(|_| StorageVol::create_xml(&pool, &xml, 0));
+    match created {
+        Ok(created) => path_of(call, &created),
+        // A file of that name which the pool has not heard of, left by a crash at the wrong
+        // moment, or a volume that somebody else made just now.
+        Err(error) if exists_already(&error) => {
+            call.ask(|_| pool.refresh(0).map(drop))?;
+            path_in(call, &pool, &volume.name)?.ok_or(error)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) fn path(call: &Call<'_>, pool: &str, name: &str) -> Result<Option<PathBuf>, HypervisorError> {
+    let pool = active_pool(call, pool)?;
+    path_in(call, &pool, name)
+}
+
+pub(super) fn delete(call: &Call<'_>, pool: &str, name: &str) -> Result<(), HypervisorError> {
+    let pool = active_pool(call, pool)?;
+    let Some(volume) = absent_as_none(call.ask(|_| pool.lookup_storage_vol_by_name(name)))? else {
+        return Ok(());
+    };
+    absent_as_none(call.ask(|_| volume.delete(0).map(drop))).map(drop)
+}
+
+fn path_in(call: &Call<'_>, pool: &StoragePool, name: &str) -> Result<Option<PathBuf>, HypervisorError> {
+    let Some(volume) = absent_as_none(call.ask(|_| pool.lookup_storage_vol_by_name(name)))? else {
+        return Ok(None);
+    };
+    absent_as_none(path_of(call, &volume))
+}
+
+fn path_of(call: &Call<'_>, volume: &StorageVol) -> Result<PathBuf, HypervisorError> {
+    call.ask(|_| volume.path()).map(PathBuf::from)
+}
+
+/// The pool, started if it was not: an inactive pool knows no volumes, and "not there" would be
+/// a lie.
+fn active_pool(call: &Call<'_>, name: &str) -> Result<StoragePool, HypervisorError> {
+    let pool = call.ask(|conn| conn.lookup_storage_pool_by_name(name))?;
+    if call.ask(|_| pool.is_active())? {
+        return Ok(pool);
+    }
+    match call.ask(|_| pool.create(0).map(drop)) {
+        Ok(()) => Ok(pool),
+        // Somebody else may have been faster.
+        Err(error) => {
+            if call.ask(|_| pool.is_active())? {
+                Ok(pool)
+            } else {
+                Err(error)
+            }
+        }
+    }
+}
+
+fn exists_already(error: &HypervisorError) -> bool {
+    matches!(
+        error,
+        HypervisorError::Refused { source, .. } if matches!(
+            source.code().known(),
+            Some(ErrorNumber::StorageVolExist | ErrorNumber::OperationInvalid | ErrorNumber::OperationFailed)
+        )
+    )
+}
+
+/// The XML of a qcow2 volume over an image's disk. The backing format is always written down: a
+/// probed one lets a guest choose which of the host's files it reads.
+fn overlay_xml(volume: &OverlayVolume) -> Result<String, String> {
+    if !matches!(volume.backing_format.as_str(), "qcow2" | "raw") {
+        return Err(format!("{:?} is no format for a backing disk", volume.backing_format));
+    }
+    let backing = volume.backing_path.to_str().ok_or("the backing disk's path is not UTF-8")?;
+    if !volume.backing_path.is_absolute() {
+        return Err("the backing disk's path is not absolute".to_owned());
+    }
+    let capacity = volume.capacity_bytes.to_string();
+    let mut writer = Writer::new(Vec::new());
+    write_overlay(&mut writer, volume, &capacity, backing).map_err(|error| error.to_string())?;
+    String::from_utf8(writer.into_inner()).map_err(|error| error.to_string())
+}
+
+fn write_overlay(
+    writer: &mut Writer<Vec<u8>>,
+    volume: &OverlayVolume,
+    capacity: &str,
+    backing: &str,
+) -> std::io::Result<()> {
+    element(writer, BytesStart::new("volume"), |writer| {
+        text(writer, BytesStart::new("name"), &volume.name)?;
+        text(writer, BytesStart::new("capacity").with_attributes([("unit", "bytes")]), capacity)?;
+        element(writer, BytesStart::new("target"), |writer| format(writer, "qcow2"))?;
+        element(writer, BytesStart::new("backingStore"), |writer| {
+            text(writer, BytesStart::new("path"), backing)?;
+            format(writer, &volume.backing_format)
+        })
+    })
+}
+
+fn format(writer: &mut Writer<Vec<u8>>, name: &str) -> std::io::Result<()> {
+    writer.write_event(Event::Empty(BytesStart::new("format").with_attributes([("type", name)])))
+}
+
+fn text(writer: &mut Writer<Vec<u8>>, start: BytesStart<'_>, content: &str) -> std::io::Result<()> {
+    element(writer, start, |writer| writer.write_event(Event::Text(BytesText::new(content))))
+}
+
+fn element(
+    writer: &mut Writer<Vec<u8>>,
+    start: BytesStart<'_>,
+    content: impl FnOnce(&mut Writer<Vec<u8>>) -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    let end = BytesEnd::from(start.to_end()).into_owned();
+    writer.write_event(Event::Start(start))?;
+    content(writer)?;
+    writer.write_event(Event::End(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn overlay() -> OverlayVolume {
+        OverlayVolume {
+            pool: "p".to_owned(),
+            name: "n.qcow2".to_owned(),
+            capacity_bytes: 1 << 30,
+            backing_path: PathBuf::from("/images/debian.qcow2"),
+            backing_format: "qcow2".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_xml_names_both_formats() {
+        assert_eq!(
+            overlay_xml(&overlay()).unwrap(),
+            "<volume><name>n.qcow2</name><capacity unit=\"bytes\">1073741824</capacity>\
+             <target><format type=\"qcow2\"/></target>\
+             <backingStore><path>/images/debian.qcow2</path><format type=\"qcow2\"/></backingStore></volume>"
+        );
+    }
+
+    #[test]
+    fn text_stays_text() {
+        let nasty = "</name><x a='\"&";
+        let mut volume = overlay();
+        volume.name = nasty.to_owned();
+        volume.backing_path = PathBuf::from(format!("/images/{nasty}"));
+        let xml = overlay_xml(&volume).unwrap();
+        let mut reader = quick_xml::Reader::from_str(&xml);
+        let (mut starts, mut text) = (Vec::new(), String::new());
+        loop {
+            match reader.read_event().unwrap() {
+                Event::Start(start) => starts.push(start.name().as_ref().to_owned()),
+                Event::Text(part) => text.push_str(&part),
+                Event::GeneralRef(reference) => match reference.as_ref() {
+                    "lt" => text.push('<'),
+                    "gt" => text.push('>'),
+                    "amp" => text.push('&'),
+                    "quot" => text.push('"'),
+                    "apos" => text.push('\''),
+                    other => panic!("unexpected &{other};"),
+                },
+                Event::Eof => break,
+                _ => {}
+            }
+        }
+        assert_eq!(starts, ["volume", "name", "capacity", "target", "backingStore", "path"]);
+        assert_eq!(text, format!("{nasty}1073741824/images/{nasty}"));
+    }
+
+    #[test]
+    fn formats_that_could_reach_other_files_are_refused() {
+        for backing_format in ["vmdk", "auto", "", "raw\"/><x"] {
+            let volume = OverlayVolume { backing_format: backing_format.to_owned(), ..overlay() };
+            assert!(overlay_xml(&volume).is_err(), "{backing_format:?}");
+        }
+        let volume = OverlayVolume { backing_path: PathBuf::from("relative"), ..overlay() };
+        assert!(overlay_xml(&volume).is_err());
+    }
+}

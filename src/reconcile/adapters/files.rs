@@ -1,0 +1,271 @@
+//! The host's files: seed media, console logs, left-over sockets.
+//!
+//! Every write is whole or not at all, every removal is idempotent, no path comes from outside:
+//! names are made of VM ids, directories of the configuration.
+
+use std::{
+    error::Error,
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
+    net::SocketAddr,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+
+use crate::{
+    agents::{SocketOwners, inspect_socket},
+    install::{AgentFiles, SeedFile, build_iso, scrubbed_seed_files, seed_files},
+    reconcile::ports::{Files, FilesError, SeedPlace},
+    vm::{SocketObservation, VmId, VmSpec},
+};
+
+/// The agent's binary may not be larger; ours is a tenth of it.
+const MAX_AGENT_BYTES: u64 = 32 << 20;
+/// How long a listener is given to show itself before its socket counts as left over.
+const PROBE_LIMIT: Duration = Duration::from_secs(2);
+
+/// Files of this host.
+#[derive(Debug, Clone)]
+pub struct HostFiles {
+    base_dir: PathBuf,
+    guest_url: Option<String>,
+    owners: Arc<SocketOwners>,
+}
+
+impl HostFiles {
+    /// `base_dir` holds the agent that is put into guests; `guests` is where guests reach us, if
+    /// they can; `owners` are the users whose sockets are trusted.
+    #[must_use]
+    pub fn new(base_dir: PathBuf, guests: Option<SocketAddr>, owners: &str) -> Self {
+        let guest_url = guests.map(|address| format!("http://{address}/infiniservice"));
+        Self { base_dir, guest_url, owners: Arc::new(SocketOwners::resolve(owners)) }
+    }
+
+    fn agent_files(&self) -> Result<AgentFiles, FilesError> {
+        let root = self.base_dir.join("infiniservice");
+        let read = |path: PathBuf| {
+            let operation = format!("reading the agent's file {}", path.display());
+            read_bounded(&path).map_err(failed(operation))
+        };
+        Ok(AgentFiles {
+            binary: read(root.join("binaries/linux/infiniservice"))?,
+            installer: read(root.join("install/install-linux.sh"))?,
+            unit: read(root.join("install/infiniservice.service"))?,
+        })
+    }
+}
+
+#[async_trait]
+impl Files for HostFiles {
+    async fn write_seed(&self, vm: VmId, spec: &VmSpec, place: SeedPlace<'_>) -> Result<(), FilesError> {
+        let (files, spec) = (self.clone(), spec.clone());
+        let (dir, name) = (place.dir.to_owned(), place.name.to_owned());
+        blocking("writing the seed medium", move || {
+            let agent = files.agent_files()?;
+            let contents = seed_files(&spec, vm, &agent, files.guest_url.as_deref())
+                .map_err(failed("laying out the seed medium"))?;
+            let iso = image(&contents)?;
+            write_whole(&dir, &name, &iso).map_err(failed("writing the seed medium"))
+        })
+        .await
+    }
+
+    async fn scrub_seed(&self, vm: VmId, spec: &VmSpec, place: SeedPlace<'_>) -> Result<(), FilesError> {
+        let spec = spec.clone();
+        let path = place.dir.join(place.name);
+        blocking("scrubbing the seed medium", move || {
+            let contents = scrubbed_seed_files(&spec, vm).map_err(failed("laying out the scrubbed seed medium"))?;
+            let iso = image(&contents)?;
+            overwrite(&path, &iso).map_err(failed("scrubbing the seed medium"))
+        })
+        .await
+    }
+
+    async fn remove(&self, dir: &Path, name: &str) -> Result<(), FilesError> {
+        let (dir, name) = (dir.to_owned(), name.to_owned());
+        blocking("removing files", move || {
+            let operation = format!("removing {name} in {}", dir.display());
+            remove_with_siblings(&dir, &name).map_err(failed(operation))
+        })
+        .await
+    }
+
+    async fn inspect_socket(&self, path: &Path) -> SocketObservation {
+        let (path, owners) = (path.to_owned(), self.owners.clone());
+        tokio::task::spawn_blocking(move || inspect_socket(&path, &owners))
+            .await
+            .unwrap_or(SocketObservation::Unknown)
+    }
+
+    async fn remove_socket(&self, path: &Path) -> Result<(), FilesError> {
+        let operation = || format!("removing the left-over socket {}", path.display());
+        let refuse = |why: &'static str| FilesError { operation: operation(), source: why.into() };
+        match self.inspect_socket(path).await {
+            SocketObservation::Missing => return Ok(()),
+            SocketObservation::Present => {}
+            SocketObservation::Untrusted(what) => {
+                return Err(FilesError { operation: operation(), source: what.into() });
+            }
+            SocketObservation::Unknown => return Err(refuse("it cannot be looked at")),
+        }
+        match tokio::time::timeout(PROBE_LIMIT, tokio::net::UnixStream::connect(path)).await {
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+            Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Ok(Err(error)) => return Err(FilesError { operation: operation(), source: error.into() }),
+            Ok(Ok(_)) | Err(_) => return Err(refuse("somebody listens on it")),
+        }
+        match tokio::fs::remove_file(path).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(FilesError { operation: operation(), source: error.into() })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn failed<E: Error + Send + Sync + 'static>(operation: impl Into<String>) -> impl FnOnce(E) -> FilesError {
+    move |source| FilesError { operation: operation.into(), source: Box::new(source) }
+}
+
+/// Runs file work off the async threads.
+async fn blocking(
+    operation: &'static str,
+    work: impl FnOnce() -> Result<(), FilesError> + Send + 'static,
+) -> Result<(), FilesError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(failed(operation)(error)))
+}
+
+fn image(contents: &[SeedFile]) -> Result<Vec<u8>, FilesError> {
+    build_iso(contents).map_err(failed("building the seed medium"))
+}
+
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = File::open(path)?.take(MAX_AGENT_BYTES + 1).read_to_end(&mut bytes)?;
+    if read as u64 > MAX_AGENT_BYTES {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than any agent"));
+    }
+    Ok(bytes)
+}
+
+/// Beside the place first, then renamed into it: a crash leaves the old one or the new one.
+fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let draft = dir.join(format!("{name}.draft"));
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&draft, dir.join(name))?;
+    File::open(dir)?.sync_all()
+}
+
+/// In place, over the whole length: a running QEMU holds this very file open, and a new file
+/// beside it would leave the old bytes on the disk.
+fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = match OpenOptions::new().write(true).custom_flags(nofollow()).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    let length = file.seek(SeekFrom::End(0))?;
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(bytes)?;
+    let zeros = [0u8; 64 * 1024];
+    let mut left = length.saturating_sub(bytes.len() as u64);
+    while left > 0 {
+        let piece = usize::try_from(left).unwrap_or(usize::MAX).min(zeros.len());
+        file.write_all(&zeros[..piece])?;
+        left -= piece as u64;
+    }
+    file.sync_all()
+}
+
+fn nofollow() -> i32 {
+    rustix::fs::OFlags::NOFOLLOW.bits().cast_signed()
+}
+
+/// The file, an unfinished draft of it, and what a log daemon rotated away (`name.0`, …).
+fn remove_with_siblings(dir: &Path, name: &str) -> io::Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let file_name = entry.file_name();
+        let Some(rest) = file_name.to_str().and_then(|file| file.strip_prefix(name)) else { continue };
+        let rotated = rest.strip_prefix('.').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+        if rest.is_empty() || rest == ".draft" || rotated {
+            match fs::remove_file(entry.path()) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::{fs::PermissionsExt, net::UnixListener};
+
+    use super::*;
+
+    #[test]
+    fn a_seed_is_written_whole_and_for_its_owner_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.iso.draft"), "left over").unwrap();
+        write_whole(dir.path(), "a.iso", b"seed").unwrap();
+        let path = dir.path().join("a.iso");
+        assert_eq!(fs::read(&path).unwrap(), b"seed");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn scrubbing_leaves_nothing_of_the_old_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.iso");
+        fs::write(&path, "secret".repeat(40_000)).unwrap();
+        overwrite(&path, b"clean").unwrap();
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!((bytes.len(), &bytes[..5]), (240_000, &b"clean"[..]));
+        assert!(bytes[5..].iter().all(|&b| b == 0));
+        overwrite(&dir.path().join("missing"), b"clean").unwrap();
+    }
+
+    #[test]
+    fn removal_takes_rotated_siblings_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["vm.log", "vm.log.0", "vm.log.12", "vm.log.draft", "vm.log.old", "other"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        remove_with_siblings(dir.path(), "vm.log").unwrap();
+        remove_with_siblings(dir.path(), "vm.log").unwrap();
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["other", "vm.log.old"]);
+    }
+
+    #[tokio::test]
+    async fn only_a_socket_without_a_listener_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = HostFiles::new(PathBuf::from("/nowhere"), None, "");
+        let path = dir.path().join("vm.sock");
+        files.remove_socket(&path).await.unwrap();
+        let listener = UnixListener::bind(&path).unwrap();
+        files.remove_socket(&path).await.unwrap_err();
+        assert!(path.exists(), "a socket with a listener was removed");
+        drop(listener);
+        files.remove_socket(&path).await.unwrap();
+        assert!(!path.exists());
+        fs::write(&path, "a file").unwrap();
+        files.remove_socket(&path).await.unwrap_err();
+        assert!(path.exists(), "a file was removed");
+    }
+}

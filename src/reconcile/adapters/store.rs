@@ -1,0 +1,94 @@
+//! The store, narrowed to one host and to what the loop uses.
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+
+use crate::{
+    reconcile::ports::LoopStore,
+    store::{Store, StoreError, VmBundle},
+    vm::{
+        HostId, Milestone, Operation, OperationError, OperationId, OperationStatus, Resource, VmId, VmStatus,
+    },
+};
+
+/// The VMs of one host.
+#[derive(Debug, Clone)]
+pub struct HostStore {
+    store: Store,
+    host: HostId,
+}
+
+impl HostStore {
+    /// This host's part of the store.
+    #[must_use]
+    pub fn new(store: Store, host: HostId) -> Self {
+        Self { store, host }
+    }
+}
+
+#[async_trait]
+impl LoopStore for HostStore {
+    async fn load_host(&self) -> Result<Vec<VmBundle>, StoreError> {
+        self.store.load_host(self.host).await
+    }
+
+    async fn load_vm(&self, vm: VmId) -> Result<Option<VmBundle>, StoreError> {
+        // Another host's VM is none of this loop's business.
+        Ok(self.store.load_vm(vm).await?.filter(|bundle| bundle.record.host == self.host))
+    }
+
+    async fn pass_milestone(&self, vm: VmId, milestone: Milestone, at: DateTime<Utc>) -> Result<(), StoreError> {
+        self.store.pass_milestone(vm, milestone, at).await
+    }
+
+    async fn satisfy(&self, vm: VmId, generation: i64) -> Result<(), StoreError> {
+        self.store.satisfy(vm, generation).await
+    }
+
+    async fn save_status(&self, vm: VmId, status: &VmStatus) -> Result<(), StoreError> {
+        self.store.save_status(vm, status).await
+    }
+
+    async fn progress_operation(
+        &self,
+        id: OperationId,
+        progress: i32,
+        stage: &str,
+    ) -> Result<Option<Operation>, StoreError> {
+        self.store.progress_operation(id, progress, stage).await
+    }
+
+    async fn finish_operation(
+        &self,
+        id: OperationId,
+        status: OperationStatus,
+        error: Option<OperationError>,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Operation>, StoreError> {
+        self.store.finish_operation(id, status, error, now).await
+    }
+
+    async fn reserve_resource(&self, resource: &Resource) -> Result<(), StoreError> {
+        self.store.reserve_resource(resource).await
+    }
+
+    async fn resource_created(&self, resource: &Resource) -> Result<(), StoreError> {
+        self.store.resource_created(resource).await
+    }
+
+    async fn release_resource(&self, resource: &Resource) -> Result<(), StoreError> {
+        self.store.release_resource(resource).await
+    }
+
+    async fn forget_secrets(&self, vm: VmId, now: DateTime<Utc>) -> Result<(), StoreError> {
+        self.store.forget_secrets(vm, now).await
+    }
+
+    async fn finish_delete(&self, vm: VmId, now: DateTime<Utc>) -> Result<(), StoreError> {
+        self.store.finish_delete(vm, now).await
+    }
+
+    async fn operation(&self, id: OperationId) -> Result<Option<Operation>, StoreError> {
+        self.store.operation(id).await
+    }
+}

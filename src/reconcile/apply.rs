@@ -1,0 +1,197 @@
+//! Taking one step. Every step is idempotent, and rows come before things: a crash between any
+//! two lines leaves nothing that the next look would not find.
+
+use std::{path::PathBuf, sync::Arc};
+
+use super::{
+    plan::Step,
+    ports::{Clock, Files, FilesError, LoopStore, SeedPlace},
+};
+use crate::{
+    domain_xml::{DomainInputs, DomainKind, RenderError, Templates, render},
+    hypervisor::{DomainType, Hypervisor, HypervisorError, OverlayVolume},
+    store::{StoreError, VmBundle},
+    vm::{ImageFormat, Milestone, Resource, ResourceKind, ResourceState, VmId},
+};
+
+/// Where things are put.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Seed media.
+    pub seeds_dir: PathBuf,
+    /// Serial console logs.
+    pub console_dir: PathBuf,
+    /// Agent channels' sockets.
+    pub socket_dir: PathBuf,
+    /// Domain templates.
+    pub templates: Templates,
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StepError {
+    #[error(transparent)]
+    Hypervisor(#[from] HypervisorError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    #[error("rendering the domain template")]
+    Render(#[from] RenderError),
+    #[error("volume {name:?} of pool {pool:?} is gone")]
+    DiskGone { pool: String, name: String },
+}
+
+impl StepError {
+    /// Whether it says something about the VM, rather than about who could not be asked.
+    pub(super) fn is_counted(&self) -> bool {
+        !matches!(
+            self,
+            Self::Store(_)
+                | Self::Hypervisor(HypervisorError::Unreachable { .. } | HypervisorError::Deadline { .. })
+        )
+    }
+}
+
+/// What steps are taken with.
+pub(super) struct Hands {
+    pub(super) hypervisor: Arc<dyn Hypervisor>,
+    pub(super) store: Arc<dyn LoopStore>,
+    pub(super) files: Arc<dyn Files>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) settings: Settings,
+}
+
+impl Hands {
+    pub(super) async fn apply(&self, bundle: &VmBundle, step: &Step) -> Result<(), StepError> {
+        let id = bundle.record.id;
+        match step {
+            Step::CreateDisk => self.create_disk(bundle).await,
+            Step::WriteSeed => self.write_seed(bundle).await,
+            Step::Define => self.define(bundle).await,
+            Step::Start => Ok(self.hypervisor.start(id).await?),
+            Step::Resume => Ok(self.hypervisor.resume(id).await?),
+            Step::RequestShutdown => Ok(self.hypervisor.request_shutdown(id).await?),
+            Step::Destroy => Ok(self.hypervisor.destroy(id).await?),
+            Step::Undefine => Ok(self.hypervisor.undefine(id).await?),
+            Step::ScrubSeed => self.scrub_seed(bundle).await,
+            Step::RemoveSocket => Ok(self.files.remove_socket(&self.socket_path(id)).await?),
+            Step::Remove(resource) => self.remove(resource).await,
+            Step::Forget => Ok(self.store.finish_delete(id, self.clock.now()).await?),
+        }
+    }
+
+    pub(super) fn socket_path(&self, id: VmId) -> PathBuf {
+        self.settings.socket_dir.join(id.socket_name())
+    }
+
+    async fn create_disk(&self, bundle: &VmBundle) -> Result<(), StepError> {
+        let (id, spec) = (bundle.record.id, &bundle.record.spec);
+        let volume = disk(id, spec.pool.as_str());
+        self.store.reserve_resource(&volume).await?;
+        let overlay = OverlayVolume {
+            pool: volume.place.clone(),
+            name: volume.name.clone(),
+            capacity_bytes: spec.disk_bytes,
+            backing_path: spec.image.disk.clone(),
+            backing_format: match spec.image.format {
+                ImageFormat::Qcow2 => "qcow2",
+                ImageFormat::Raw => "raw",
+            }
+            .to_owned(),
+        };
+        self.hypervisor.create_overlay(id, overlay).await?;
+        self.store.resource_created(&volume).await?;
+        Ok(self.store.pass_milestone(id, Milestone::DiskCreated, self.clock.now()).await?)
+    }
+
+    async fn write_seed(&self, bundle: &VmBundle) -> Result<(), StepError> {
+        let (id, spec) = (bundle.record.id, &bundle.record.spec);
+        let seed = self.seed(id);
+        self.store.reserve_resource(&seed).await?;
+        let place = SeedPlace { dir: &self.settings.seeds_dir, name: &seed.name };
+        self.files.write_seed(id, spec, place).await?;
+        self.store.resource_created(&seed).await?;
+        Ok(self.store.pass_milestone(id, Milestone::SeedWritten, self.clock.now()).await?)
+    }
+
+    async fn define(&self, bundle: &VmBundle) -> Result<(), StepError> {
+        let (id, spec) = (bundle.record.id, &bundle.record.spec);
+        let volume = disk(id, spec.pool.as_str());
+        let Some(disk_path) = self.hypervisor.volume_path(&volume.place, &volume.name).await? else {
+            return Err(StepError::DiskGone { pool: volume.place, name: volume.name });
+        };
+        let console = self.console(id);
+        self.store.reserve_resource(&console).await?;
+        let has_seed = bundle.record.milestones.seed_written.is_some();
+        let seed_path = has_seed.then(|| self.settings.seeds_dir.join(self.seed(id).name));
+        let console_path = self.settings.console_dir.join(&console.name);
+        let inputs = DomainInputs {
+            id,
+            spec,
+            kind: match self.hypervisor.domain_type().await? {
+                DomainType::Kvm => DomainKind::Kvm,
+                DomainType::Qemu => DomainKind::Qemu,
+                DomainType::Test => DomainKind::Test,
+            },
+            disk_path: &disk_path,
+            seed_path: seed_path.as_deref(),
+            socket_path: &self.socket_path(id),
+            console_log: Some(&console_path),
+        };
+        let xml = render(&self.settings.templates, &inputs)?;
+        self.hypervisor.define(id, xml).await?;
+        self.store.resource_created(&console).await?;
+        Ok(self.store.pass_milestone(id, Milestone::Defined, self.clock.now()).await?)
+    }
+
+    async fn scrub_seed(&self, bundle: &VmBundle) -> Result<(), StepError> {
+        let (id, spec) = (bundle.record.id, &bundle.record.spec);
+        let seed = self.seed(id);
+        let place = SeedPlace { dir: &self.settings.seeds_dir, name: &seed.name };
+        self.files.scrub_seed(id, spec, place).await?;
+        Ok(self.store.forget_secrets(id, self.clock.now()).await?)
+    }
+
+    async fn remove(&self, resource: &Resource) -> Result<(), StepError> {
+        match resource.kind {
+            ResourceKind::Volume => {
+                self.hypervisor.delete_volume(resource.vm, &resource.place, &resource.name).await?;
+            }
+            ResourceKind::Seed | ResourceKind::ConsoleLog => {
+                self.files.remove(resource.place.as_ref(), &resource.name).await?;
+            }
+        }
+        Ok(self.store.release_resource(resource).await?)
+    }
+
+    fn seed(&self, id: VmId) -> Resource {
+        Resource {
+            vm: id,
+            kind: ResourceKind::Seed,
+            place: self.settings.seeds_dir.display().to_string(),
+            name: format!("vm-{id}.iso"),
+            state: ResourceState::Creating,
+        }
+    }
+
+    fn console(&self, id: VmId) -> Resource {
+        Resource {
+            vm: id,
+            kind: ResourceKind::ConsoleLog,
+            place: self.settings.console_dir.display().to_string(),
+            name: format!("vm-{id}.log"),
+            state: ResourceState::Creating,
+        }
+    }
+}
+
+fn disk(id: VmId, pool: &str) -> Resource {
+    Resource {
+        vm: id,
+        kind: ResourceKind::Volume,
+        place: pool.to_owned(),
+        name: format!("infinibay-{id}.qcow2"),
+        state: ResourceState::Creating,
+    }
+}

@@ -1,0 +1,242 @@
+//! Feeding the workers: a full scan every so often, hints in between.
+//!
+//! Hints (libvirt's events, link and socket events, requests) only say *where* to look; a scan
+//! looks everywhere with a constant number of calls, so that a lost hint costs one interval. A
+//! scan that could not see the domains still reaches every worker, as `Unknown`.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Semaphore, broadcast, mpsc},
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    apply::{Hands, Settings},
+    plan::Rules,
+    ports::{Clock, Files, LoopLinks, LoopStore, Randomness},
+    waker::{WakeUps, Waker},
+    worker::{Mailbox, Scan, Shared, Worker},
+};
+use crate::{
+    config::{AgentsConfig, ReconcileConfig},
+    events::EventBus,
+    hypervisor::{Hypervisor, HypervisorEvent},
+    store::VmBundle,
+    vm::{DomainObservation, VmId, chain},
+};
+
+/// A burst of reasons to scan makes one scan.
+const SCAN_DEBOUNCE: Duration = Duration::from_millis(50);
+
+/// What the loop is made of.
+pub struct Parts {
+    /// The hypervisor.
+    pub hypervisor: Arc<dyn Hypervisor>,
+    /// The store.
+    pub store: Arc<dyn LoopStore>,
+    /// The guest links.
+    pub links: Arc<dyn LoopLinks>,
+    /// The host's files.
+    pub files: Arc<dyn Files>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Chance.
+    pub randomness: Arc<dyn Randomness>,
+    /// Whom to tell.
+    pub events: EventBus,
+    /// Where things are put.
+    pub settings: Settings,
+    /// The loop's numbers.
+    pub config: ReconcileConfig,
+    /// The agents' numbers.
+    pub agents: AgentsConfig,
+    /// Links that changed.
+    pub link_hints: mpsc::Receiver<VmId>,
+    /// Sockets that came or went; `None`: look at all.
+    pub socket_hints: mpsc::Receiver<Option<VmId>>,
+}
+
+/// The loop.
+pub struct Reconciler {
+    shared: Arc<Shared>,
+    wake_ups: WakeUps,
+    link_hints: mpsc::Receiver<VmId>,
+    socket_hints: mpsc::Receiver<Option<VmId>>,
+    scan_interval: Duration,
+    mailboxes: HashMap<VmId, Arc<Mailbox>>,
+    workers: JoinSet<VmId>,
+}
+
+/// What a scan saw.
+type Scanned = Vec<(VmId, Scan)>;
+
+impl Reconciler {
+    /// The loop, and how to wake it.
+    #[must_use]
+    pub fn new(parts: Parts) -> (Self, Waker) {
+        let (waker, wake_ups) = Waker::new();
+        let Parts { config, agents, .. } = &parts;
+        let rules = Rules {
+            stop_grace: config.stop_grace,
+            missing_grace: config.missing_grace,
+            install_budget: config.install_budget,
+            offline_after: agents.offline_after,
+            max_clock_skew: agents.max_clock_skew,
+        };
+        // One look serves both questions: what became of the domains, and who fell silent.
+        let scan_interval = config.scan_interval.min(agents.liveness_interval);
+        let turns = Arc::new(Semaphore::new(config.max_parallel.max(1) as usize));
+        let started_at = parts.clock.now();
+        let hands = Hands {
+            hypervisor: parts.hypervisor,
+            store: parts.store,
+            files: parts.files,
+            clock: parts.clock,
+            settings: parts.settings,
+        };
+        let shared = Shared {
+            hands,
+            links: parts.links,
+            events: parts.events,
+            randomness: parts.randomness,
+            rules,
+            config: parts.config,
+            turns,
+            started_at,
+        };
+        let reconciler = Self {
+            shared: Arc::new(shared),
+            wake_ups,
+            link_hints: parts.link_hints,
+            socket_hints: parts.socket_hints,
+            scan_interval,
+            mailboxes: HashMap::new(),
+            workers: JoinSet::new(),
+        };
+        (reconciler, waker)
+    }
+
+    /// Works until `stop`; then lets steps under way end.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut domains = self.shared.hands.hypervisor.events();
+        let mut ticker = tokio::time::interval(self.scan_interval);
+        ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut scans: JoinSet<Option<Scanned>> = JoinSet::new();
+        let mut scan_wanted = true;
+        loop {
+            if scan_wanted && scans.is_empty() {
+                scan_wanted = false;
+                scans.spawn(scan(self.shared.clone()));
+            }
+            // Every arm is cancel-safe and awaits nothing inside.
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(result) = scans.join_next() => match result {
+                    Ok(Some(scanned)) => self.deliver(scanned, &stop),
+                    Ok(None) => {}
+                    Err(error) => tracing::error!(%error, "a scan died"),
+                },
+                Some(ended) = self.workers.join_next() => self.buried(ended),
+                event = domains.recv() => match event {
+                    Ok(HypervisorEvent::Domain(vm)) => self.hint_known(vm),
+                    Ok(HypervisorEvent::Connected | HypervisorEvent::Disconnected)
+                    | Err(broadcast::error::RecvError::Lagged(_)) => scan_wanted = true,
+                    // The hypervisor is gone for good: only a stop can follow.
+                    Err(broadcast::error::RecvError::Closed) => {
+                        tracing::error!("the hypervisor's events ended");
+                        break;
+                    }
+                },
+                Some(vm) = self.wake_ups.vms.recv() => self.hint(vm, &stop),
+                Some(vm) = self.link_hints.recv() => self.hint_known(vm),
+                Some(hint) = self.socket_hints.recv() => match hint {
+                    Some(vm) => self.hint_known(vm),
+                    None => scan_wanted = true,
+                },
+                () = self.wake_ups.all.notified() => scan_wanted = true,
+                _ = ticker.tick() => scan_wanted = true,
+            }
+        }
+        scans.shutdown().await;
+        // Workers see the same token; what they are in the middle of, they finish.
+        while self.workers.join_next().await.is_some() {}
+    }
+
+    /// A hint from outside concerns only VMs that we have; sockets and domains of others do not
+    /// make a worker.
+    fn hint_known(&self, vm: VmId) {
+        if let Some(mailbox) = self.mailboxes.get(&vm) {
+            mailbox.hint();
+        }
+    }
+
+    fn hint(&mut self, vm: VmId, stop: &CancellationToken) {
+        self.worker(vm, stop).hint();
+    }
+
+    fn deliver(&mut self, scanned: Scanned, stop: &CancellationToken) {
+        for (vm, scan) in scanned {
+            self.worker(vm, stop).scanned(scan);
+        }
+    }
+
+    fn worker(&mut self, vm: VmId, stop: &CancellationToken) -> &Mailbox {
+        self.mailboxes.entry(vm).or_insert_with(|| {
+            let mailbox = Arc::new(Mailbox::default());
+            let worker = Worker::new(vm, self.shared.clone(), mailbox.clone());
+            self.workers.spawn(worker.run(stop.clone()));
+            mailbox
+        })
+    }
+
+    fn buried(&mut self, ended: Result<VmId, tokio::task::JoinError>) {
+        match ended {
+            Ok(vm) => {
+                self.mailboxes.remove(&vm);
+            }
+            Err(error) => {
+                // Which worker it was cannot be told; the next scan makes it anew.
+                tracing::error!(%error, "a worker died");
+                self.mailboxes.retain(|_, mailbox| Arc::strong_count(mailbox) > 1);
+                self.wake_ups.all.notify_one();
+            }
+        }
+    }
+}
+
+/// One look at everything: intent of all VMs, then all domains. `None`: the store is away.
+async fn scan(shared: Arc<Shared>) -> Option<Scanned> {
+    tokio::time::sleep(SCAN_DEBOUNCE).await;
+    let begun = Instant::now();
+    let bundles = match shared.hands.store.load_host().await {
+        Ok(bundles) => bundles,
+        Err(error) => {
+            tracing::warn!(error = chain(&error), "the scan could not read the store");
+            return None;
+        }
+    };
+    let mut host = match shared.hands.hypervisor.observe_all().await {
+        Ok(host) => Some(host),
+        Err(error) => {
+            tracing::warn!(error = chain(&error), "the scan could not see the domains");
+            None
+        }
+    };
+    let scanned = |bundle: VmBundle| {
+        let id = bundle.record.id;
+        let domain = match &mut host {
+            None => DomainObservation::Unknown,
+            Some(host) => host.domains.remove(&id).map_or(DomainObservation::Absent, DomainObservation::Present),
+        };
+        (id, Scan { begun, bundle, domain })
+    };
+    Some(bundles.into_iter().map(scanned).collect())
+}

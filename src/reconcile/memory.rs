@@ -1,0 +1,108 @@
+//! What a worker remembers between looks. Losing it (a crash) costs time, never truth.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::plan::Step;
+use crate::vm::AgentConnectivity;
+
+/// A step that failed, and when to try again.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// Which.
+    pub step: &'static str,
+    /// How often in a row. Failures that say nothing about the VM (no connection, a deadline)
+    /// are retried, but not counted.
+    pub attempts: u32,
+    /// The whole chain of causes.
+    pub message: String,
+    /// Not before.
+    pub retry_at: DateTime<Utc>,
+}
+
+/// A worker's memory.
+#[derive(Debug, Clone)]
+pub struct Memory {
+    /// When this controller began; the clock of "known from before, not heard yet".
+    pub started_at: DateTime<Utc>,
+    /// The generation that `failure` and `shutdown_asked_at` belong to.
+    generation: i64,
+    /// Since when the domain has been gone unasked.
+    pub missing_since: Option<DateTime<Utc>>,
+    /// When the guest was last asked to power off.
+    pub shutdown_asked_at: Option<DateTime<Utc>>,
+    /// The last failure, until a step succeeds.
+    pub failure: Option<Failure>,
+    /// The last judgement on the agent; `None` until the first look.
+    pub agent: Option<AgentConnectivity>,
+}
+
+impl Memory {
+    /// Nothing remembered.
+    #[must_use]
+    pub fn new(started_at: DateTime<Utc>) -> Self {
+        Self {
+            started_at,
+            generation: 0,
+            missing_since: None,
+            shutdown_asked_at: None,
+            failure: None,
+            agent: None,
+        }
+    }
+
+    /// A new request wipes the slate: what failed for the last one may work for this one.
+    pub fn enter_generation(&mut self, generation: i64) {
+        if self.generation != generation {
+            self.generation = generation;
+            self.shutdown_asked_at = None;
+            self.failure = None;
+        }
+    }
+
+    /// Notes that a step ended well.
+    pub fn succeeded(&mut self, step: &Step, now: DateTime<Utc>) {
+        self.failure = None;
+        if matches!(step, Step::RequestShutdown) {
+            self.shutdown_asked_at = Some(now);
+        }
+    }
+
+    /// Notes that a step failed. `jitter` is within 0..1 and spreads retries over half a delay.
+    pub fn failed(
+        &mut self,
+        step: &Step,
+        counted: bool,
+        message: String,
+        now: DateTime<Utc>,
+        base: Duration,
+        max: Duration,
+        jitter: f64,
+    ) {
+        let same = self.failure.as_ref().filter(|failure| failure.step == step.name());
+        let before = same.map_or(0, |failure| failure.attempts);
+        let attempts = before + u32::from(counted);
+        let delay = backoff(attempts.max(1), base, max).mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 2.0);
+        let retry_at = now + TimeDelta::from_std(delay).unwrap_or(TimeDelta::MAX);
+        self.failure = Some(Failure { step: step.name(), attempts, message, retry_at });
+    }
+}
+
+/// `base`, doubled for every attempt after the first, up to `max`.
+fn backoff(attempts: u32, base: Duration, max: Duration) -> Duration {
+    base.saturating_mul(1u32.checked_shl(attempts.saturating_sub(1)).unwrap_or(u32::MAX)).min(max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_bound() {
+        let (base, max) = (Duration::from_secs(1), Duration::from_secs(60));
+        let waits: Vec<u64> = (1..=8).map(|n| backoff(n, base, max).as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(backoff(u32::MAX, base, max), max);
+    }
+}

@@ -1,0 +1,16 @@
+//! What one look at one VM saw.
+
+use crate::vm::{DomainObservation, LinkObservation, SocketObservation};
+
+/// Everything the planner knows of the present.
+#[derive(Debug, Clone)]
+pub struct Observation {
+    /// The domain.
+    pub domain: DomainObservation,
+    /// Whether an earlier call on the domain is still under way: nothing may be changed then.
+    pub busy: bool,
+    /// Our end of the channel.
+    pub link: LinkObservation,
+    /// The socket file; looked at only where it matters (deletion).
+    pub socket: SocketObservation,
+}

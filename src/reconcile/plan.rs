@@ -1,0 +1,259 @@
+//! The decision: from intent and observation to what to do, what to say and when to look again.
+//!
+//! Pure, without clock, I/O or randomness. The invariant above all: while the domain is
+//! `Unknown`, no step that destroys, undefines, removes or marks anything stopped is planned.
+
+mod agent;
+mod conditions;
+mod course;
+mod operations;
+mod phase;
+
+use std::{path::PathBuf, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{memory::Memory, observation::Observation};
+use crate::{
+    store::VmBundle,
+    vm::{
+        DomainObservation, DomainState, FirstBoot, Milestone, OperationError, OperationId, OperationStatus,
+        Resource, VmStatus,
+    },
+};
+
+/// The numbers that decisions depend on.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// From a polite request to pulling the plug.
+    pub stop_grace: Duration,
+    /// How long a domain may be gone before it is `Missing`.
+    pub missing_grace: Duration,
+    /// How long a first boot may take.
+    pub install_budget: Duration,
+    /// Silence that makes an agent offline.
+    pub offline_after: Duration,
+    /// A guest clock further off than this is a condition.
+    pub max_clock_skew: Duration,
+}
+
+/// One change of the world. Each is idempotent: done again, it finds its work done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Make the overlay volume.
+    CreateDisk,
+    /// Write the seed medium.
+    WriteSeed,
+    /// Define the domain.
+    Define,
+    /// Power on.
+    Start,
+    /// Unpause.
+    Resume,
+    /// Ask the guest to power off.
+    RequestShutdown,
+    /// Pull the plug.
+    Destroy,
+    /// Take the secrets off the seed medium and out of the store.
+    ScrubSeed,
+    /// Undefine the domain.
+    Undefine,
+    /// Remove the socket that a killed hypervisor left behind.
+    RemoveSocket,
+    /// Remove one thing that was made for the VM.
+    Remove(Resource),
+    /// Close the deletion: nothing is left but history.
+    Forget,
+}
+
+impl Step {
+    /// For conditions and logs.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::CreateDisk => "CreateDisk",
+            Self::WriteSeed => "WriteSeed",
+            Self::Define => "Define",
+            Self::Start => "Start",
+            Self::Resume => "Resume",
+            Self::RequestShutdown => "RequestShutdown",
+            Self::Destroy => "Destroy",
+            Self::ScrubSeed => "ScrubSeed",
+            Self::Undefine => "Undefine",
+            Self::RemoveSocket => "RemoveSocket",
+            Self::Remove(_) => "Remove",
+            Self::Forget => "Forget",
+        }
+    }
+
+    /// Whether doing it on incomplete knowledge could lose something.
+    #[cfg(test)]
+    pub(super) fn is_destructive(&self) -> bool {
+        matches!(
+            self,
+            Self::Destroy | Self::Undefine | Self::RemoveSocket | Self::Remove(_) | Self::Forget
+        )
+    }
+}
+
+/// What should become of the link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkWish {
+    /// There should be one, to this socket.
+    Open(PathBuf),
+    /// There should be none.
+    Close,
+    /// Nothing is known that would change it.
+    Keep,
+}
+
+/// What an operation is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OperationUpdate {
+    /// It moved on.
+    Progress {
+        /// Which.
+        id: OperationId,
+        /// 0 to 100.
+        progress: i32,
+        /// What is happening.
+        stage: String,
+    },
+    /// It ended.
+    Finish {
+        /// Which.
+        id: OperationId,
+        /// How.
+        status: OperationStatus,
+        /// Why not.
+        error: Option<OperationError>,
+    },
+}
+
+/// The decision.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Facts to note before anything else.
+    pub milestones: Vec<Milestone>,
+    /// The generation whose power is reached, or given up.
+    pub satisfied: Option<i64>,
+    /// What operations are told.
+    pub operations: Vec<OperationUpdate>,
+    /// What people are told.
+    pub status: VmStatus,
+    /// The link.
+    pub link: LinkWish,
+    /// At most one change of the world.
+    pub step: Option<Step>,
+    /// Look again then, if nothing happens before.
+    pub wake_at: Option<DateTime<Utc>>,
+}
+
+/// Failures of one step after which the request it serves is given up.
+const MAX_ATTEMPTS: u32 = 6;
+
+/// What all parts of the decision see.
+struct Look<'a> {
+    rules: &'a Rules,
+    now: DateTime<Utc>,
+    bundle: &'a VmBundle,
+    observed: &'a Observation,
+    memory: &'a Memory,
+}
+
+impl Look<'_> {
+    fn passed(&self, milestone: Milestone) -> bool {
+        self.bundle.record.milestones.at(milestone).is_some()
+    }
+
+    /// The domain is gone although nobody asked, and has been for longer than the grace.
+    fn is_missing(&self) -> bool {
+        self.passed(Milestone::Defined)
+            && matches!(self.observed.domain, DomainObservation::Absent)
+            && self.memory.missing_since.is_some_and(|since| self.now >= after(since, self.rules.missing_grace))
+    }
+
+    /// The request was tried often enough.
+    fn gives_up(&self) -> bool {
+        !self.bundle.record.intent.deleting
+            && self.bundle.record.intent.is_open()
+            && self.memory.failure.as_ref().is_some_and(|failure| failure.attempts >= MAX_ATTEMPTS)
+    }
+}
+
+/// Decides.
+#[must_use]
+pub fn plan(rules: &Rules, now: DateTime<Utc>, bundle: &VmBundle, observed: &Observation, memory: &Memory) -> Plan {
+    // Milestones first: the rest of the decision already stands on them.
+    let mut bundle = bundle.clone();
+    let milestones = passed_now(&bundle, observed);
+    for milestone in &milestones {
+        bundle.record.milestones.pass(*milestone, now);
+    }
+    let look = Look { rules, now, bundle: &bundle, observed, memory };
+
+    let course = course::choose(&look);
+    let agent = agent::judge(&look);
+    let phase = phase::derive(&look);
+    let open = observed.link.open();
+    let before = bundle.status.as_ref();
+    let status = VmStatus {
+        phase,
+        agent,
+        last_seen: open
+            .and_then(|link| link.last_message_at)
+            .or_else(|| before.and_then(|status| status.last_seen)),
+        agent_version: open
+            .and_then(|link| link.version.clone())
+            .or_else(|| before.and_then(|status| status.agent_version.clone())),
+        conditions: conditions::derive(&look, agent),
+    };
+    let operations = operations::update(&look, &course);
+    let wake_at = [course.wake_at, agent::wake_at(&look), conditions::wake_at(&look)].into_iter().flatten().min();
+    Plan { milestones, satisfied: course.satisfied, operations, status, link: link_wish(&look), step: course.step, wake_at }
+}
+
+/// Facts that this look shows and the store does not know yet.
+fn passed_now(bundle: &VmBundle, observed: &Observation) -> Vec<Milestone> {
+    let known = &bundle.record.milestones;
+    let mut passed = Vec::new();
+    let mut note = |milestone, holds: bool| {
+        if holds && known.at(milestone).is_none() {
+            passed.push(milestone);
+        }
+    };
+    if let DomainObservation::Present(facts) = &observed.domain {
+        // Defined before a crash could note it.
+        note(Milestone::Defined, true);
+        note(Milestone::FirstStarted, matches!(facts.state, DomainState::Running | DomainState::Blocked));
+    }
+    if let Some(link) = observed.link.open() {
+        let heard = link.last_message_at.is_some();
+        note(Milestone::FirstSeen, heard);
+        note(Milestone::Installed, heard && !matches!(link.first_boot, FirstBoot::Running));
+    }
+    passed
+}
+
+fn link_wish(look: &Look<'_>) -> LinkWish {
+    if look.bundle.record.intent.deleting {
+        return LinkWish::Close;
+    }
+    match &look.observed.domain {
+        DomainObservation::Unknown => LinkWish::Keep,
+        DomainObservation::Absent => LinkWish::Close,
+        DomainObservation::Present(facts) => match (&facts.channel, facts.state) {
+            (_, DomainState::Unknown) => LinkWish::Keep,
+            (Some(channel), state) if state.is_active() => LinkWish::Open(channel.path.clone()),
+            _ => LinkWish::Close,
+        },
+    }
+}
+
+/// `at + wait`, saturating.
+fn after(at: DateTime<Utc>, wait: Duration) -> DateTime<Utc> {
+    TimeDelta::from_std(wait).ok().and_then(|wait| at.checked_add_signed(wait)).unwrap_or(DateTime::<Utc>::MAX_UTC)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,210 @@
+//! What is right and what is not, each with a sentence that says what to do.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{Look, after};
+use crate::vm::{
+    AgentConnectivity, Condition, ConditionKind, ConditionStatus, DomainObservation, FirstBoot, LinkObservation,
+    Milestone,
+};
+
+type Draft = (ConditionKind, ConditionStatus, &'static str, String);
+
+pub(super) fn derive(look: &Look<'_>, agent: AgentConnectivity) -> Vec<Condition> {
+    let drafts = [
+        Some(hypervisor(look)),
+        channel(look),
+        Some(connected(look, agent)),
+        clock(look),
+        install(look),
+        drift(look),
+        Some(reconciled(look)),
+    ];
+    let before = look.bundle.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    drafts
+        .into_iter()
+        .flatten()
+        .map(|(kind, status, reason, message)| {
+            let same = before.iter().find(|old| old.kind == kind && old.status == status);
+            let since = same.map_or(look.now, |old| old.since);
+            Condition { kind, status, reason: reason.to_owned(), message, since }
+        })
+        .collect()
+}
+
+fn hypervisor(look: &Look<'_>) -> Draft {
+    let kind = ConditionKind::HypervisorReachable;
+    match look.observed.domain {
+        DomainObservation::Unknown => (
+            kind,
+            ConditionStatus::False,
+            "NoAnswer",
+            "libvirt does not answer; what is known of this VM may be out of date. Check that libvirtd runs."
+                .to_owned(),
+        ),
+        _ => (kind, ConditionStatus::True, "Answers", "libvirt answers.".to_owned()),
+    }
+}
+
+fn channel(look: &Look<'_>) -> Option<Draft> {
+    let DomainObservation::Present(facts) = &look.observed.domain else { return None };
+    let kind = ConditionKind::ChannelPresent;
+    Some(match &facts.channel {
+        Some(_) => (kind, ConditionStatus::True, "Present", "The domain has the agent channel.".to_owned()),
+        None => (
+            kind,
+            ConditionStatus::False,
+            "Absent",
+            "The domain has no agent channel; add it with `infinibayd channel add`.".to_owned(),
+        ),
+    })
+}
+
+fn connected(look: &Look<'_>, agent: AgentConnectivity) -> Draft {
+    let kind = ConditionKind::AgentConnected;
+    match agent {
+        AgentConnectivity::Online => (kind, ConditionStatus::True, "Heard", "The agent is heard.".to_owned()),
+        AgentConnectivity::Unknown => (
+            kind,
+            ConditionStatus::Unknown,
+            "NotHeardYet",
+            "The agent is known from before and was not heard since the controller started.".to_owned(),
+        ),
+        AgentConnectivity::NeverSeen => {
+            (kind, ConditionStatus::False, "NeverSeen", "The agent has never been heard.".to_owned())
+        }
+        AgentConnectivity::Unsupported => {
+            (kind, ConditionStatus::False, "NoChannel", "The domain has no agent channel.".to_owned())
+        }
+        AgentConnectivity::Offline => {
+            let why = match &look.observed.link {
+                LinkObservation::Open(_) => "The agent is silent although the channel is open; look at \
+                    the service infiniservice in the guest."
+                    .to_owned(),
+                LinkObservation::Connecting { last_error: Some(error), .. } => {
+                    format!("The channel cannot be opened: {error}")
+                }
+                _ => "The VM is not running, or its channel is closed.".to_owned(),
+            };
+            (kind, ConditionStatus::False, "Silent", why)
+        }
+    }
+}
+
+fn clock(look: &Look<'_>) -> Option<Draft> {
+    let skew = look.observed.link.open()?.skew?;
+    let limit = TimeDelta::from_std(look.rules.max_clock_skew).unwrap_or(TimeDelta::MAX);
+    let kind = ConditionKind::ClockSkew;
+    Some(if skew.abs() > limit {
+        // Coarse on purpose: a message that changes with every frame would be news with every frame.
+        let minutes = skew.num_minutes();
+        (
+            kind,
+            ConditionStatus::True,
+            "TooFarOff",
+            format!("The guest's clock is off by about {minutes} minutes; its readings are refused. Set the clock, or enable time synchronisation in the guest."),
+        )
+    } else {
+        (kind, ConditionStatus::False, "InStep", "The guest's clock is close enough.".to_owned())
+    })
+}
+
+fn install(look: &Look<'_>) -> Option<Draft> {
+    let kind = ConditionKind::InstallProgressing;
+    let started = look.bundle.record.milestones.first_started?;
+    let first_boot = look.observed.link.open().map(|link| &link.first_boot);
+    if look.passed(Milestone::Installed) {
+        return Some(match first_boot {
+            Some(FirstBoot::Finished { errors }) if !errors.is_empty() => (
+                kind,
+                ConditionStatus::False,
+                "FinishedWithErrors",
+                format!("The first boot finished, but: {}", errors.join("; ")),
+            ),
+            _ => {
+                // What was said of a finished first boot stands, also when the agent is away.
+                let before = look.bundle.status.as_ref().and_then(|status| {
+                    status.conditions.iter().find(|old| old.kind == kind && old.reason == "FinishedWithErrors")
+                });
+                match (before, first_boot) {
+                    (Some(old), None) => (kind, old.status, "FinishedWithErrors", old.message.clone()),
+                    _ => (kind, ConditionStatus::False, "Finished", "The first boot is finished.".to_owned()),
+                }
+            }
+        });
+    }
+    let overdue = look.now >= after(started, look.rules.install_budget);
+    Some(match (overdue, first_boot) {
+        (true, _) => (
+            kind,
+            ConditionStatus::False,
+            "Stuck",
+            "The first boot takes longer than it should; look at the console (`virsh console`).".to_owned(),
+        ),
+        (false, Some(_)) => (
+            kind,
+            ConditionStatus::True,
+            "FirstBootRunning",
+            "The agent is heard; packages and first-boot commands are at work.".to_owned(),
+        ),
+        (false, None) => {
+            (kind, ConditionStatus::True, "Booting", "The system boots for the first time.".to_owned())
+        }
+    })
+}
+
+fn drift(look: &Look<'_>) -> Option<Draft> {
+    if !look.passed(Milestone::Defined) || look.bundle.record.intent.deleting {
+        return None;
+    }
+    let kind = ConditionKind::DriftedFromIntent;
+    match &look.observed.domain {
+        DomainObservation::Absent if look.is_missing() => Some((
+            kind,
+            ConditionStatus::True,
+            "DomainMissing",
+            "The domain is gone although nobody asked this controller. Restore it under the same UUID, or delete the VM."
+                .to_owned(),
+        )),
+        DomainObservation::Present(facts) if facts.name != look.bundle.record.spec.name.as_str() => Some((
+            kind,
+            ConditionStatus::True,
+            "Renamed",
+            "The domain was renamed outside of this controller; rename it back.".to_owned(),
+        )),
+        DomainObservation::Present(_) => {
+            Some((kind, ConditionStatus::False, "AsAsked", "The domain is as it was asked for.".to_owned()))
+        }
+        _ => None,
+    }
+}
+
+fn reconciled(look: &Look<'_>) -> Draft {
+    let kind = ConditionKind::Reconciled;
+    if let Some(failure) = &look.memory.failure {
+        let next = if look.gives_up() { "It was given up; ask again to retry." } else { "It is tried again." };
+        let message = format!("{}: {}. {next}", failure.step, failure.message);
+        return (kind, ConditionStatus::False, "StepFailed", message);
+    }
+    if look.observed.busy {
+        let message = "A libvirt call on this domain does not return; nothing else is done meanwhile.";
+        return (kind, ConditionStatus::Unknown, "CallUnderWay", message.to_owned());
+    }
+    // A request that was given up before a restart of the controller is remembered by its words.
+    let given_up = look.bundle.status.as_ref().and_then(|status| {
+        status.conditions.iter().find(|old| old.kind == kind && old.reason == "StepFailed")
+    });
+    match given_up {
+        Some(old) if !look.bundle.record.intent.is_open() && !look.passed(Milestone::Defined) => {
+            (kind, ConditionStatus::False, "StepFailed", old.message.clone())
+        }
+        _ => (kind, ConditionStatus::True, "Done", "Nothing is left to do, or all goes well.".to_owned()),
+    }
+}
+
+/// When the install budget ends.
+pub(super) fn wake_at(look: &Look<'_>) -> Option<DateTime<Utc>> {
+    let started = look.bundle.record.milestones.first_started?;
+    let end = after(started, look.rules.install_budget);
+    (!look.passed(Milestone::Installed) && end > look.now).then_some(end)
+}

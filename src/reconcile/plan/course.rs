@@ -1,0 +1,170 @@
+//! Which one step comes next, if any: making, powering, tidying, deleting.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::{Look, Step, after};
+use crate::vm::{DesiredPower, DomainObservation, DomainState, Milestone, Provisioning, ResourceKind, SocketObservation};
+
+/// A guest that did not react is asked again after this: early in its boot it cannot hear.
+const ASK_AGAIN: Duration = Duration::from_secs(20);
+
+/// The way ahead.
+#[derive(Debug, Default)]
+pub(super) struct Course {
+    /// The next step.
+    pub(super) step: Option<Step>,
+    /// The generation that is reached, or given up.
+    pub(super) satisfied: Option<i64>,
+    /// Whether it was given up rather than reached.
+    pub(super) given_up: bool,
+    /// Look again then.
+    pub(super) wake_at: Option<DateTime<Utc>>,
+}
+
+impl Course {
+    fn step(step: Step) -> Self {
+        Self { step: Some(step), ..Self::default() }
+    }
+
+    fn wait_until(at: DateTime<Utc>) -> Self {
+        Self { wake_at: Some(at), ..Self::default() }
+    }
+
+    fn satisfied(generation: i64) -> Self {
+        Self { satisfied: Some(generation), ..Self::default() }
+    }
+}
+
+pub(super) fn choose(look: &Look<'_>) -> Course {
+    let generation = look.bundle.record.intent.generation;
+    if look.observed.busy {
+        // An earlier call has not returned: whatever it does, nothing else may be done beside it.
+        return Course::default();
+    }
+    if look.gives_up() {
+        return Course { satisfied: Some(generation), given_up: true, ..Course::default() };
+    }
+    if let Some(failure) = &look.memory.failure
+        && failure.retry_at > look.now
+    {
+        return Course::wait_until(failure.retry_at);
+    }
+    if look.bundle.record.intent.deleting { delete(look) } else { live(look) }
+}
+
+fn live(look: &Look<'_>) -> Course {
+    let intent = &look.bundle.record.intent;
+    match &look.observed.domain {
+        DomainObservation::Unknown => Course::default(),
+        DomainObservation::Absent if look.passed(Milestone::Defined) => {
+            if intent.is_open() && look.is_missing() {
+                // Never silently made again; whoever asked is told.
+                return Course { satisfied: Some(intent.generation), given_up: true, ..Course::default() };
+            }
+            match look.memory.missing_since {
+                Some(since) if !look.is_missing() => Course::wait_until(after(since, look.rules.missing_grace)),
+                _ => Course::default(),
+            }
+        }
+        DomainObservation::Absent if intent.is_open() => match intent.power {
+            DesiredPower::Running => make(look),
+            // Half made, and asked to be off: it is.
+            DesiredPower::Stopped | DesiredPower::ForcedOff => Course::satisfied(intent.generation),
+        },
+        DomainObservation::Absent => Course::default(),
+        DomainObservation::Present(facts) => {
+            if intent.is_open() {
+                let course = power(look, facts.state);
+                if course.step.is_some() || course.wake_at.is_some() || course.satisfied.is_some() {
+                    return course;
+                }
+            }
+            tidy(look)
+        }
+    }
+}
+
+fn make(look: &Look<'_>) -> Course {
+    if !look.passed(Milestone::DiskCreated) {
+        return Course::step(Step::CreateDisk);
+    }
+    let wants_seed = look.bundle.record.spec.image.provisioning == Provisioning::CloudInit;
+    if wants_seed && !look.passed(Milestone::SeedWritten) {
+        return Course::step(Step::WriteSeed);
+    }
+    Course::step(Step::Define)
+}
+
+fn power(look: &Look<'_>, state: DomainState) -> Course {
+    let intent = &look.bundle.record.intent;
+    let reached = || Course::satisfied(intent.generation);
+    match (intent.power, state) {
+        (_, DomainState::Unknown) => Course::default(),
+        (DesiredPower::Running, DomainState::Running | DomainState::Blocked) => reached(),
+        (DesiredPower::Running, DomainState::Paused | DomainState::Suspended) => Course::step(Step::Resume),
+        // On its way down: it has to arrive before it can be started.
+        (DesiredPower::Running, DomainState::ShuttingDown) => Course::default(),
+        (DesiredPower::Running, DomainState::Shutoff | DomainState::Crashed) => Course::step(Step::Start),
+        (_, DomainState::Shutoff) => reached(),
+        (DesiredPower::ForcedOff, _) | (_, DomainState::Crashed) => Course::step(Step::Destroy),
+        (DesiredPower::Stopped, _) => stop(look, state),
+    }
+}
+
+fn stop(look: &Look<'_>, state: DomainState) -> Course {
+    let deadline = after(look.bundle.record.intent.asked_at, look.rules.stop_grace);
+    if look.now >= deadline {
+        return Course::step(Step::Destroy);
+    }
+    let hears = matches!(state, DomainState::Running | DomainState::Blocked);
+    let ask_at = match look.memory.shutdown_asked_at {
+        None => look.now,
+        Some(asked) => after(asked, ASK_AGAIN),
+    };
+    match (hears, ask_at <= look.now) {
+        (true, true) => Course::step(Step::RequestShutdown),
+        (true, false) => Course::wait_until(ask_at.min(deadline)),
+        (false, _) => Course::wait_until(deadline),
+    }
+}
+
+/// Nothing is asked of the VM's power; what is left to put right?
+fn tidy(look: &Look<'_>) -> Course {
+    let scrub = look.passed(Milestone::Installed)
+        && look.passed(Milestone::SeedWritten)
+        && !look.passed(Milestone::SeedScrubbed);
+    if scrub { Course::step(Step::ScrubSeed) } else { Course::default() }
+}
+
+fn delete(look: &Look<'_>) -> Course {
+    match &look.observed.domain {
+        DomainObservation::Unknown => Course::default(),
+        DomainObservation::Present(facts) => match facts.state {
+            DomainState::Unknown => Course::default(),
+            state if state.is_active() || state == DomainState::Crashed => Course::step(Step::Destroy),
+            _ => Course::step(Step::Undefine),
+        },
+        DomainObservation::Absent => {
+            let rank = |kind: ResourceKind| match kind {
+                ResourceKind::Volume => 0,
+                ResourceKind::Seed => 1,
+                ResourceKind::ConsoleLog => 2,
+            };
+            let mut resources: Vec<_> = look.bundle.resources.iter().collect();
+            resources.sort_by_key(|resource| rank(resource.kind));
+            let volume = resources.iter().find(|resource| resource.kind == ResourceKind::Volume);
+            if let Some(volume) = volume {
+                return Course::step(Step::Remove((*volume).clone()));
+            }
+            if matches!(look.observed.socket, SocketObservation::Present | SocketObservation::Unknown) {
+                return Course::step(Step::RemoveSocket);
+            }
+            match resources.first() {
+                Some(resource) => Course::step(Step::Remove((*resource).clone())),
+                None => Course::step(Step::Forget),
+            }
+        }
+    }
+}

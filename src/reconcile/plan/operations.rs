@@ -1,0 +1,119 @@
+//! What the people who asked are told about the progress of their request.
+
+use super::{Look, OperationUpdate, Step, after, course::Course};
+use crate::vm::{
+    DomainObservation, FirstBoot, Milestone, Operation, OperationError, OperationKind, OperationStatus,
+};
+
+pub(super) fn update(look: &Look<'_>, course: &Course) -> Vec<OperationUpdate> {
+    look.bundle
+        .operations
+        .iter()
+        .filter(|operation| !operation.status.is_final())
+        .filter_map(|operation| one(look, course, operation))
+        .collect()
+}
+
+fn one(look: &Look<'_>, course: &Course, operation: &Operation) -> Option<OperationUpdate> {
+    let intent = &look.bundle.record.intent;
+    let current = operation.generation >= intent.generation;
+    if course.given_up && current && operation.kind != OperationKind::Delete {
+        return Some(fail(operation, given_up(look)));
+    }
+    let reached = intent.satisfied.max(course.satisfied.unwrap_or(0)) >= operation.generation;
+    match operation.kind {
+        // Closed by `Forget`, in the transaction that removes the VM.
+        OperationKind::Delete => progress(operation, 50, deletion_stage(course)),
+        OperationKind::Start | OperationKind::Stop if reached => Some(succeed(operation)),
+        OperationKind::Start => progress(operation, 30, stage(look, course)),
+        OperationKind::Stop => progress(operation, 30, "waiting for the guest to power off"),
+        OperationKind::Create if look.passed(Milestone::Installed) => Some(succeed(operation)),
+        OperationKind::Create if overdue(look) => Some(fail(
+            operation,
+            OperationError {
+                code: "INSTALL_TIMEOUT".to_owned(),
+                message: "The first boot did not finish in time; look at the console (`virsh console`)".to_owned(),
+            },
+        )),
+        OperationKind::Create => progress(operation, create_progress(look), stage(look, course)),
+    }
+}
+
+fn overdue(look: &Look<'_>) -> bool {
+    let started = look.bundle.record.milestones.first_started;
+    started.is_some_and(|at| look.now >= after(at, look.rules.install_budget))
+}
+
+fn create_progress(look: &Look<'_>) -> i32 {
+    let first_boot = look.observed.link.open().filter(|link| link.last_message_at.is_some());
+    let steps = [
+        (Milestone::DiskCreated, 10),
+        (Milestone::SeedWritten, 20),
+        (Milestone::Defined, 30),
+        (Milestone::FirstStarted, 40),
+        (Milestone::FirstSeen, 70),
+    ];
+    let passed = steps.iter().filter(|(milestone, _)| look.passed(*milestone)).map(|(_, percent)| *percent).max();
+    match first_boot.map(|link| &link.first_boot) {
+        Some(FirstBoot::Finished { .. }) => 90,
+        _ => passed.unwrap_or(0),
+    }
+}
+
+fn stage(look: &Look<'_>, course: &Course) -> &'static str {
+    match &course.step {
+        Some(Step::CreateDisk) => "creating the disk",
+        Some(Step::WriteSeed) => "writing the seed medium",
+        Some(Step::Define) => "defining the domain",
+        Some(Step::Start) => "starting the domain",
+        Some(Step::Resume) => "resuming the domain",
+        _ if look.memory.failure.is_some() => "a step failed and is tried again",
+        _ => match &look.observed.domain {
+            DomainObservation::Unknown => "waiting for libvirt",
+            DomainObservation::Present(facts) if !facts.state.is_active() => "the domain is off",
+            _ if look.passed(Milestone::FirstSeen) => "the agent is heard; the first boot is at work",
+            _ if look.passed(Milestone::FirstStarted) => "booting; waiting for the agent",
+            _ => "waiting",
+        },
+    }
+}
+
+fn deletion_stage(course: &Course) -> &'static str {
+    match &course.step {
+        Some(Step::Destroy) => "stopping the domain",
+        Some(Step::Undefine) => "undefining the domain",
+        Some(Step::Remove(_) | Step::RemoveSocket) => "removing disks and files",
+        Some(_) => "closing",
+        None => "waiting",
+    }
+}
+
+fn given_up(look: &Look<'_>) -> OperationError {
+    match &look.memory.failure {
+        Some(failure) => OperationError {
+            code: "STEP_FAILED".to_owned(),
+            message: format!("{} failed {} times: {}", failure.step, failure.attempts, failure.message),
+        },
+        None => OperationError {
+            code: "VM_MISSING".to_owned(),
+            message: "The VM's domain is gone from the host; restore it under the same UUID, or delete the VM".to_owned(),
+        },
+    }
+}
+
+fn succeed(operation: &Operation) -> OperationUpdate {
+    OperationUpdate::Finish { id: operation.id, status: OperationStatus::Succeeded, error: None }
+}
+
+fn fail(operation: &Operation, error: OperationError) -> OperationUpdate {
+    OperationUpdate::Finish { id: operation.id, status: OperationStatus::Failed, error: Some(error) }
+}
+
+/// Only what is news; progress never goes backwards.
+fn progress(operation: &Operation, percent: i32, stage: &str) -> Option<OperationUpdate> {
+    let percent = percent.max(operation.progress);
+    let news = operation.status == OperationStatus::Pending
+        || percent != operation.progress
+        || stage != operation.stage;
+    news.then(|| OperationUpdate::Progress { id: operation.id, progress: percent, stage: stage.to_owned() })
+}

@@ -1,0 +1,405 @@
+//! The decision, by table and by property.
+
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    reconcile::memory::Failure,
+    vm::{
+        AgentConnectivity, ChannelFacts, DesiredPower, DomainFacts, HostId, Image, ImageFormat, LinkCounters,
+        LinkObservation, Milestones, NetworkAttachment, OpenLink, Operation, OperationKind, OsFamily, Provisioning,
+        ResourceKind, ResourceState, SocketObservation, Unattended, UserId, VmId, VmIntent, VmPhase, VmRecord,
+        VmSpec,
+    },
+};
+
+fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_800_000_000, 0).unwrap()
+}
+
+fn rules() -> Rules {
+    Rules {
+        stop_grace: Duration::from_secs(90),
+        missing_grace: Duration::from_secs(15),
+        install_budget: Duration::from_secs(1800),
+        offline_after: Duration::from_secs(60),
+        max_clock_skew: Duration::from_secs(300),
+    }
+}
+
+fn spec() -> VmSpec {
+    VmSpec {
+        name: "web-1".parse().unwrap(),
+        image: Image {
+            name: "debian".parse().unwrap(),
+            description: String::new(),
+            os_family: OsFamily::Linux,
+            provisioning: Provisioning::CloudInit,
+            disk: PathBuf::from("/images/debian/disk.qcow2"),
+            format: ImageFormat::Qcow2,
+            virtual_bytes: 1 << 30,
+            sha256: String::new(),
+            kernel: None,
+        },
+        vcpus: 1,
+        memory_mib: 512,
+        disk_bytes: 1 << 30,
+        pool: "default".parse().unwrap(),
+        network: NetworkAttachment::None,
+        unattended: Unattended::default(),
+    }
+}
+
+fn bundle() -> VmBundle {
+    let id = VmId::generate();
+    let owner = UserId::generate();
+    let record = VmRecord {
+        id,
+        host: HostId::generate(),
+        owner,
+        spec: spec(),
+        intent: VmIntent {
+            power: DesiredPower::Running,
+            deleting: false,
+            generation: 1,
+            satisfied: 0,
+            asked_at: now(),
+        },
+        milestones: Milestones::default(),
+        created_at: now(),
+    };
+    let operation = Operation {
+        id: OperationId::generate(),
+        vm: id,
+        kind: OperationKind::Create,
+        status: OperationStatus::Pending,
+        progress: 0,
+        stage: String::new(),
+        error: None,
+        generation: 1,
+        requested_by: owner,
+        created_at: now(),
+        finished_at: None,
+    };
+    VmBundle { record, status: None, operations: vec![operation], resources: Vec::new() }
+}
+
+fn resource(bundle: &VmBundle, kind: ResourceKind) -> Resource {
+    Resource {
+        vm: bundle.record.id,
+        kind,
+        place: "default".to_owned(),
+        name: format!("{kind:?}"),
+        state: ResourceState::Created,
+    }
+}
+
+fn domain(state: DomainState) -> DomainObservation {
+    DomainObservation::Present(DomainFacts {
+        name: "web-1".to_owned(),
+        state,
+        reason: 1,
+        persistent: true,
+        channel: Some(ChannelFacts { path: "/run/a.sock".into(), guest_connected: None }),
+        interfaces: Vec::new(),
+    })
+}
+
+fn observed(domain: DomainObservation) -> Observation {
+    Observation { domain, busy: false, link: LinkObservation::None, socket: SocketObservation::Missing }
+}
+
+fn heard(ago: i64, first_boot: FirstBoot) -> LinkObservation {
+    LinkObservation::Open(OpenLink {
+        since: now() - TimeDelta::seconds(ago + 5),
+        last_message_at: Some(now() - TimeDelta::seconds(ago)),
+        version: Some("1".to_owned()),
+        platform: None,
+        capabilities: Vec::new(),
+        skew: None,
+        first_boot,
+        counters: LinkCounters::default(),
+    })
+}
+
+fn made(bundle: &mut VmBundle) {
+    for milestone in
+        [Milestone::DiskCreated, Milestone::SeedWritten, Milestone::Defined, Milestone::FirstStarted, Milestone::FirstSeen, Milestone::Installed, Milestone::SeedScrubbed]
+    {
+        bundle.record.milestones.pass(milestone, now() - TimeDelta::hours(1));
+    }
+}
+
+fn decide(bundle: &VmBundle, observed: &Observation, memory: &Memory) -> Plan {
+    plan(&rules(), now(), bundle, observed, memory)
+}
+
+fn memory() -> Memory {
+    Memory::new(now() - TimeDelta::hours(1))
+}
+
+#[test]
+fn a_new_vm_is_made_step_by_step() {
+    let mut vm = bundle();
+    let absent = observed(DomainObservation::Absent);
+    for (expected, milestone) in [
+        (Step::CreateDisk, Milestone::DiskCreated),
+        (Step::WriteSeed, Milestone::SeedWritten),
+        (Step::Define, Milestone::Defined),
+    ] {
+        let plan = decide(&vm, &absent, &memory());
+        assert_eq!((plan.step, plan.status.phase), (Some(expected), VmPhase::Provisioning));
+        vm.record.milestones.pass(milestone, now());
+    }
+    let plan = decide(&vm, &observed(domain(DomainState::Shutoff)), &memory());
+    assert_eq!((plan.step, plan.status.phase), (Some(Step::Start), VmPhase::Starting));
+    let plan = decide(&vm, &observed(domain(DomainState::Running)), &memory());
+    assert_eq!((plan.step, plan.satisfied, plan.status.phase), (None, Some(1), VmPhase::Installing));
+    assert_eq!(plan.link, LinkWish::Open("/run/a.sock".into()));
+}
+
+#[test]
+fn a_create_ends_when_the_first_boot_is_finished_and_not_before() {
+    let mut vm = bundle();
+    vm.record.milestones.pass(Milestone::Defined, now());
+    vm.record.milestones.pass(Milestone::SeedWritten, now());
+    let mut seen = observed(domain(DomainState::Running));
+    seen.link = heard(1, FirstBoot::Running);
+    let plan = decide(&vm, &seen, &memory());
+    assert!(plan.milestones.contains(&Milestone::FirstSeen) && !plan.milestones.contains(&Milestone::Installed));
+    assert!(matches!(plan.operations[..], [OperationUpdate::Progress { .. }]), "{:?}", plan.operations);
+    seen.link = heard(1, FirstBoot::Finished { errors: vec![] });
+    let plan = decide(&vm, &seen, &memory());
+    assert!(plan.milestones.contains(&Milestone::Installed));
+    assert!(matches!(
+        plan.operations[..],
+        [OperationUpdate::Finish { status: OperationStatus::Succeeded, .. }]
+    ));
+    assert_eq!((plan.status.phase, plan.status.agent), (VmPhase::Running, AgentConnectivity::Online));
+}
+
+#[test]
+fn the_seed_is_scrubbed_once_the_system_is_installed() {
+    let mut vm = bundle();
+    made(&mut vm);
+    vm.record.milestones.seed_scrubbed = None;
+    vm.record.intent.satisfied = 1;
+    let plan = decide(&vm, &observed(domain(DomainState::Running)), &memory());
+    assert_eq!(plan.step, Some(Step::ScrubSeed));
+}
+
+#[test]
+fn power_is_satisfied_once_and_then_the_guest_is_followed() {
+    let mut vm = bundle();
+    made(&mut vm);
+    vm.record.intent.satisfied = 1;
+    let plan = decide(&vm, &observed(domain(DomainState::Shutoff)), &memory());
+    assert_eq!((plan.step, plan.status.phase), (None, VmPhase::Stopped));
+}
+
+#[test]
+fn a_stop_is_polite_first_and_forced_after_the_grace() {
+    let mut vm = bundle();
+    made(&mut vm);
+    vm.record.intent.power = DesiredPower::Stopped;
+    let running = observed(domain(DomainState::Running));
+    let plan = decide(&vm, &running, &memory());
+    assert_eq!((plan.step, plan.status.phase), (Some(Step::RequestShutdown), VmPhase::Stopping));
+    let mut asked = memory();
+    asked.enter_generation(1);
+    asked.shutdown_asked_at = Some(now());
+    let plan = decide(&vm, &running, &asked);
+    assert_eq!(plan.step, None);
+    assert_eq!(plan.wake_at, Some(now() + TimeDelta::seconds(20)));
+    vm.record.intent.asked_at = now() - TimeDelta::seconds(91);
+    assert_eq!(decide(&vm, &running, &asked).step, Some(Step::Destroy));
+}
+
+#[test]
+fn a_domain_that_is_gone_becomes_missing_after_the_grace_and_is_never_made_again() {
+    let mut vm = bundle();
+    made(&mut vm);
+    let absent = observed(DomainObservation::Absent);
+    let mut lately = memory();
+    lately.missing_since = Some(now());
+    let plan = decide(&vm, &absent, &lately);
+    assert_eq!((plan.step, plan.status.phase), (None, VmPhase::Unknown));
+    assert_eq!(plan.wake_at, Some(now() + TimeDelta::seconds(15)));
+    lately.missing_since = Some(now() - TimeDelta::seconds(16));
+    let plan = decide(&vm, &absent, &lately);
+    assert_eq!((plan.step, plan.status.phase), (None, VmPhase::Missing));
+    assert!(matches!(&plan.operations[..], [OperationUpdate::Finish { status: OperationStatus::Succeeded, .. }]
+        | [OperationUpdate::Finish { status: OperationStatus::Failed, .. }]));
+}
+
+#[test]
+fn a_deletion_goes_in_order() {
+    let mut vm = bundle();
+    made(&mut vm);
+    vm.record.intent.deleting = true;
+    vm.resources = vec![resource(&vm, ResourceKind::Seed), resource(&vm, ResourceKind::Volume)];
+    let plan = decide(&vm, &observed(domain(DomainState::Paused)), &memory());
+    assert_eq!((plan.step, plan.link), (Some(Step::Destroy), LinkWish::Close));
+    let plan = decide(&vm, &observed(domain(DomainState::Shutoff)), &memory());
+    assert_eq!(plan.step, Some(Step::Undefine));
+    let mut absent = observed(DomainObservation::Absent);
+    absent.socket = SocketObservation::Present;
+    let plan = decide(&vm, &absent, &memory());
+    assert_eq!(plan.step, Some(Step::Remove(resource(&vm, ResourceKind::Volume))));
+    vm.resources = vec![resource(&vm, ResourceKind::Seed)];
+    assert_eq!(decide(&vm, &absent, &memory()).step, Some(Step::RemoveSocket));
+    absent.socket = SocketObservation::Missing;
+    assert_eq!(decide(&vm, &absent, &memory()).step, Some(Step::Remove(resource(&vm, ResourceKind::Seed))));
+    vm.resources.clear();
+    assert_eq!(decide(&vm, &absent, &memory()).step, Some(Step::Forget));
+}
+
+#[test]
+fn a_request_that_keeps_failing_is_given_up_and_told() {
+    let vm = bundle();
+    let mut failing = memory();
+    failing.enter_generation(1);
+    failing.failure = Some(Failure {
+        step: "CreateDisk",
+        attempts: MAX_ATTEMPTS,
+        message: "no space".to_owned(),
+        retry_at: now(),
+    });
+    let plan = decide(&vm, &observed(DomainObservation::Absent), &failing);
+    assert_eq!((plan.step, plan.satisfied, plan.status.phase), (None, Some(1), VmPhase::Failed));
+    let [OperationUpdate::Finish { error: Some(error), .. }] = &plan.operations[..] else {
+        panic!("{:?}", plan.operations)
+    };
+    assert!(error.message.contains("no space"));
+}
+
+#[test]
+fn silence_means_different_things_in_different_states() {
+    let mut vm = bundle();
+    made(&mut vm);
+    vm.record.intent.satisfied = 1;
+    let mut online = memory();
+    online.agent = Some(AgentConnectivity::Online);
+    for (state, link, memory, expected) in [
+        (DomainState::Running, heard(59, FirstBoot::NotReported), &online, AgentConnectivity::Online),
+        (DomainState::Running, heard(61, FirstBoot::NotReported), &online, AgentConnectivity::Offline),
+        (DomainState::Paused, heard(3600, FirstBoot::NotReported), &online, AgentConnectivity::Online),
+        (DomainState::Running, LinkObservation::None, &online, AgentConnectivity::Offline),
+        (DomainState::Shutoff, LinkObservation::None, &online, AgentConnectivity::Offline),
+        (DomainState::Running, LinkObservation::None, &Memory::new(now()), AgentConnectivity::Unknown),
+        (DomainState::Running, LinkObservation::None, &memory(), AgentConnectivity::Offline),
+    ] {
+        let mut seen = observed(domain(state));
+        seen.link = link;
+        assert_eq!(decide(&vm, &seen, memory).status.agent, expected, "{seen:?}");
+    }
+    vm.record.milestones.first_seen = None;
+    let plan = decide(&vm, &observed(domain(DomainState::Running)), &memory());
+    assert_eq!(plan.status.agent, AgentConnectivity::NeverSeen);
+}
+
+fn any_state() -> impl Strategy<Value = DomainState> {
+    prop_oneof![
+        Just(DomainState::Running),
+        Just(DomainState::Blocked),
+        Just(DomainState::Paused),
+        Just(DomainState::ShuttingDown),
+        Just(DomainState::Shutoff),
+        Just(DomainState::Crashed),
+        Just(DomainState::Suspended),
+        Just(DomainState::Unknown),
+    ]
+}
+
+fn any_domain() -> impl Strategy<Value = DomainObservation> {
+    prop_oneof![
+        Just(DomainObservation::Unknown),
+        Just(DomainObservation::Absent),
+        any_state().prop_map(domain),
+    ]
+}
+
+fn any_vm() -> impl Strategy<Value = VmBundle> {
+    (any::<[bool; 7]>(), 0..3usize, any::<bool>(), 0..2i64, 0..200i64, any::<bool>()).prop_map(
+        |(milestones, power, deleting, satisfied, asked, resources)| {
+            let mut vm = bundle();
+            let all = [
+                Milestone::DiskCreated,
+                Milestone::SeedWritten,
+                Milestone::Defined,
+                Milestone::FirstStarted,
+                Milestone::FirstSeen,
+                Milestone::Installed,
+                Milestone::SeedScrubbed,
+            ];
+            for (milestone, _) in all.iter().zip(milestones).filter(|(_, passed)| *passed) {
+                vm.record.milestones.pass(*milestone, now() - TimeDelta::hours(1));
+            }
+            vm.record.intent.power =
+                [DesiredPower::Running, DesiredPower::Stopped, DesiredPower::ForcedOff][power];
+            vm.record.intent.deleting = deleting;
+            vm.record.intent.satisfied = satisfied;
+            vm.record.intent.asked_at = now() - TimeDelta::seconds(asked);
+            if resources {
+                vm.resources = vec![resource(&vm, ResourceKind::Volume), resource(&vm, ResourceKind::ConsoleLog)];
+            }
+            vm
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn nothing_is_destroyed_on_incomplete_knowledge(vm in any_vm(), busy in any::<bool>()) {
+        for domain in [DomainObservation::Unknown, domain(DomainState::Unknown)] {
+            let mut seen = observed(domain);
+            seen.busy = busy;
+            let plan = decide(&vm, &seen, &memory());
+            prop_assert!(plan.step.as_ref().is_none_or(|step| !step.is_destructive()), "{:?}", plan.step);
+            prop_assert!(!matches!(plan.status.phase, VmPhase::Stopped | VmPhase::Missing));
+        }
+    }
+
+    #[test]
+    fn a_busy_domain_is_left_alone(vm in any_vm(), domain in any_domain()) {
+        let mut seen = observed(domain);
+        seen.busy = true;
+        prop_assert_eq!(decide(&vm, &seen, &memory()).step, None);
+    }
+
+    #[test]
+    fn disks_go_only_when_somebody_asked_and_the_domain_is_gone(vm in any_vm(), domain in any_domain()) {
+        let plan = decide(&vm, &observed(domain.clone()), &memory());
+        if matches!(plan.step, Some(Step::Remove(_) | Step::RemoveSocket | Step::Forget)) {
+            prop_assert!(vm.record.intent.deleting);
+            prop_assert_eq!(domain, DomainObservation::Absent);
+        }
+        if plan.step == Some(Step::Undefine) {
+            prop_assert!(vm.record.intent.deleting);
+        }
+    }
+
+    #[test]
+    fn a_defined_vm_is_never_silently_made_again(vm in any_vm()) {
+        prop_assume!(vm.record.milestones.defined.is_some());
+        let mut gone = memory();
+        gone.missing_since = Some(now() - TimeDelta::hours(1));
+        let plan = decide(&vm, &observed(DomainObservation::Absent), &gone);
+        prop_assert!(!matches!(plan.step, Some(Step::Define | Step::CreateDisk | Step::Start)));
+    }
+
+    #[test]
+    fn deciding_again_tells_nothing_new(vm in any_vm(), domain in any_domain()) {
+        let seen = observed(domain);
+        let first = decide(&vm, &seen, &memory());
+        let mut later = vm.clone();
+        later.status = Some(first.status.clone());
+        for milestone in &first.milestones {
+            later.record.milestones.pass(*milestone, now());
+        }
+        let second = decide(&later, &seen, &memory());
+        prop_assert_eq!(first.status, second.status);
+    }
+}

@@ -1,0 +1,262 @@
+//! The whole loop against a simulated host, on one thread and in simulated time.
+//!
+//! Every effect of the loop passes one gate, where the world may end: before the effect, or
+//! right after it. A new controller then has to finish the job from what store and host hold.
+//! Trying every gate in turn proves "a crash between any two lines" by exhaustion.
+
+mod world;
+
+use std::{sync::Arc, time::Duration};
+
+use proptest::prelude::*;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use self::world::{Crash, World};
+use super::{Parts, Reconciler, Settings, Waker};
+use crate::{
+    config::{AgentsConfig, ReconcileConfig},
+    domain_xml::Templates,
+    events::EventBus,
+    vm::{AgentConnectivity, DesiredPower, DomainState, OperationStatus, VmPhase},
+};
+
+/// More than any wait of the loop, far less than for ever.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+struct Run {
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+    waker: Waker,
+    _hints: (mpsc::Sender<crate::vm::VmId>, mpsc::Sender<Option<crate::vm::VmId>>),
+}
+
+impl Run {
+    fn start(world: &Arc<World>) -> Self {
+        let (link_sender, link_hints) = mpsc::channel(8);
+        let (socket_sender, socket_hints) = mpsc::channel(8);
+        let (reconciler, waker) = Reconciler::new(Parts {
+            hypervisor: world.clone(),
+            store: world.clone(),
+            links: world.clone(),
+            files: world.clone(),
+            clock: world.clone(),
+            randomness: world.clone(),
+            events: EventBus::default(),
+            settings: Settings {
+                seeds_dir: "/seeds".into(),
+                console_dir: "/console".into(),
+                socket_dir: "/sockets".into(),
+                templates: Templates::load(None).expect("the built-in templates are right"),
+            },
+            config: ReconcileConfig::default(),
+            agents: AgentsConfig::default(),
+            link_hints,
+            socket_hints,
+        });
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(reconciler.run(stop.clone()));
+        Self { stop, task, waker, _hints: (link_sender, socket_sender) }
+    }
+
+    /// The process is gone, wherever it was.
+    async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        tokio::time::timeout(PATIENCE, self.task).await.expect("the loop does not stop").expect("the loop panicked");
+    }
+}
+
+async fn until(world: &World, what: &str, holds: impl Fn(&World) -> bool) {
+    let waited = tokio::time::timeout(PATIENCE, async {
+        while !holds(world) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "never came: {what}\n{}", world.describe());
+}
+
+fn is_ready(world: &World) -> bool {
+    world.status().is_some_and(|status| {
+        status.phase == VmPhase::Running && status.agent == AgentConnectivity::Online
+    }) && world.operations().iter().all(|operation| operation.status == OperationStatus::Succeeded)
+        && world.is_scrubbed()
+}
+
+/// Runs to `goal`, through one crash at the given gate. Whether the gate was reached.
+async fn through_crash(world: &Arc<World>, crash: Crash, what: &str, goal: impl Fn(&World) -> bool) -> bool {
+    world.crash_at(crash);
+    let first = Run::start(world);
+    let reached = tokio::select! {
+        () = world.crashed() => true,
+        () = until(world, what, &goal) => false,
+    };
+    first.kill().await;
+    world.never_crash();
+    if reached {
+        let second = Run::start(world);
+        until(world, what, &goal).await;
+        second.stop().await;
+    }
+    reached
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_creation_survives_a_crash_at_every_gate() {
+    let mut gates = 0;
+    for gate in 1.. {
+        let mut any = false;
+        for crash in [Crash::Before(gate), Crash::After(gate)] {
+            let world = World::with_vm();
+            any |= through_crash(&world, crash, &format!("a running VM after {crash:?}"), is_ready).await;
+            assert_eq!(world.volumes(), 1, "{crash:?} left {}", world.describe());
+            assert_eq!(world.starts(), 1, "{crash:?} started twice: {}", world.describe());
+        }
+        if !any {
+            break;
+        }
+        gates = gate;
+    }
+    assert!(gates > 10, "only {gates} gates were reached: the simulation misses effects");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_survives_a_crash_at_every_gate_and_leaves_nothing() {
+    let mut gates = 0;
+    for gate in 1.. {
+        let mut any = false;
+        for crash in [Crash::Before(gate), Crash::After(gate)] {
+            let world = World::with_vm();
+            let run = Run::start(&world);
+            until(&world, "a running VM", is_ready).await;
+            run.stop().await;
+            world.ask_delete();
+            let gone = |world: &World| world.is_gone();
+            any |= through_crash(&world, crash, &format!("nothing left after {crash:?}"), gone).await;
+            assert!(world.nothing_is_left(), "{crash:?} left {}", world.describe());
+        }
+        if !any {
+            break;
+        }
+        gates = gate;
+    }
+    assert!(gates > 5, "only {gates} gates were reached: the simulation misses effects");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vm_deleted_in_the_middle_of_its_creation_leaves_nothing() {
+    for gate in 1..40 {
+        let world = World::with_vm();
+        world.crash_at(Crash::After(gate));
+        let run = Run::start(&world);
+        let reached = tokio::select! {
+            () = world.crashed() => true,
+            () = until(&world, "a running VM", is_ready) => false,
+        };
+        run.kill().await;
+        world.never_crash();
+        world.ask_delete();
+        let run = Run::start(&world);
+        until(&world, "nothing left", World::is_gone).await;
+        run.stop().await;
+        assert!(world.nothing_is_left(), "gate {gate} left {}", world.describe());
+        if !reached {
+            return;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_destroyed_while_libvirt_is_away() {
+    let world = World::with_vm();
+    let run = Run::start(&world);
+    until(&world, "a running VM", is_ready).await;
+    world.set_reachable(false);
+    world.ask_delete();
+    run.waker.wake_all();
+    until(&world, "the VM shown as deleting", |world| {
+        world.status().is_some_and(|status| status.phase == VmPhase::Deleting)
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!((world.volumes(), world.domain_state()), (1, Some(DomainState::Running)));
+    world.set_reachable(true);
+    until(&world, "nothing left", World::is_gone).await;
+    run.stop().await;
+    assert!(world.nothing_is_left(), "{}", world.describe());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_domain_that_vanishes_is_missing_and_is_not_made_again() {
+    let world = World::with_vm();
+    let run = Run::start(&world);
+    until(&world, "a running VM", is_ready).await;
+    world.lose_domain();
+    until(&world, "a missing VM", |world| {
+        world.status().is_some_and(|status| status.phase == VmPhase::Missing)
+    })
+    .await;
+    world.ask_power(DesiredPower::Running);
+    run.waker.wake(world.vm());
+    until(&world, "the start refused", |world| {
+        world.operations().iter().any(|operation| operation.status == OperationStatus::Failed)
+    })
+    .await;
+    assert_eq!(world.domain_state(), None);
+    run.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_ignores_the_power_button_is_forced_after_the_grace() {
+    let world = World::with_vm();
+    let run = Run::start(&world);
+    until(&world, "a running VM", is_ready).await;
+    world.set_deaf(true);
+    let asked = tokio::time::Instant::now();
+    world.ask_power(DesiredPower::Stopped);
+    run.waker.wake(world.vm());
+    until(&world, "a stopped VM", |world| {
+        world.status().is_some_and(|status| status.phase == VmPhase::Stopped)
+    })
+    .await;
+    let grace = ReconcileConfig::default().stop_grace;
+    assert!(asked.elapsed() >= grace, "the plug was pulled after {:?}", asked.elapsed());
+    assert!(asked.elapsed() < grace * 2, "the plug was pulled only after {:?}", asked.elapsed());
+    run.stop().await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// Steps fail at random, and the request still ends: in a running VM or in a told failure.
+    #[test]
+    fn random_failures_end_in_a_ready_vm_or_a_told_failure(faults in proptest::collection::vec(any::<bool>(), 0..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let world = World::with_vm();
+            world.set_faults(faults);
+            let run = Run::start(&world);
+            until(&world, "an end of the request", |world| {
+                is_ready(world) || world.operations().iter().any(|operation| operation.status == OperationStatus::Failed)
+            }).await;
+            world.set_faults(Vec::new());
+            if !is_ready(&world) {
+                // Asking again is the retry.
+                world.ask_power(DesiredPower::Running);
+                run.waker.wake(world.vm());
+                until(&world, "a running VM after a retry", |world| {
+                    world.status().is_some_and(|status| status.phase == VmPhase::Running)
+                }).await;
+            }
+            world.ask_delete();
+            run.waker.wake(world.vm());
+            until(&world, "nothing left", World::is_gone).await;
+            run.stop().await;
+            assert!(world.nothing_is_left(), "left: {}", world.describe());
+        });
+    }
+}

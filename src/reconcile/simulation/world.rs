@@ -1,0 +1,608 @@
+//! A simulated host: store, hypervisor, files, links and clock, all behind one mutex and one
+//! gate.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use async_trait::async_trait;
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::sync::{Notify, broadcast};
+
+use crate::{
+    hypervisor::{
+        DomainType, HostFacts, HostObservation, Hypervisor, HypervisorError, HypervisorEvent, Lease, OverlayVolume,
+    },
+    reconcile::ports::{Clock, Files, FilesError, LoopLinks, LoopStore, Randomness, SeedPlace},
+    store::{StoreError, VmBundle},
+    vm::{
+        ChannelFacts, DesiredPower, DomainFacts, DomainObservation, DomainState, FirstBoot, HostId, Image,
+        ImageFormat, LinkCounters, LinkObservation, Milestone, Milestones, NetworkAttachment, OpenLink, Operation,
+        OperationError, OperationId, OperationKind, OperationStatus, OsFamily, Provisioning, Resource,
+        ResourceState, SocketObservation, Unattended, UserId, VmId, VmIntent, VmRecord, VmSpec, VmStatus,
+    },
+};
+
+/// Where the world ends: before or after the n-th effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Crash {
+    Before(u32),
+    After(u32),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    bundle: Option<VmBundle>,
+    finished: Vec<Operation>,
+    domain: Option<DomainState>,
+    volumes: BTreeSet<String>,
+    files: BTreeSet<PathBuf>,
+    links: HashMap<VmId, PathBuf>,
+    scrubbed: bool,
+    starts: u32,
+    reachable: bool,
+    deaf: bool,
+    faults: Vec<bool>,
+    effects: u32,
+    crash: Option<Crash>,
+}
+
+pub(super) struct World {
+    state: Mutex<State>,
+    crashed: Notify,
+    events: broadcast::Sender<HypervisorEvent>,
+    origin: tokio::time::Instant,
+    vm: VmId,
+}
+
+fn epoch() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_800_000_000, 0).unwrap()
+}
+
+impl World {
+    /// A host on which somebody just asked for a VM.
+    pub(super) fn with_vm() -> Arc<Self> {
+        let vm = VmId::generate();
+        let owner = UserId::generate();
+        let record = VmRecord {
+            id: vm,
+            host: HostId::generate(),
+            owner,
+            spec: spec(),
+            intent: VmIntent {
+                power: DesiredPower::Running,
+                deleting: false,
+                generation: 1,
+                satisfied: 0,
+                asked_at: epoch(),
+            },
+            milestones: Milestones::default(),
+            created_at: epoch(),
+        };
+        let operations = vec![operation(vm, owner, OperationKind::Create, 1)];
+        let bundle = VmBundle { record, status: None, operations, resources: Vec::new() };
+        let state = State { bundle: Some(bundle), reachable: true, ..State::default() };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            crashed: Notify::new(),
+            events: broadcast::channel(64).0,
+            origin: tokio::time::Instant::now(),
+            vm,
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Every effect passes here, and may be the last thing that happens.
+    async fn effect<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        let (count, crash) = {
+            let mut state = self.state();
+            state.effects += 1;
+            (state.effects, state.crash)
+        };
+        if crash == Some(Crash::Before(count)) {
+            self.end().await;
+        }
+        let result = work(&mut self.state());
+        if crash == Some(Crash::After(count)) {
+            self.end().await;
+        }
+        result
+    }
+
+    async fn end(&self) {
+        self.crashed.notify_one();
+        std::future::pending::<()>().await;
+    }
+
+    /// An effect of the hypervisor, which may be away or fail.
+    async fn on_host<T>(&self, name: &str, work: impl FnOnce(&mut State) -> T) -> Result<T, HypervisorError> {
+        self.effect(|state| {
+            if !state.reachable {
+                return Err(HypervisorError::Unreachable { operation: name.to_owned(), source: None });
+            }
+            if state.faults.pop() == Some(true) {
+                return Err(HypervisorError::Invalid { operation: name.to_owned(), reason: "a fault".to_owned() });
+            }
+            Ok(work(state))
+        })
+        .await
+    }
+
+    async fn on_bundle(&self, work: impl FnOnce(&mut VmBundle)) -> Result<(), StoreError> {
+        self.effect(|state| state.bundle.as_mut().map(work)).await;
+        Ok(())
+    }
+
+    pub(super) fn crash_at(&self, crash: Crash) {
+        let mut state = self.state();
+        state.effects = 0;
+        state.crash = Some(crash);
+    }
+
+    pub(super) fn never_crash(&self) {
+        self.state().crash = None;
+        // The process took its links with it.
+        self.state().links.clear();
+    }
+
+    pub(super) async fn crashed(&self) {
+        self.crashed.notified().await;
+    }
+
+    pub(super) fn vm(&self) -> VmId {
+        self.vm
+    }
+
+    pub(super) fn set_reachable(&self, reachable: bool) {
+        self.state().reachable = reachable;
+        let event = if reachable { HypervisorEvent::Connected } else { HypervisorEvent::Disconnected };
+        let _ = self.events.send(event);
+    }
+
+    pub(super) fn set_deaf(&self, deaf: bool) {
+        self.state().deaf = deaf;
+    }
+
+    pub(super) fn set_faults(&self, faults: Vec<bool>) {
+        self.state().faults = faults;
+    }
+
+    pub(super) fn lose_domain(&self) {
+        self.state().domain = None;
+        let _ = self.events.send(HypervisorEvent::Domain(self.vm));
+    }
+
+    pub(super) fn ask_delete(&self) {
+        self.ask(OperationKind::Delete, |intent| intent.deleting = true);
+    }
+
+    pub(super) fn ask_power(&self, power: DesiredPower) {
+        let kind = if power == DesiredPower::Running { OperationKind::Start } else { OperationKind::Stop };
+        self.ask(kind, |intent| intent.power = power);
+    }
+
+    fn ask(&self, kind: OperationKind, change: impl FnOnce(&mut VmIntent)) {
+        let now = self.now();
+        let mut state = self.state();
+        let bundle = state.bundle.as_mut().expect("the VM is there");
+        change(&mut bundle.record.intent);
+        bundle.record.intent.generation += 1;
+        bundle.record.intent.asked_at = now;
+        let asked = operation(self.vm, bundle.record.owner, kind, bundle.record.intent.generation);
+        let superseded = std::mem::take(&mut bundle.operations);
+        bundle.operations.push(asked);
+        state.finished.extend(superseded.into_iter().map(|operation| Operation {
+            status: OperationStatus::Superseded,
+            ..operation
+        }));
+    }
+
+    pub(super) fn status(&self) -> Option<VmStatus> {
+        self.state().bundle.as_ref().and_then(|bundle| bundle.status.clone())
+    }
+
+    /// Those that are over (but not superseded) and those that are open.
+    pub(super) fn operations(&self) -> Vec<Operation> {
+        let state = self.state();
+        let open = state.bundle.iter().flat_map(|bundle| bundle.operations.clone());
+        let over = state.finished.iter().filter(|operation| operation.status != OperationStatus::Superseded).cloned();
+        open.chain(over).collect()
+    }
+
+    pub(super) fn volumes(&self) -> usize {
+        self.state().volumes.len()
+    }
+
+    pub(super) fn starts(&self) -> u32 {
+        self.state().starts
+    }
+
+    pub(super) fn domain_state(&self) -> Option<DomainState> {
+        self.state().domain
+    }
+
+    pub(super) fn is_scrubbed(&self) -> bool {
+        let state = self.state();
+        let noted = state.bundle.as_ref().is_some_and(|bundle| bundle.record.milestones.seed_scrubbed.is_some());
+        state.scrubbed && noted
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.state().bundle.is_none()
+    }
+
+    pub(super) fn nothing_is_left(&self) -> bool {
+        let state = self.state();
+        state.bundle.is_none() && state.domain.is_none() && state.volumes.is_empty() && state.files.is_empty()
+    }
+
+    pub(super) fn describe(&self) -> String {
+        format!("{:#?}", self.state())
+    }
+}
+
+fn operation(vm: VmId, by: UserId, kind: OperationKind, generation: i64) -> Operation {
+    Operation {
+        id: OperationId::generate(),
+        vm,
+        kind,
+        status: OperationStatus::Pending,
+        progress: 0,
+        stage: String::new(),
+        error: None,
+        generation,
+        requested_by: by,
+        created_at: epoch(),
+        finished_at: None,
+    }
+}
+
+fn spec() -> VmSpec {
+    VmSpec {
+        name: "simulated".parse().unwrap(),
+        image: Image {
+            name: "debian".parse().unwrap(),
+            description: String::new(),
+            os_family: OsFamily::Linux,
+            provisioning: Provisioning::CloudInit,
+            disk: PathBuf::from("/images/debian/disk.qcow2"),
+            format: ImageFormat::Qcow2,
+            virtual_bytes: 1 << 30,
+            sha256: String::new(),
+            kernel: None,
+        },
+        vcpus: 1,
+        memory_mib: 512,
+        disk_bytes: 1 << 30,
+        pool: "default".parse().unwrap(),
+        network: NetworkAttachment::None,
+        unattended: Unattended::default(),
+    }
+}
+
+fn facts(state: DomainState) -> DomainFacts {
+    DomainFacts {
+        name: "simulated".to_owned(),
+        state,
+        reason: 1,
+        persistent: true,
+        channel: Some(ChannelFacts { path: PathBuf::from("/sockets/a.sock"), guest_connected: None }),
+        interfaces: Vec::new(),
+    }
+}
+
+impl Clock for World {
+    fn now(&self) -> DateTime<Utc> {
+        epoch() + TimeDelta::from_std(self.origin.elapsed()).unwrap()
+    }
+}
+
+impl Randomness for World {
+    fn jitter(&self) -> f64 {
+        0.5
+    }
+}
+
+impl LoopLinks for World {
+    fn open(&self, vm: VmId, path: &Path) {
+        self.state().links.insert(vm, path.to_owned());
+    }
+
+    fn close(&self, vm: VmId) {
+        self.state().links.remove(&vm);
+    }
+
+    fn observe(&self, vm: VmId) -> LinkObservation {
+        let now = self.now();
+        let state = self.state();
+        if !state.links.contains_key(&vm) {
+            return LinkObservation::None;
+        }
+        if state.domain != Some(DomainState::Running) {
+            return LinkObservation::Connecting { since: now, last_error: None };
+        }
+        LinkObservation::Open(OpenLink {
+            since: now,
+            last_message_at: Some(now),
+            version: Some("1".to_owned()),
+            platform: None,
+            capabilities: Vec::new(),
+            skew: None,
+            first_boot: FirstBoot::Finished { errors: Vec::new() },
+            counters: LinkCounters::default(),
+        })
+    }
+
+    fn request_metrics(&self, _vm: VmId) {}
+}
+
+#[async_trait]
+impl Files for World {
+    async fn write_seed(&self, _vm: VmId, _spec: &VmSpec, place: SeedPlace<'_>) -> Result<(), FilesError> {
+        let path = place.dir.join(place.name);
+        self.effect(|state| state.files.insert(path)).await;
+        Ok(())
+    }
+
+    async fn scrub_seed(&self, _vm: VmId, _spec: &VmSpec, _place: SeedPlace<'_>) -> Result<(), FilesError> {
+        self.effect(|state| state.scrubbed = true).await;
+        Ok(())
+    }
+
+    async fn remove(&self, dir: &Path, name: &str) -> Result<(), FilesError> {
+        let path = dir.join(name);
+        self.effect(|state| state.files.remove(&path)).await;
+        Ok(())
+    }
+
+    async fn inspect_socket(&self, path: &Path) -> SocketObservation {
+        if self.state().files.contains(path) { SocketObservation::Present } else { SocketObservation::Missing }
+    }
+
+    async fn remove_socket(&self, path: &Path) -> Result<(), FilesError> {
+        self.effect(|state| state.files.remove(path)).await;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl LoopStore for World {
+    async fn load_host(&self) -> Result<Vec<VmBundle>, StoreError> {
+        Ok(self.state().bundle.clone().into_iter().collect())
+    }
+
+    async fn load_vm(&self, vm: VmId) -> Result<Option<VmBundle>, StoreError> {
+        Ok(self.state().bundle.clone().filter(|bundle| bundle.record.id == vm))
+    }
+
+    async fn pass_milestone(&self, _vm: VmId, milestone: Milestone, at: DateTime<Utc>) -> Result<(), StoreError> {
+        self.on_bundle(|bundle| bundle.record.milestones.pass(milestone, at)).await
+    }
+
+    async fn satisfy(&self, _vm: VmId, generation: i64) -> Result<(), StoreError> {
+        self.on_bundle(|bundle| {
+            let intent = &mut bundle.record.intent;
+            intent.satisfied = intent.satisfied.max(generation);
+        })
+        .await
+    }
+
+    async fn save_status(&self, _vm: VmId, status: &VmStatus) -> Result<(), StoreError> {
+        self.on_bundle(|bundle| bundle.status = Some(status.clone())).await
+    }
+
+    async fn progress_operation(
+        &self,
+        id: OperationId,
+        progress: i32,
+        stage: &str,
+    ) -> Result<Option<Operation>, StoreError> {
+        self.on_bundle(|bundle| {
+            for operation in bundle.operations.iter_mut().filter(|operation| operation.id == id) {
+                operation.status = OperationStatus::Running;
+                operation.progress = progress;
+                stage.clone_into(&mut operation.stage);
+            }
+        })
+        .await?;
+        self.operation(id).await
+    }
+
+    async fn finish_operation(
+        &self,
+        id: OperationId,
+        status: OperationStatus,
+        error: Option<OperationError>,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Operation>, StoreError> {
+        self.effect(|state| {
+            let Some(bundle) = &mut state.bundle else { return };
+            let (mut ended, open) = bundle.operations.drain(..).partition(|operation| operation.id == id);
+            bundle.operations = open;
+            let ended: &mut Vec<Operation> = &mut ended;
+            for operation in &mut *ended {
+                operation.status = status;
+                operation.error.clone_from(&error);
+                operation.finished_at = Some(now);
+            }
+            state.finished.append(ended);
+        })
+        .await;
+        self.operation(id).await
+    }
+
+    async fn reserve_resource(&self, resource: &Resource) -> Result<(), StoreError> {
+        self.on_bundle(|bundle| {
+            let same = |other: &Resource| other.kind == resource.kind && other.name == resource.name;
+            if !bundle.resources.iter().any(same) {
+                bundle.resources.push(resource.clone());
+            }
+        })
+        .await
+    }
+
+    async fn resource_created(&self, resource: &Resource) -> Result<(), StoreError> {
+        self.on_bundle(|bundle| {
+            for made in bundle.resources.iter_mut().filter(|other| other.name == resource.name) {
+                made.state = ResourceState::Created;
+            }
+        })
+        .await
+    }
+
+    async fn release_resource(&self, resource: &Resource) -> Result<(), StoreError> {
+        self.on_bundle(|bundle| {
+            bundle.resources.retain(|other| (other.kind, &other.name) != (resource.kind, &resource.name));
+        })
+        .await
+    }
+
+    async fn forget_secrets(&self, _vm: VmId, now: DateTime<Utc>) -> Result<(), StoreError> {
+        self.on_bundle(|bundle| {
+            bundle.record.spec.unattended = bundle.record.spec.unattended.without_secrets();
+            bundle.record.milestones.pass(Milestone::SeedScrubbed, now);
+        })
+        .await
+    }
+
+    async fn finish_delete(&self, _vm: VmId, now: DateTime<Utc>) -> Result<(), StoreError> {
+        self.effect(|state| {
+            let Some(bundle) = state.bundle.take() else { return };
+            state.finished.extend(bundle.operations.into_iter().map(|operation| Operation {
+                status: OperationStatus::Succeeded,
+                finished_at: Some(now),
+                ..operation
+            }));
+        })
+        .await;
+        Ok(())
+    }
+
+    async fn operation(&self, id: OperationId) -> Result<Option<Operation>, StoreError> {
+        let state = self.state();
+        let open = state.bundle.iter().flat_map(|bundle| &bundle.operations);
+        Ok(open.chain(&state.finished).find(|operation| operation.id == id).cloned())
+    }
+}
+
+#[async_trait]
+impl Hypervisor for World {
+    async fn observe_all(&self) -> Result<HostObservation, HypervisorError> {
+        let state = self.state();
+        if !state.reachable {
+            return Err(HypervisorError::Unreachable { operation: "observe".to_owned(), source: None });
+        }
+        let domains = state.domain.map(|domain| (self.vm, facts(domain))).into_iter().collect();
+        Ok(HostObservation { domains })
+    }
+
+    async fn observe(&self, id: VmId) -> Result<DomainObservation, HypervisorError> {
+        let mut host = self.observe_all().await?;
+        Ok(host.domains.remove(&id).map_or(DomainObservation::Absent, DomainObservation::Present))
+    }
+
+    fn is_busy(&self, _id: VmId) -> bool {
+        false
+    }
+
+    fn events(&self) -> broadcast::Receiver<HypervisorEvent> {
+        self.events.subscribe()
+    }
+
+    async fn domain_type(&self) -> Result<DomainType, HypervisorError> {
+        Ok(DomainType::Test)
+    }
+
+    async fn define(&self, id: VmId, xml: String) -> Result<(), HypervisorError> {
+        self.on_host("define", |state| {
+            assert!(xml.contains(&id.to_string()), "the domain is not the VM's");
+            state.domain.get_or_insert(DomainState::Shutoff);
+        })
+        .await
+    }
+
+    async fn start(&self, _id: VmId) -> Result<(), HypervisorError> {
+        self.on_host("start", |state| {
+            if state.domain != Some(DomainState::Running) {
+                state.starts += 1;
+                // QEMU makes the socket and the console's log.
+                state.files.insert(PathBuf::from(format!("/console/vm-{}.log", self.vm)));
+                state.files.insert(PathBuf::from("/sockets").join(self.vm.socket_name()));
+            }
+            state.domain = Some(DomainState::Running);
+        })
+        .await
+    }
+
+    async fn request_shutdown(&self, _id: VmId) -> Result<(), HypervisorError> {
+        self.on_host("shutdown", |state| {
+            if !state.deaf {
+                state.domain = Some(DomainState::Shutoff);
+            }
+        })
+        .await
+    }
+
+    async fn resume(&self, _id: VmId) -> Result<(), HypervisorError> {
+        self.on_host("resume", |state| state.domain = Some(DomainState::Running)).await
+    }
+
+    async fn destroy(&self, _id: VmId) -> Result<(), HypervisorError> {
+        // The socket stays, as after a killed QEMU.
+        self.on_host("destroy", |state| {
+            assert!(state.domain.is_some(), "an absent domain was destroyed");
+            state.domain = Some(DomainState::Shutoff);
+        })
+        .await
+    }
+
+    async fn undefine(&self, _id: VmId) -> Result<(), HypervisorError> {
+        self.on_host("undefine", |state| {
+            assert_eq!(state.domain, Some(DomainState::Shutoff), "undefined while it runs");
+            state.domain = None;
+        })
+        .await
+    }
+
+    async fn create_overlay(&self, id: VmId, volume: OverlayVolume) -> Result<PathBuf, HypervisorError> {
+        assert!(volume.name.contains(&id.to_string()), "a volume without its VM's id");
+        let path = PathBuf::from("/pool").join(&volume.name);
+        self.on_host("create volume", |state| {
+            let reserved: HashSet<_> =
+                state.bundle.iter().flat_map(|bundle| &bundle.resources).map(|resource| &resource.name).collect();
+            assert!(reserved.contains(&volume.name), "a volume was made before its row");
+            state.volumes.insert(volume.name.clone());
+        })
+        .await?;
+        Ok(path)
+    }
+
+    async fn volume_path(&self, _pool: &str, name: &str) -> Result<Option<PathBuf>, HypervisorError> {
+        Ok(self.state().volumes.contains(name).then(|| PathBuf::from("/pool").join(name)))
+    }
+
+    async fn delete_volume(&self, _id: VmId, _pool: &str, name: &str) -> Result<(), HypervisorError> {
+        self.on_host("delete volume", |state| {
+            assert!(state.domain.is_none(), "a disk was removed under its domain");
+            state.volumes.remove(name);
+        })
+        .await
+    }
+
+    async fn host(&self) -> Result<HostFacts, HypervisorError> {
+        Ok(HostFacts::default())
+    }
+
+    async fn leases(&self, _network: &str) -> Result<Vec<Lease>, HypervisorError> {
+        Ok(Vec::new())
+    }
+
+    async fn domain_named(&self, _name: &str) -> Result<Option<VmId>, HypervisorError> {
+        Ok(None)
+    }
+}

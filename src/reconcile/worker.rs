@@ -1,0 +1,359 @@
+//! One VM's task: the only writer of that VM.
+//!
+//! It sleeps until a hint, a scan or its own alarm; then it looks, plans, commits and takes at
+//! most one step, and looks again, until nothing is left to do now. An observation that began
+//! before its last turn ended is thrown away: it may show a past that was already acted upon.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    apply::Hands,
+    memory::Memory,
+    observation::Observation,
+    plan::{LinkWish, OperationUpdate, Plan, Rules, Step, plan},
+    ports::{LoopLinks, Randomness},
+};
+use crate::{
+    config::ReconcileConfig,
+    events::EventBus,
+    store::{StoreError, VmBundle},
+    vm::{
+        AgentConnectivity, DomainObservation, LinkObservation, Milestone, OperationKind, SocketObservation,
+        VmEvent, VmId, VmStatus, chain,
+    },
+};
+
+/// Steps of one turn, after which other VMs get theirs.
+const STEPS_PER_TURN: usize = 16;
+/// How soon a VM is looked at again whose libvirt call does not return.
+const BUSY_RECHECK: TimeDelta = TimeDelta::seconds(2);
+/// `lastSeen` alone is not worth a write more often than this.
+const LAST_SEEN_GRAIN: TimeDelta = TimeDelta::seconds(60);
+
+/// What all workers share.
+pub(super) struct Shared {
+    pub(super) hands: Hands,
+    pub(super) links: Arc<dyn LoopLinks>,
+    pub(super) events: EventBus,
+    pub(super) randomness: Arc<dyn Randomness>,
+    pub(super) rules: Rules,
+    pub(super) config: ReconcileConfig,
+    pub(super) turns: Arc<Semaphore>,
+    pub(super) started_at: DateTime<Utc>,
+}
+
+/// A VM's share of a full scan.
+#[derive(Debug)]
+pub(super) struct Scan {
+    pub(super) begun: Instant,
+    pub(super) bundle: VmBundle,
+    pub(super) domain: DomainObservation,
+}
+
+/// Where hints and scans are left. Later ones replace earlier ones: there is nothing to queue.
+#[derive(Debug, Default)]
+pub(super) struct Mailbox {
+    mail: Mutex<Mail>,
+    notify: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Mail {
+    look: bool,
+    scan: Option<Scan>,
+}
+
+impl Mailbox {
+    /// Something may have changed: look afresh.
+    pub(super) fn hint(&self) {
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner).look = true;
+        self.notify.notify_one();
+    }
+
+    /// A scan saw this.
+    pub(super) fn scanned(&self, scan: Scan) {
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner).scan = Some(scan);
+        self.notify.notify_one();
+    }
+
+    fn take(&self) -> Mail {
+        std::mem::take(&mut *self.mail.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// How a turn ended.
+enum Turn {
+    /// Sleep; look again then.
+    Sleep(Option<DateTime<Utc>>),
+    /// The VM is gone from the store.
+    Gone,
+}
+
+pub(super) struct Worker {
+    id: VmId,
+    shared: Arc<Shared>,
+    mailbox: Arc<Mailbox>,
+    memory: Memory,
+    last_turn_ended: Option<Instant>,
+}
+
+impl Worker {
+    pub(super) fn new(id: VmId, shared: Arc<Shared>, mailbox: Arc<Mailbox>) -> Self {
+        let memory = Memory::new(shared.started_at);
+        Self { id, shared, mailbox, memory, last_turn_ended: None }
+    }
+
+    /// Works until the VM is gone or `stop`. A step under way is finished first.
+    pub(super) async fn run(mut self, stop: CancellationToken) -> VmId {
+        let mut alarm: Option<DateTime<Utc>> = None;
+        loop {
+            // All arms are cancel-safe and hold nothing across the wait.
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return self.id,
+                () = self.mailbox.notify.notified() => {}
+                () = sleep_until(alarm, self.now()), if alarm.is_some() => {}
+            }
+            let permit = tokio::select! {
+                biased;
+                () = stop.cancelled() => return self.id,
+                permit = self.shared.turns.clone().acquire_owned() => permit,
+            };
+            // The semaphore is never closed; if it were, this would be the end of work.
+            let Ok(permit) = permit else { return self.id };
+            let mail = self.mailbox.take();
+            let turn = self.turn(mail, &stop).await;
+            drop(permit);
+            self.last_turn_ended = Some(Instant::now());
+            match turn {
+                Ok(Turn::Sleep(wake_at)) => alarm = wake_at,
+                Ok(Turn::Gone) => {
+                    self.shared.links.close(self.id);
+                    return self.id;
+                }
+                Err(error) => {
+                    tracing::warn!(vm = %self.id, error = chain(&error), "the store failed; the VM is looked at again");
+                    alarm = Some(self.now() + TimeDelta::from_std(self.shared.config.retry_base).unwrap_or(BUSY_RECHECK));
+                }
+            }
+        }
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        self.shared.hands.clock.now()
+    }
+
+    async fn turn(&mut self, mail: Mail, stop: &CancellationToken) -> Result<Turn, StoreError> {
+        let fresh = mail
+            .scan
+            .filter(|scan| !mail.look && self.last_turn_ended.is_none_or(|ended| scan.begun > ended));
+        let (mut bundle, mut domain) = match fresh {
+            Some(scan) => (scan.bundle, scan.domain),
+            None => match self.look().await? {
+                Some(seen) => seen,
+                None => return Ok(Turn::Gone),
+            },
+        };
+        for _ in 0..STEPS_PER_TURN {
+            let (plan, observed) = self.decide(&bundle, domain).await;
+            self.commit(&bundle, &plan).await?;
+            let Some(step) = &plan.step else {
+                let busy = observed.busy.then(|| self.now() + BUSY_RECHECK);
+                return Ok(Turn::Sleep([plan.wake_at, busy].into_iter().flatten().min()));
+            };
+            self.take(&bundle, step).await;
+            if stop.is_cancelled() {
+                return Ok(Turn::Sleep(None));
+            }
+            match self.look().await? {
+                Some(seen) => (bundle, domain) = seen,
+                None => return Ok(Turn::Gone),
+            }
+        }
+        Ok(Turn::Sleep(Some(self.now())))
+    }
+
+    /// Looks afresh at intent and domain.
+    async fn look(&self) -> Result<Option<(VmBundle, DomainObservation)>, StoreError> {
+        let hands = &self.shared.hands;
+        let Some(bundle) = hands.store.load_vm(self.id).await? else { return Ok(None) };
+        // A domain whose call hangs would only make this one hang too.
+        let domain = if hands.hypervisor.is_busy(self.id) {
+            DomainObservation::Unknown
+        } else {
+            hands.hypervisor.observe(self.id).await.unwrap_or_else(|error| {
+                tracing::debug!(vm = %self.id, error = chain(&error), "the domain could not be observed");
+                DomainObservation::Unknown
+            })
+        };
+        Ok(Some((bundle, domain)))
+    }
+
+    async fn decide(&mut self, bundle: &VmBundle, domain: DomainObservation) -> (Plan, Observation) {
+        let now = self.now();
+        let record = &bundle.record;
+        self.memory.enter_generation(record.intent.generation);
+        match &domain {
+            DomainObservation::Absent if record.milestones.at(Milestone::Defined).is_some() => {
+                self.memory.missing_since.get_or_insert(now);
+            }
+            DomainObservation::Unknown => {}
+            _ => self.memory.missing_since = None,
+        }
+        let socket = if record.intent.deleting {
+            let path = self.shared.hands.socket_path(self.id);
+            self.shared.hands.files.inspect_socket(&path).await
+        } else {
+            SocketObservation::Unknown
+        };
+        let observed = Observation {
+            domain,
+            busy: self.shared.hands.hypervisor.is_busy(self.id),
+            link: self.shared.links.observe(self.id),
+            socket,
+        };
+        let plan = plan(&self.shared.rules, now, bundle, &observed, &self.memory);
+        (plan, observed)
+    }
+
+    /// Writes down what was decided, before anything is done about it.
+    async fn commit(&mut self, bundle: &VmBundle, plan: &Plan) -> Result<(), StoreError> {
+        let store = &self.shared.hands.store;
+        let now = self.now();
+        for milestone in &plan.milestones {
+            store.pass_milestone(self.id, *milestone, now).await?;
+        }
+        if let Some(generation) = plan.satisfied {
+            store.satisfy(self.id, generation).await?;
+        }
+        if worth_storing(bundle.status.as_ref(), &plan.status) {
+            store.save_status(self.id, &plan.status).await?;
+        }
+        for update in &plan.operations {
+            let changed = match update {
+                OperationUpdate::Progress { id, progress, stage } => {
+                    store.progress_operation(*id, *progress, stage).await?
+                }
+                OperationUpdate::Finish { id, status, error } => {
+                    store.finish_operation(*id, *status, error.clone(), now).await?
+                }
+            };
+            if let Some(operation) = changed {
+                self.shared.events.publish(VmEvent::Operation(Arc::new(operation)));
+            }
+        }
+        self.wish(&plan.link);
+        self.tell(bundle, &plan.status, now);
+        Ok(())
+    }
+
+    fn wish(&self, wish: &LinkWish) {
+        let links = &self.shared.links;
+        match wish {
+            LinkWish::Open(path) => {
+                let fresh = links.observe(self.id) == LinkObservation::None;
+                links.open(self.id, path);
+                if fresh && self.memory.agent == Some(AgentConnectivity::Unknown) {
+                    links.request_metrics(self.id);
+                }
+            }
+            LinkWish::Close => links.close(self.id),
+            LinkWish::Keep => {}
+        }
+    }
+
+    /// Publishes what changed.
+    fn tell(&mut self, bundle: &VmBundle, status: &VmStatus, now: DateTime<Utc>) {
+        let events = &self.shared.events;
+        let before = self.memory.agent.replace(status.agent);
+        let was_heard = !matches!(before, None | Some(AgentConnectivity::NeverSeen));
+        match status.agent {
+            AgentConnectivity::Online if before != Some(AgentConnectivity::Online) => {
+                events.publish(VmEvent::Online { vm: self.id, at: now });
+            }
+            AgentConnectivity::Offline if was_heard && before != Some(AgentConnectivity::Offline) => {
+                let reason = offline_reason(status);
+                events.publish(VmEvent::Offline { vm: self.id, at: now, reason });
+            }
+            _ => {}
+        }
+        if bundle.status.as_ref().is_none_or(|old| is_news(old, status)) {
+            events.publish(VmEvent::Status { vm: self.id, status: Arc::new(status.clone()), at: now });
+        }
+    }
+
+    async fn take(&mut self, bundle: &VmBundle, step: &Step) {
+        tracing::info!(vm = %self.id, step = step.name(), "taking a step");
+        match self.shared.hands.apply(bundle, step).await {
+            Ok(()) => {
+                self.memory.succeeded(step, self.now());
+                if matches!(step, Step::Forget) {
+                    self.tell_deleted(bundle).await;
+                }
+            }
+            Err(error) => {
+                let message = chain(&error);
+                tracing::warn!(vm = %self.id, step = step.name(), error = message, "a step failed");
+                let config = &self.shared.config;
+                let (base, max) = (config.retry_base, config.retry_max);
+                let jitter = self.shared.randomness.jitter();
+                self.memory.failed(step, error.is_counted(), message, self.now(), base, max, jitter);
+            }
+        }
+    }
+
+    async fn tell_deleted(&self, bundle: &VmBundle) {
+        for operation in bundle.operations.iter().filter(|operation| operation.kind == OperationKind::Delete) {
+            match self.shared.hands.store.operation(operation.id).await {
+                Ok(Some(now)) => self.shared.events.publish(VmEvent::Operation(Arc::new(now))),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(error = chain(&error), "a finished deletion could not be told"),
+            }
+        }
+        self.shared.events.publish(VmEvent::Deleted { vm: self.id, at: self.now() });
+    }
+}
+
+fn offline_reason(status: &VmStatus) -> String {
+    use crate::vm::ConditionKind;
+    let condition = status.conditions.iter().find(|condition| condition.kind == ConditionKind::AgentConnected);
+    condition.map(|condition| condition.message.clone()).unwrap_or_default()
+}
+
+/// Whether people would care.
+fn is_news(old: &VmStatus, new: &VmStatus) -> bool {
+    (old.phase, old.agent, &old.agent_version, &old.conditions)
+        != (new.phase, new.agent, &new.agent_version, &new.conditions)
+}
+
+fn worth_storing(old: Option<&VmStatus>, new: &VmStatus) -> bool {
+    let Some(old) = old else { return true };
+    let aged = match (old.last_seen, new.last_seen) {
+        (None, Some(_)) => true,
+        (Some(old), Some(new)) => new - old >= LAST_SEEN_GRAIN,
+        _ => false,
+    };
+    is_news(old, new) || aged
+}
+
+/// Sleeps until `alarm`; for ever without one.
+async fn sleep_until(alarm: Option<DateTime<Utc>>, now: DateTime<Utc>) {
+    match alarm {
+        Some(at) => {
+            // A floor, so that a clock that stands still cannot make a busy loop.
+            let wait = (at - now).to_std().unwrap_or_default().max(Duration::from_millis(5));
+            tokio::time::sleep(wait).await;
+        }
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,243 @@
+//! What the domain XML room writes, judged by libvirt itself: its schema, its test driver and the
+//! QEMU driver of this host.
+
+use std::{
+    io::Write,
+    path::Path,
+    process::{Command, Output},
+};
+
+use infinibay::{
+    domain_xml::{
+        DomainInputs, DomainKind, Templates, inject_channel, mac_address, read_facts, remove_channel, render,
+    },
+    vm::{
+        Image, ImageFormat, KernelBoot, NetworkAttachment, OsFamily, Provisioning, Unattended, VmId, VmSpec,
+    },
+};
+
+const SOCKET: &str = "/run/infinibay/agents/domxml-test.sock";
+
+fn run(program: &str, args: &[&str]) -> Output {
+    Command::new(program)
+        .args(args)
+        .output()
+        .unwrap_or_else(|e| panic!("{program} cannot be run ({e}); it is needed for this test"))
+}
+
+fn succeed(program: &str, args: &[&str]) -> String {
+    let output = run(program, args);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?} failed: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn file_with(xml: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::Builder::new().prefix("domxml-").suffix(".xml").tempfile().unwrap();
+    file.write_all(xml.as_bytes()).unwrap();
+    file
+}
+
+fn path_of(file: &tempfile::NamedTempFile) -> &str {
+    file.path().to_str().unwrap()
+}
+
+/// Undefines a domain of the QEMU driver however the test ends.
+struct Undefine(VmId);
+
+impl Drop for Undefine {
+    fn drop(&mut self) {
+        let id = self.0.to_string();
+        let output = run("virsh", &["-q", "-c", "qemu:///system", "undefine", "--nvram", &id]);
+        if !output.status.success() && !std::thread::panicking() {
+            panic!("undefine {id}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}
+
+/// Defines on the host's QEMU driver and gives back what libvirt made of it.
+fn define_on_qemu(id: VmId, xml: &str) -> (Undefine, String) {
+    let file = file_with(xml);
+    succeed("virsh", &["-q", "-c", "qemu:///system", "define", "--validate", path_of(&file)]);
+    let guard = Undefine(id);
+    let dumped = succeed("virsh", &["-c", "qemu:///system", "dumpxml", "--inactive", &id.to_string()]);
+    (guard, dumped)
+}
+
+fn spec(name: &str) -> VmSpec {
+    VmSpec {
+        name: name.parse().unwrap(),
+        image: Image {
+            name: "debian".parse().unwrap(),
+            description: String::new(),
+            os_family: OsFamily::Linux,
+            provisioning: Provisioning::CloudInit,
+            disk: "/images/disk.qcow2".into(),
+            format: ImageFormat::Qcow2,
+            virtual_bytes: 1 << 30,
+            sha256: String::new(),
+            kernel: None,
+        },
+        vcpus: 2,
+        memory_mib: 128,
+        disk_bytes: 1 << 30,
+        pool: "default".parse().unwrap(),
+        network: NetworkAttachment::Network("default".parse().unwrap()),
+        unattended: Unattended::default(),
+    }
+}
+
+fn kernel() -> KernelBoot {
+    KernelBoot {
+        kernel: "/images/it's <a> kernel & \"more\"".into(),
+        initrd: Some("/images/initrd".into()),
+        cmdline: "root=LABEL=root rw console=ttyS0".to_owned(),
+    }
+}
+
+/// Every shape that a domain can take: with and without kernel, seed, console log, network.
+fn shapes(kind: DomainKind, name: &str) -> Vec<(VmId, String)> {
+    let templates = Templates::load(None).unwrap();
+    let full = VmSpec { image: Image { kernel: Some(kernel()), ..spec(name).image }, ..spec(name) };
+    let bare = VmSpec { network: NetworkAttachment::None, ..spec(name) };
+    let user = VmSpec { network: NetworkAttachment::User, ..spec(name) };
+    [(full, true), (user, true), (bare, false)]
+        .iter()
+        .map(|(spec, all)| {
+            let id = VmId::generate();
+            let inputs = DomainInputs {
+                id,
+                spec,
+                kind,
+                disk_path: Path::new("/disks/it's <a> disk.qcow2"),
+                seed_path: all.then_some(Path::new("/seeds/a & b.iso")),
+                socket_path: Path::new(SOCKET),
+                console_log: all.then_some(Path::new("/var/log/domxml-\"x\".log")),
+            };
+            (id, render(&templates, &inputs).unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn rendered_domains_pass_libvirts_schema() {
+    for kind in [DomainKind::Kvm, DomainKind::Qemu, DomainKind::Test] {
+        for (_, xml) in shapes(kind, "domxml-schema") {
+            succeed("virt-xml-validate", &[path_of(&file_with(&xml)), "domain"]);
+        }
+    }
+}
+
+#[test]
+fn the_test_driver_defines_and_starts_rendered_domains() {
+    for (id, xml) in shapes(DomainKind::Test, "domxml-testdriver") {
+        let file = file_with(&xml);
+        let script = format!("define {0}; start {id}; dumpxml {id}", path_of(&file));
+        let told = succeed("virsh", &["-q", "-c", "test:///default", &script]);
+        let dumped = &told[told.find("<domain").unwrap_or_else(|| panic!("no XML in {told}"))..];
+        let facts = read_facts(dumped.trim()).unwrap();
+        assert_eq!(facts.id, id);
+        assert_eq!(facts.channel.expect("the channel was kept").path, Path::new(SOCKET));
+        assert!(facts.managed, "the metadata was not kept");
+    }
+}
+
+#[test]
+fn the_qemu_driver_defines_rendered_domains() {
+    for (id, xml) in shapes(DomainKind::Qemu, "domxml-qemu") {
+        let (_guard, dumped) = define_on_qemu(id, &xml);
+        let (facts, asked) = (read_facts(&dumped).unwrap(), read_facts(&xml).unwrap());
+        assert_eq!(facts, asked, "libvirt changed what we rely on: {dumped}");
+        if let Some(card) = facts.interfaces.first() {
+            assert_eq!(card.mac, mac_address(id));
+        }
+        let free = dumped.matches("model='pcie-root-port'").count();
+        let used = dumped.matches("slot='0x00' function='0x0'/>").count();
+        assert!(free >= used + 8, "{free} root ports, {used} used; 8 are to be left: {dumped}");
+        // Nothing to do on what we rendered.
+        assert!(!inject_channel(&dumped, id, Path::new(SOCKET)).unwrap().changed);
+    }
+}
+
+#[test]
+fn the_channel_enters_and_leaves_a_domain_of_libvirts_own_making() {
+    let original = succeed("virsh", &["-c", "test:///default", "dumpxml", "test"]);
+    let id = read_facts(&original).unwrap().id;
+    let injected = inject_channel(&original, id, Path::new(SOCKET)).unwrap();
+    assert!(injected.changed);
+    succeed("virt-xml-validate", &[path_of(&file_with(&injected.xml)), "domain"]);
+    assert_eq!(remove_channel(&injected.xml).unwrap().xml, original, "taking it out gives the original");
+    let file = file_with(&injected.xml);
+    let script = format!("define {}; dumpxml --inactive test", path_of(&file));
+    let told = succeed("virsh", &["-q", "-c", "test:///default", &script]);
+    let kept = read_facts(told[told.find("<domain").unwrap()..].trim()).unwrap();
+    assert_eq!(kept.channel.unwrap().path, Path::new(SOCKET));
+}
+
+#[test]
+fn libvirt_adds_the_controllers_that_an_injected_channel_needs() {
+    let minimal = |id: VmId, devices: &str| {
+        format!(
+            "<domain type='qemu'><name>domxml-{id}</name><uuid>{id}</uuid><memory unit='MiB'>64</memory>\
+             <vcpu>1</vcpu><os><type arch='x86_64' machine='q35'>hvm</type></os>{devices}</domain>"
+        )
+    };
+    // No controller; one without a free port; a channel to be repaired at an address of its own.
+    let table = [
+        ("<devices/>", "index='0'"),
+        ("", "index='0'"),
+        (
+            "<devices><controller type='virtio-serial' index='0' ports='1'/></devices>",
+            "controller type='virtio-serial' index='1'",
+        ),
+        (
+            "<devices><channel type='pty'><target type='virtio' name='org.infinibay.agent'/>\
+             <address type='virtio-serial' controller='2' bus='0' port='5'/></channel></devices>",
+            "controller type='virtio-serial' index='2'",
+        ),
+    ];
+    for (devices, expected) in table {
+        let id = VmId::generate();
+        let injected = inject_channel(&minimal(id, devices), id, Path::new(SOCKET)).unwrap();
+        assert!(injected.changed && !injected.xml.contains(expected));
+        let (_guard, dumped) = define_on_qemu(id, &injected.xml);
+        assert!(dumped.contains("<controller type='virtio-serial'") && dumped.contains(expected), "{dumped}");
+        assert_eq!(read_facts(&dumped).unwrap().channel.unwrap().path, Path::new(SOCKET));
+    }
+}
+
+#[test]
+fn whatever_is_accepted_libxml2_accepts_too() {
+    use proptest::{
+        prelude::*,
+        test_runner::{Config, TestRunner},
+    };
+    let original = succeed("virsh", &["-c", "test:///default", "dumpxml", "test"]);
+    let id = read_facts(&original).unwrap().id;
+    let mut runner = TestRunner::new(Config { cases: 256, failure_persistence: None, ..Config::default() });
+    let noise = "[<>/'\"&;=!?\\[\\]a-z0-9:. \\n-]{0,3}";
+    let mutation = (0..original.len(), 0_usize..4, noise);
+    let accepted = std::cell::Cell::new(0_u32);
+    runner
+        .run(&prop::collection::vec(mutation, 1..3), |mutations| {
+            let mut xml = original.clone();
+            for (at, length, new) in mutations {
+                let at = at.min(xml.len());
+                let end = (at + length).min(xml.len());
+                xml.replace_range(at..end, &new);
+            }
+            if let Ok(injection) = inject_channel(&xml, id, Path::new(SOCKET)) {
+                accepted.set(accepted.get() + 1);
+                let file = file_with(&injection.xml);
+                let output = run("xmllint", &["--noout", path_of(&file)]);
+                let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                // Undeclared prefixes are no fault of form, and libvirt takes them.
+                let form = said.contains("parser error");
+                prop_assert!(!form, "{said}\n{}", injection.xml);
+            }
+            Ok(())
+        })
+        .unwrap();
+    let accepted = accepted.get();
+    assert!(accepted > 20, "only {accepted} mutations were accepted; the test says nothing");
+}
