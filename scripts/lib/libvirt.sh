@@ -88,33 +88,42 @@ ensure_pool() {
     fi
 }
 
-# unmake_libvirt MADE_FILE: takes back what start_libvirt noted, last first. What others use by
-# now stays, and is said.
+# was_made FILE KIND NAME: whether we noted it.
+was_made() {
+    grep -qxF "$2 $3" "$1" 2>/dev/null
+}
+
+# unmake_libvirt MADE_FILE: takes back what start_libvirt noted, last first, and forgets it. What
+# other VMs of this host may need stays, and stays noted.
 unmake_libvirt() {
-    local made=$1 kind name kept=()
-    [ -s "$made" ] || return 0
+    local made=$1 kind name kept=''
+    grep -qvE '^(directory|state) ' "$made" 2>/dev/null || return 0
     if ! libvirt_answers; then
         warn "libvirt does not answer; what was started there cannot be taken back"
-        return 1
+        return 0
     fi
-    if [ -n "$(virsh_ list --name | tr -d '\n')" ]; then
-        warn "other VMs are running on this host: libvirt, its network and its pool are left as they are"
+    if [ -n "$(virsh_ list --all --name | tr -d '\n')" ]; then
+        warn "this host has other VMs: libvirt, its network and its pool are left as they are"
         return 0
     fi
     while read -r kind name; do
-        case $kind in
-            network-start) virsh_ net-destroy "$name" >/dev/null ;;
-            network-definition) virsh_ net-undefine "$name" >/dev/null ;;
-            pool-start) virsh_ pool-destroy "$name" >/dev/null ;;
-            # The definition only: its directory's files are not ours to delete.
-            pool-definition) virsh_ pool-undefine "$name" >/dev/null ;;
-            daemon) stop_libvirt_daemon "$name" ;;
-        esac || kept+=("$kind $name")
+        unmake_one "$kind" "$name" || kept="$kind $name"$'\n'$kept
     done < <(tac -- "$made")
-    if [ ${#kept[@]} -gt 0 ]; then
-        warn "not taken back: ${kept[*]}"
-    fi
-    rm -f -- "$made"
+    printf '%s' "$kept" >"$made.part"
+    mv -f -- "$made.part" "$made"
+}
+
+# unmake_one KIND NAME: fails when it must stay noted.
+unmake_one() {
+    case $1 in
+        network-start) virsh_ net-destroy "$2" >/dev/null ;;
+        network-definition) virsh_ net-undefine "$2" >/dev/null ;;
+        pool-start) virsh_ pool-destroy "$2" >/dev/null ;;
+        # The definition only: its directory's files are not ours to delete.
+        pool-definition) virsh_ pool-undefine "$2" >/dev/null ;;
+        daemon) stop_libvirt_daemon "$2" ;;
+        *) return 1 ;;
+    esac
 }
 
 stop_libvirt_daemon() {

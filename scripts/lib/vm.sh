@@ -1,0 +1,144 @@
+# shellcheck shell=bash
+# The VM of `scripts/up`: made, awaited, asked and shown through the API. Sourced, never run.
+#
+# The VM's id is chosen and written down before the VM is asked for: a run that was cut short
+# anywhere finds its VM again instead of making a second one.
+
+VM_FILE=$UP_DIR/vm
+# A first boot under emulation, on a busy machine.
+VM_BUDGET=${INFINIBAY_UP_BUDGET:-600}
+
+# vm_id: the id of our VM, chosen at the first call.
+vm_id() {
+    if [ ! -s "$VM_FILE" ]; then
+        cat /proc/sys/kernel/random/uuid >"$VM_FILE.part"
+        mv -f -- "$VM_FILE.part" "$VM_FILE"
+    fi
+    cat -- "$VM_FILE"
+}
+
+# vm_exists: whether the daemon knows our VM.
+vm_exists() {
+    # shellcheck disable=SC2016 # GraphQL's own variables, here and below
+    graphql 'query($id: UUID!) { vm(id: $id) { id phase } }' "$(vm_variables)" || {
+        [ "$API_CODE" = VM_NOT_FOUND ] && return 1
+        die "${API_CODE:+$API_CODE: }$API_ERROR"
+    }
+    [ "$(answer '.vm.id // ""')" != "" ]
+}
+
+vm_variables() {
+    jq -n --arg id "$(vm_id)" '{id: $id}'
+}
+
+# ensure_vm NAME IMAGE: our VM exists and was told to run; waits for the operation.
+ensure_vm() {
+    if ! vm_exists; then
+        say "creating the VM $1 from the image $2"
+        # shellcheck disable=SC2016
+        ask 'mutation($i: CreateVmInput!) { createVm(input: $i) { operation { id } } }' \
+            "$(vm_input "$1" "$2")"
+        follow_operation "$(answer '.createVm.operation.id')" "$VM_BUDGET" || vm_failed
+        return
+    fi
+    case $(answer '.vm.phase') in
+        RUNNING | INSTALLING | PROVISIONING | STARTING) say "the VM $1 is there" ;;
+        *)
+            say "starting the VM $1"
+            # shellcheck disable=SC2016
+            ask 'mutation($id: UUID!) { startVm(id: $id) { operation { id } } }' "$(vm_variables)"
+            follow_operation "$(answer '.startVm.operation.id')" "$VM_BUDGET" || vm_failed
+            ;;
+    esac
+}
+
+# vm_input NAME IMAGE: the VM we ask for. The keys of the person at work go in, so that ssh works.
+vm_input() {
+    local keys
+    keys=$(cat -- "$HOME"/.ssh/id_*.pub 2>/dev/null || true)
+    jq -n --arg id "$(vm_id)" --arg name "$1" --arg image "$2" --arg keys "$keys" '{i: {
+        id: $id, name: $name, image: $image, vcpus: 2, memoryMib: 1024, diskGib: 4,
+        pool: "default", network: "default",
+        unattended: {
+            user: "infinibay", hostname: $name, timezone: "UTC",
+            sshKeys: ($keys | split("\n") | map(select(. != "")))
+        }
+    }}'
+}
+
+# vm_failed: says why, with the conditions that tell more, and ends.
+vm_failed() {
+    local reason=$API_ERROR
+    # shellcheck disable=SC2016
+    if graphql 'query($id: UUID!) { vm(id: $id) { phase conditions { type status reason message } } }' \
+        "$(vm_variables)"; then
+        answer '.vm | "phase: \(.phase)", (.conditions[] | "  \(.type)=\(.status) \(.reason): \(.message)")' >&2
+    fi
+    die "$reason"
+}
+
+# await_agent: waits until the agent in the VM is heard.
+await_agent() {
+    wait_until "$VM_BUDGET" "the agent in the VM" agent_is_online || {
+        API_ERROR="the VM runs, but its agent was not heard"
+        vm_failed
+    }
+}
+
+agent_is_online() {
+    # shellcheck disable=SC2016
+    ask 'query($id: UUID!) { vm(id: $id) { agent { connectivity } } }' "$(vm_variables)"
+    [ "$(answer '.vm.agent.connectivity')" = ONLINE ]
+}
+
+# run_in_vm COMMAND: runs it in the guest and shows what it said; fails when it did not succeed.
+run_in_vm() {
+    # shellcheck disable=SC2016
+    ask 'mutation($id: UUID!, $raw: String!) {
+            executeVmCommand(vmId: $id, command: { unsafe: { rawCommand: $raw } }, timeoutSeconds: 30) {
+                success response executionMs
+            }
+        }' "$(jq -n --arg id "$(vm_id)" --arg raw "$1" '{id: $id, raw: $raw}')"
+    printf '$ %s\n' "$1"
+    # shellcheck disable=SC2016 # jq's own variable
+    answer '.executeVmCommand | .response as $r
+        | (try ($r | if type == "string" then fromjson else . end | .stdout) catch $r) // $r'
+    [ "$(answer '.executeVmCommand.success')" = true ] || die "the command '$1' did not succeed in the VM"
+    printf '(%s ms in the guest)\n' "$(answer '.executeVmCommand.executionMs')"
+}
+
+metrics_are_there() {
+    # shellcheck disable=SC2016
+    ask 'query($id: UUID!) { getVmMetrics(vmId: $id, hours: 1) {
+            cpuUsage memoryUsed memoryTotal timestamp } }' "$(vm_variables)"
+    [ "$(answer '.getVmMetrics | length')" -gt 0 ]
+}
+
+# show_vm: what a person wants to see of a VM that is up.
+show_vm() {
+    # shellcheck disable=SC2016
+    ask 'query($id: UUID!) { vm(id: $id) { id name phase ipAddresses macAddresses
+            agent { connectivity lastSeenAt version } } }' "$(vm_variables)"
+    answer '.vm | "VM        \(.name)  \(.id)", "phase     \(.phase)",
+        "agent     \(.agent.connectivity), version \(.agent.version // "?"), heard \(.agent.lastSeenAt // "never")",
+        "addresses \(.ipAddresses | join(" "))  (\(.macAddresses | join(" ")))"'
+}
+
+# show_metrics: the newest reading. The first frames are stored with the next batch.
+show_metrics() {
+    wait_until 90 "the first stored reading" metrics_are_there || die "no reading of the VM was stored"
+    answer '.getVmMetrics | max_by(.timestamp) |
+        "metrics   cpu \(.cpuUsage) %, memory \(.memoryUsed) of \(.memoryTotal), at \(.timestamp)"'
+}
+
+# delete_vm: our VM is deleted and gone.
+delete_vm() {
+    [ -s "$VM_FILE" ] || return 0
+    if vm_exists; then
+        say "deleting the VM $(vm_id)"
+        # shellcheck disable=SC2016
+        ask 'mutation($id: UUID!) { deleteVm(id: $id) { operation { id } } }' "$(vm_variables)"
+        follow_operation "$(answer '.deleteVm.operation.id')" 180 || vm_failed
+    fi
+    rm -f -- "$VM_FILE"
+}
