@@ -1,6 +1,8 @@
 //! What the domain XML room writes, judged by libvirt itself: its schema, its test driver and the
 //! QEMU driver of this host.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::{
     io::Write,
     path::Path,

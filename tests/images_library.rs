@@ -1,5 +1,7 @@
 //! The image library, with disks made by QEMU's own tool.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::{
     path::{Path, PathBuf},
     process::Command,

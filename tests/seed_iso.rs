@@ -1,5 +1,7 @@
 //! The seed medium, read back by a program that is not ours.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::{collections::BTreeMap, path::Path, process::Command};
 
 use infinibay::install::{IsoError, SeedFile, build_iso};

@@ -86,3 +86,38 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, AgentFilesError> {
         _ => Ok(contents),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{AgentFiles, AgentFilesError};
+
+    #[test]
+    fn the_agent_is_read_from_its_places_and_looked_at() {
+        let base = tempfile::tempdir().unwrap();
+        let put = |path: &str, contents: &[u8]| {
+            let path = base.path().join("infiniservice").join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, contents).unwrap();
+        };
+        let missing = AgentFiles::read(base.path()).unwrap_err();
+        assert!(
+            matches!(&missing, AgentFilesError::Read { path, .. } if path.ends_with("binaries/linux/infiniservice")),
+            "{missing}"
+        );
+        put("install/install-linux.sh", b"#!/bin/sh");
+        put("install/infiniservice.service", b"[Unit]");
+        for wrong in [b"<html>".as_slice(), b""] {
+            put("binaries/linux/infiniservice", wrong);
+            assert!(matches!(AgentFiles::read(base.path()), Err(AgentFilesError::Unfit { .. })), "{wrong:?}");
+        }
+        put("binaries/linux/infiniservice", b"\x7fELF\x02");
+        let read = AgentFiles::read(base.path()).unwrap();
+        assert_eq!(
+            (read.binary.as_slice(), read.unit.as_slice()),
+            (b"\x7fELF\x02".as_slice(), b"[Unit]".as_slice())
+        );
+        put("install/install-linux.sh", b"");
+        let empty = AgentFiles::read(base.path()).unwrap_err();
+        assert!(empty.to_string().contains("install-linux.sh is empty"), "{empty}");
+    }
+}
