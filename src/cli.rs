@@ -1,1 +1,5 @@
 //! (room under construction)
+
+pub mod db;
+mod exclusive;
+pub mod user;

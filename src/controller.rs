@@ -1,1 +1,4 @@
 //! (room under construction)
+
+pub mod host_id;
+pub mod lock;
