@@ -1,6 +1,8 @@
 //! What the domain XML room writes, judged by libvirt itself: its schema, its test driver and the
 //! QEMU driver of this host.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::{
     io::Write,
     path::Path,
@@ -48,6 +50,8 @@ struct Undefine(VmId);
 impl Drop for Undefine {
     fn drop(&mut self) {
         let id = self.0.to_string();
+        // Usually it does not run, and this fails; what counts is that it is gone in the end.
+        run("virsh", &["-q", "-c", "qemu:///system", "destroy", &id]);
         let output = run("virsh", &["-q", "-c", "qemu:///system", "undefine", "--nvram", &id]);
         if !output.status.success() && !std::thread::panicking() {
             panic!("undefine {id}: {}", String::from_utf8_lossy(&output.stderr));
@@ -240,4 +244,38 @@ fn whatever_is_accepted_libxml2_accepts_too() {
         .unwrap();
     let accepted = accepted.get();
     assert!(accepted > 20, "only {accepted} mutations were accepted; the test says nothing");
+}
+
+#[test]
+fn a_rendered_domain_starts_and_qemu_binds_the_agents_socket() {
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    let dir = tempfile::Builder::new().prefix("domxml-").tempdir().unwrap();
+    // QEMU runs as a user of its own, and makes the socket in here.
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let at = |name: &str| dir.path().join(name);
+    succeed("qemu-img", &["create", "-q", "-f", "qcow2", at("disk.qcow2").to_str().unwrap(), "8M"]);
+    std::fs::write(at("seed.iso"), vec![0; 4096]).unwrap();
+    let id = VmId::generate();
+    let spec = VmSpec { network: NetworkAttachment::User, ..spec(&format!("domxml-{id}")) };
+    let inputs = DomainInputs {
+        id,
+        spec: &spec,
+        kind: DomainKind::Qemu,
+        disk_path: &at("disk.qcow2"),
+        seed_path: Some(&at("seed.iso")),
+        socket_path: &at("agent.sock"),
+        console_log: Some(&at("console.log")),
+    };
+    let xml = render(&Templates::load(None).unwrap(), &inputs).unwrap();
+    let (_guard, _) = define_on_qemu(id, &xml);
+    succeed("virsh", &["-q", "-c", "qemu:///system", "start", &id.to_string()]);
+    let live = succeed("virsh", &["-c", "qemu:///system", "dumpxml", &id.to_string()]);
+    let socket = std::fs::symlink_metadata(at("agent.sock"));
+    let console = std::fs::metadata(at("console.log"));
+    succeed("virsh", &["-q", "-c", "qemu:///system", "destroy", &id.to_string()]);
+    let facts = read_facts(&live).unwrap();
+    assert_eq!(facts.channel.expect("the live XML has the channel").guest_connected, Some(false));
+    assert!(socket.expect("the socket is there").file_type().is_socket());
+    assert!(console.is_ok(), "the console is not logged");
+    assert!(live.contains("<graphics type='vnc' socket="), "VNC is on the network: {live}");
 }
