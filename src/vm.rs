@@ -16,6 +16,7 @@ mod name;
 mod observation;
 mod operation;
 mod phase;
+mod redact;
 mod resource;
 mod spec;
 mod text;
@@ -34,6 +35,7 @@ pub use observation::{
 };
 pub use operation::{Operation, OperationError, OperationKind, OperationStatus};
 pub use phase::{AgentConnectivity, VmPhase, VmStatus};
+pub use redact::redact_command_line;
 pub use resource::{Resource, ResourceKind, ResourceState};
 pub use spec::{NetworkAttachment, SpecError, Unattended, VmSpec};
 

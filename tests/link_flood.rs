@@ -25,7 +25,7 @@ fn counters(links: &Links, vm: VmId) -> Option<LinkCounters> {
 }
 
 async fn survives(flood: Vec<u8>, what: &str, is_over: fn(&LinkCounters) -> bool) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("a directory");
     let loud = FakeGuest::listen(dir.path(), VmId::generate(), move |s, r| flooding(s, r, flood.clone()));
     let quiet = FakeGuest::listen(dir.path(), VmId::generate(), |s, r| well_behaved(s, r, 1, Vec::new()));
     // Nobody takes frames from this inbox: the links must not care.

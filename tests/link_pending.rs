@@ -38,7 +38,7 @@ async fn ends<T>(what: &str, task: tokio::task::JoinHandle<T>) -> T {
     tokio::time::timeout(DEADLINE, task)
         .await
         .unwrap_or_else(|_| panic!("still pending after {DEADLINE:?}: {what}"))
-        .unwrap()
+        .expect("the task does not panic")
 }
 
 #[tokio::test]
