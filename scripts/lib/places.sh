@@ -24,8 +24,9 @@ prepare_places() {
     install -d -m 0755 -- "$STATE_DIR/images"
     note_directory "$SOCKET_DIR"
     install -d -m 0755 -- "$(dirname -- "$SOCKET_DIR")"
-    # QEMU itself makes its sockets here.
-    install -d -m 0750 -o "$(qemu_user)" -- "$SOCKET_DIR"
+    # libvirt makes the sockets, as root, and hands them to QEMU: a guest that has broken out of
+    # its QEMU must not be able to replace the socket of another one.
+    install -d -m 0711 -- "$SOCKET_DIR"
 }
 
 # note_directory DIR: remembers a directory that was not there before us.
