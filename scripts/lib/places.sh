@@ -15,8 +15,10 @@ API_PORT=${PORT:-4000}
 prepare_places() {
     install -d -m 0755 -- "$UP_DIR"
     if ! was_made "$MADE" state "$STATE_DIR"; then
-        [ ! -e "$STATE_DIR/infinibay.db" ] ||
-            die "$STATE_DIR has the database of another installation; name another directory with INFINIBAY_STATE_DIR"
+        if [ -d "$STATE_DIR" ] && find "$STATE_DIR" -mindepth 1 -maxdepth 1 ! -name images ! -name base |
+            grep -q .; then
+            die "$STATE_DIR holds the state of another installation; name another directory with INFINIBAY_STATE_DIR"
+        fi
         note_made "$MADE" state "$STATE_DIR"
     fi
     # Passable for QEMU's user, who is given paths below it; not readable.
