@@ -1,16 +1,22 @@
 //! Users and their tokens. A token is shown once, when it is issued; the database keeps its
 //! SHA-256 (a token has 256 random bits, so a slow hash would add nothing).
 
-use secrecy::SecretString;
+mod token;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     access::{Actor, Permission},
-    store::{Store, StoreError, UserRecord},
+    store::{Store, StoreError, TokenInfo, UserRecord},
+    vm::{TokenId, UserId, truncate_to_micros},
 };
 
 /// Users and tokens. Clones share the store.
 #[derive(Debug, Clone)]
-pub struct Accounts {}
+pub struct Accounts {
+    store: Store,
+}
 
 /// Why it could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -18,9 +24,15 @@ pub enum AccountError {
     /// Not 1 to 64 characters of the allowed ones.
     #[error("a user's name has 1 to 64 characters: letters, digits, '.', '_', '-', '@'")]
     InvalidName,
+    /// Longer than 200 characters, or with control characters.
+    #[error("a token's label has at most 200 characters, none of them a control character")]
+    InvalidLabel,
     /// No such user.
     #[error("there is no user {0:?}")]
     NoSuchUser(String),
+    /// The system gives no random numbers.
+    #[error("reading random numbers for a token")]
+    Randomness(#[source] std::io::Error),
     /// The store failed, or the user exists.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -29,42 +41,125 @@ pub enum AccountError {
 impl Accounts {
     /// Accounts in this store.
     #[must_use]
-    pub fn new(_store: Store) -> Self {
-        todo!()
+    pub fn new(store: Store) -> Self {
+        Self { store }
     }
 
     /// Makes a user.
+    ///
+    /// # Errors
+    /// `InvalidName`; `Store` with `UserExists`.
     pub async fn add_user(
         &self,
-        _name: &str,
-        _admin: bool,
-        _permissions: &[Permission],
+        name: &str,
+        admin: bool,
+        permissions: &[Permission],
     ) -> Result<UserRecord, AccountError> {
-        todo!()
+        if !is_user_name(name) {
+            return Err(AccountError::InvalidName);
+        }
+        let mut permissions = permissions.to_vec();
+        permissions.sort_unstable();
+        permissions.dedup();
+        let user = UserRecord {
+            id: UserId::generate(),
+            name: name.to_owned(),
+            admin,
+            permissions,
+            created_at: truncate_to_micros(Utc::now()),
+        };
+        self.store.add_user(&user).await?;
+        Ok(user)
     }
 
     /// Issues a token (`ibt_` and 64 hexadecimal digits), valid for `days` or for ever.
+    ///
+    /// # Errors
+    /// `NoSuchUser`, `InvalidLabel`.
     pub async fn issue_token(
         &self,
-        _user: &str,
-        _label: &str,
-        _days: Option<u32>,
+        user: &str,
+        label: &str,
+        days: Option<u32>,
     ) -> Result<SecretString, AccountError> {
-        todo!()
+        if label.chars().count() > 200 || label.chars().any(char::is_control) {
+            return Err(AccountError::InvalidLabel);
+        }
+        let user = self.named(user).await?;
+        let token = token::generate().await.map_err(AccountError::Randomness)?;
+        let now = Utc::now();
+        let info = TokenInfo {
+            id: TokenId::generate(),
+            user: user.id,
+            label: label.to_owned(),
+            created_at: now,
+            expires_at: days.map(|days| expiry(now, days)),
+        };
+        self.store.add_token(&info, &token::digest(token.expose_secret())).await?;
+        Ok(token)
     }
 
     /// Who presents this token; `None`: nobody we know.
-    pub async fn authenticate(&self, _token: &str) -> Result<Option<Actor>, StoreError> {
-        todo!()
+    ///
+    /// # Errors
+    /// The database could not be asked.
+    pub async fn authenticate(&self, token: &str) -> Result<Option<Actor>, StoreError> {
+        // What cannot be a token costs no statement.
+        if !token::is_well_formed(token) {
+            return Ok(None);
+        }
+        self.store.actor_by_token(&token::digest(token), Utc::now()).await
     }
 
     /// All users.
+    ///
+    /// # Errors
+    /// The database could not be asked.
     pub async fn users(&self) -> Result<Vec<UserRecord>, AccountError> {
-        todo!()
+        Ok(self.store.users().await?)
     }
 
     /// Ends all tokens of a user; gives how many.
-    pub async fn revoke_tokens(&self, _user: &str) -> Result<u64, AccountError> {
-        todo!()
+    ///
+    /// # Errors
+    /// `NoSuchUser`.
+    pub async fn revoke_tokens(&self, user: &str) -> Result<u64, AccountError> {
+        let user = self.named(user).await?;
+        Ok(self.store.revoke_tokens(user.id).await?)
+    }
+
+    async fn named(&self, name: &str) -> Result<UserRecord, AccountError> {
+        let user = if is_user_name(name) { self.store.user_named(name).await? } else { None };
+        user.ok_or_else(|| AccountError::NoSuchUser(name.to_owned()))
+    }
+}
+
+fn is_user_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@'))
+}
+
+/// `days` from now, or the end of time.
+fn expiry(now: DateTime<Utc>, days: u32) -> DateTime<Utc> {
+    now.checked_add_signed(TimeDelta::days(i64::from(days))).unwrap_or(DateTime::<Utc>::MAX_UTC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_names() {
+        for good in ["a", "ana.perez@example.org", "ci_bot-2", &"x".repeat(64)] {
+            assert!(is_user_name(good), "{good:?} was refused");
+        }
+        for bad in ["", " ", "a b", "a/b", "é", "a\n", &"x".repeat(65)] {
+            assert!(!is_user_name(bad), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn a_token_for_very_long_does_not_end_early() {
+        assert!(expiry(Utc::now(), u32::MAX) > Utc::now() + TimeDelta::days(365_000));
     }
 }

@@ -5,18 +5,28 @@
 //! may be tried again after any crash.
 
 mod audit;
+mod column;
 mod commands;
 mod db;
+mod expiry;
+mod lock;
 mod metrics;
 mod operations;
+mod page;
 mod resources;
+mod schema;
+mod url;
 mod users;
 mod vm_errors;
 mod vms;
 
 pub use commands::{CommandRecord, CommandStatus, NewCommand};
-pub use db::{Store, StoreLock};
+pub use db::Store;
+pub use lock::StoreLock;
 pub use metrics::MetricsRow;
+pub use page::{Page, PageOf};
+pub use schema::SchemaState;
+pub use url::{database_url, without_password};
 pub use users::{TokenInfo, UserRecord};
 pub use vm_errors::VmErrorRecord;
 pub use vms::{NewVm, VmBundle, VmView};
@@ -67,20 +77,12 @@ pub enum StoreError {
     UserExists,
 }
 
-/// Which part of a list.
-#[derive(Debug, Clone, Copy)]
-pub struct Page {
-    /// At most this many.
-    pub first: u32,
-    /// Continue after the row with this id.
-    pub after: Option<uuid::Uuid>,
-}
-
-/// Part of a list.
-#[derive(Debug, Clone)]
-pub struct PageOf<T> {
-    /// The rows.
-    pub nodes: Vec<T>,
-    /// Whether there is more.
-    pub has_next: bool,
+/// Turns the database's error into ours.
+fn failed(operation: &'static str) -> impl Fn(sqlx::Error) -> StoreError + Copy {
+    move |source| match source {
+        sqlx::Error::ColumnDecode { index, source } => {
+            StoreError::Corrupt { operation, reason: format!("column {index}: {source}") }
+        }
+        source => StoreError::Database { operation, source },
+    }
 }

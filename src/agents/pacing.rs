@@ -52,8 +52,10 @@ impl Pacing {
 
     /// Another line was handed over whole, while `in_flight` commands were unanswered.
     pub(super) fn other_written(&mut self, now: Instant, in_flight: usize) {
-        self.others_from = Some(now + GAP);
         self.commands_from = Some(now + GAP);
+        // Later than commands, so that a guest that asks for such lines without end does not
+        // keep its own commands waiting without end.
+        self.others_from = Some(now + 2 * GAP);
         self.unread_behind_command = in_flight > 0;
     }
 
@@ -92,6 +94,7 @@ mod tests {
 
         pacing.other_written(at(70_000), 0);
         assert_eq!(pacing.command_wait(at(70_001)), Some(at(70_000) + GAP));
+        assert!(pacing.other_wait(at(70_751)) > Some(at(70_751)), "commands have their turn first");
     }
 
     #[test]

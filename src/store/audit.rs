@@ -1,13 +1,45 @@
 //! Who asked for what. Rows are written inside the transaction of what they tell about.
 
 use chrono::{DateTime, Utc};
+use serde_json::Value;
+use uuid::Uuid;
 
-use super::{Store, StoreError};
+use super::{
+    StoreError,
+    column::JsonText,
+    db::{Tx, on_tx},
+    failed,
+};
+use crate::vm::{UserId, VmId};
 
-impl Store {
-    /// Removes command logs, guest errors, final operations of deleted VMs and audit rows older than
-    /// `before`; gives how many rows.
-    pub async fn expire_history(&self, _before: DateTime<Utc>) -> Result<u64, StoreError> {
-        todo!()
-    }
+/// One thing that somebody asked for.
+pub(super) struct AuditRow {
+    /// When.
+    pub(super) at: DateTime<Utc>,
+    /// Who.
+    pub(super) user: UserId,
+    /// What: `vm.create`, `vm.power`, `vm.delete`, `vm.command`.
+    pub(super) action: &'static str,
+    /// Of which VM.
+    pub(super) vm: Option<VmId>,
+    /// An object without secrets.
+    pub(super) details: Value,
+}
+
+pub(super) async fn record(tx: &mut Tx, row: &AuditRow) -> Result<(), StoreError> {
+    const OPERATION: &str = "writing the audit log";
+    let details = JsonText::write(OPERATION, &row.details)?;
+    on_tx!(tx, db => sqlx::query(
+        "INSERT INTO audit_log (id, at, user_id, action, vm_id, details) VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(Uuid::now_v7())
+    .bind(row.at)
+    .bind(row.user.uuid())
+    .bind(row.action)
+    .bind(row.vm.map(VmId::uuid))
+    .bind(&details)
+    .execute(db)
+    .await
+    .map(drop))
+    .map_err(failed(OPERATION))
 }

@@ -1,34 +1,219 @@
 //! Operations.
 
 use chrono::{DateTime, Utc};
+use uuid::Uuid;
 
-use super::{Store, StoreError};
-use crate::vm::{Operation, OperationError, OperationId, OperationStatus};
+use super::{
+    Store, StoreError,
+    column::{Word, storable, storable_text, words},
+    db::{Tx, on_pool, on_tx},
+    failed,
+};
+use crate::vm::{Operation, OperationError, OperationId, OperationKind, OperationStatus, VmId};
+
+words!(OperationKind { Create => "create", Start => "start", Stop => "stop", Delete => "delete" });
+words!(OperationStatus {
+    Pending => "pending",
+    Running => "running",
+    Succeeded => "succeeded",
+    Failed => "failed",
+    Superseded => "superseded",
+});
+
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct OperationRow {
+    id: Uuid,
+    vm_id: Uuid,
+    kind: String,
+    status: String,
+    progress: i32,
+    stage: String,
+    error_code: Option<String>,
+    error_message: Option<String>,
+    generation: i64,
+    requested_by: Uuid,
+    created_at: DateTime<Utc>,
+    finished_at: Option<DateTime<Utc>>,
+}
+
+impl OperationRow {
+    pub(super) fn read(self, operation: &'static str) -> Result<Operation, StoreError> {
+        Ok(Operation {
+            id: self.id.into(),
+            vm: self.vm_id.into(),
+            kind: OperationKind::read(operation, &self.kind)?,
+            status: OperationStatus::read(operation, &self.status)?,
+            progress: self.progress,
+            stage: self.stage,
+            error: self
+                .error_code
+                .zip(self.error_message)
+                .map(|(code, message)| OperationError { code, message }),
+            generation: self.generation,
+            requested_by: self.requested_by.into(),
+            created_at: self.created_at,
+            finished_at: self.finished_at,
+        })
+    }
+}
 
 impl Store {
     /// One operation.
-    pub async fn operation(&self, _id: OperationId) -> Result<Option<Operation>, StoreError> {
-        todo!()
+    ///
+    /// # Errors
+    /// `Database`, `Corrupt`.
+    pub async fn operation(&self, id: OperationId) -> Result<Option<Operation>, StoreError> {
+        const OPERATION: &str = "reading an operation";
+        let sql = "SELECT * FROM operations WHERE id = $1";
+        on_pool!(self, db => sqlx::query_as::<_, OperationRow>(sql).bind(id.uuid()).fetch_optional(db).await)
+            .map_err(failed(OPERATION))?
+            .map(|row| row.read(OPERATION))
+            .transpose()
     }
 
     /// Moves an open operation on; a final one stays as it is. Gives the operation as it is now.
+    /// `progress` is brought into 0..=100.
+    ///
+    /// # Errors
+    /// `Database`, `Corrupt`.
     pub async fn progress_operation(
         &self,
-        _id: OperationId,
-        _progress: i32,
-        _stage: &str,
+        id: OperationId,
+        progress: i32,
+        stage: &str,
     ) -> Result<Option<Operation>, StoreError> {
-        todo!()
+        const OPERATION: &str = "noting an operation's progress";
+        let row = on_pool!(self, db => sqlx::query_as::<_, OperationRow>(
+            "UPDATE operations SET status = $2, progress = $3, stage = $4
+             WHERE id = $1 AND finished_at IS NULL RETURNING *",
+        )
+        .bind(id.uuid())
+        .bind(OperationStatus::Running.word())
+        .bind(progress.clamp(0, 100))
+        .bind(storable_text(stage))
+        .fetch_optional(db)
+        .await)
+        .map_err(failed(OPERATION))?;
+        match row {
+            Some(row) => row.read(OPERATION).map(Some),
+            None => self.operation(id).await,
+        }
     }
 
     /// Ends an open operation; a final one stays as it is. Gives the operation as it is now.
+    ///
+    /// # Errors
+    /// `Database` (also for a `status` that is not final), `Corrupt`.
     pub async fn finish_operation(
         &self,
-        _id: OperationId,
-        _status: OperationStatus,
-        _error: Option<OperationError>,
-        _now: DateTime<Utc>,
+        id: OperationId,
+        status: OperationStatus,
+        error: Option<OperationError>,
+        now: DateTime<Utc>,
     ) -> Result<Option<Operation>, StoreError> {
-        todo!()
+        const OPERATION: &str = "ending an operation";
+        let mut tx = self.begin(OPERATION).await?;
+        let finished = finish(&mut tx, id, status, error, storable(now)).await?;
+        tx.commit(OPERATION).await?;
+        match finished {
+            Some(operation) => Ok(Some(operation)),
+            None => self.operation(id).await,
+        }
     }
+}
+
+pub(super) async fn insert(tx: &mut Tx, operation: &Operation) -> Result<(), StoreError> {
+    on_tx!(tx, db => sqlx::query(
+        "INSERT INTO operations (id, vm_id, kind, status, progress, stage, generation, requested_by,
+                                 created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+    )
+    .bind(operation.id.uuid())
+    .bind(operation.vm.uuid())
+    .bind(operation.kind.word())
+    .bind(operation.status.word())
+    .bind(operation.progress)
+    .bind(operation.stage.as_str())
+    .bind(operation.generation)
+    .bind(operation.requested_by.uuid())
+    .bind(operation.created_at)
+    .execute(db)
+    .await
+    .map(drop))
+    .map_err(failed("storing an operation"))
+}
+
+/// Ends an open operation; `None` when it is not open.
+pub(super) async fn finish(
+    tx: &mut Tx,
+    id: OperationId,
+    status: OperationStatus,
+    error: Option<OperationError>,
+    now: DateTime<Utc>,
+) -> Result<Option<Operation>, StoreError> {
+    const OPERATION: &str = "ending an operation";
+    let done = status == OperationStatus::Succeeded;
+    let (code, message) = error.map(|error| (error.code, storable_text(&error.message))).unzip();
+    on_tx!(tx, db => sqlx::query_as::<_, OperationRow>(
+        "UPDATE operations
+         SET status = $2, error_code = $3, error_message = $4, finished_at = $5,
+             progress = CASE WHEN $6 THEN 100 ELSE progress END,
+             stage = CASE WHEN $6 THEN 'done' ELSE stage END
+         WHERE id = $1 AND finished_at IS NULL RETURNING *",
+    )
+    .bind(id.uuid())
+    .bind(status.word())
+    .bind(code)
+    .bind(message)
+    .bind(now)
+    .bind(done)
+    .fetch_optional(db)
+    .await)
+    .map_err(failed(OPERATION))?
+    .map(|row| row.read(OPERATION))
+    .transpose()
+}
+
+/// Ends the open operations of these kinds, because a later request took their place.
+pub(super) async fn supersede(
+    tx: &mut Tx,
+    vm: VmId,
+    kinds: &[OperationKind],
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    let has = |kind| kinds.contains(&kind).then(|| Word::word(kind));
+    on_tx!(tx, db => sqlx::query(
+        "UPDATE operations SET status = $2, finished_at = $3
+         WHERE vm_id = $1 AND finished_at IS NULL AND kind IN ($4, $5, $6)",
+    )
+    .bind(vm.uuid())
+    .bind(OperationStatus::Superseded.word())
+    .bind(now)
+    .bind(has(OperationKind::Create))
+    .bind(has(OperationKind::Start))
+    .bind(has(OperationKind::Stop))
+    .execute(db)
+    .await
+    .map(drop))
+    .map_err(failed("superseding operations"))
+}
+
+/// The latest operation of one kind, open or not.
+pub(super) async fn newest(
+    tx: &mut Tx,
+    vm: VmId,
+    kind: OperationKind,
+) -> Result<Option<Operation>, StoreError> {
+    const OPERATION: &str = "reading an operation";
+    on_tx!(tx, db => sqlx::query_as::<_, OperationRow>(
+        "SELECT * FROM operations WHERE vm_id = $1 AND kind = $2
+         ORDER BY generation DESC, created_at DESC, id DESC LIMIT 1",
+    )
+    .bind(vm.uuid())
+    .bind(kind.word())
+    .fetch_optional(db)
+    .await)
+    .map_err(failed(OPERATION))?
+    .map(|row| row.read(OPERATION))
+    .transpose()
 }

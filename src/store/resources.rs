@@ -1,21 +1,98 @@
 //! What was made on the host, by VM.
 
-use super::{Store, StoreError};
-use crate::vm::Resource;
+use uuid::Uuid;
+
+use super::{
+    Store, StoreError,
+    column::{Word, words},
+    db::on_pool,
+    failed,
+};
+use crate::vm::{Resource, ResourceKind, ResourceState};
+
+words!(ResourceKind { Volume => "volume", Seed => "seed", ConsoleLog => "console_log" });
+words!(ResourceState { Creating => "creating", Created => "created" });
+
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct ResourceRow {
+    vm_id: Uuid,
+    kind: String,
+    place: String,
+    name: String,
+    state: String,
+}
+
+impl ResourceRow {
+    pub(super) fn read(self, operation: &'static str) -> Result<Resource, StoreError> {
+        Ok(Resource {
+            vm: self.vm_id.into(),
+            kind: ResourceKind::read(operation, &self.kind)?,
+            place: self.place,
+            name: self.name,
+            state: ResourceState::read(operation, &self.state)?,
+        })
+    }
+}
 
 impl Store {
     /// Writes the row before the thing is made. A row that is there already stays.
-    pub async fn reserve_resource(&self, _resource: &Resource) -> Result<(), StoreError> {
-        todo!()
+    ///
+    /// # Errors
+    /// `NotFound`: there is no such VM.
+    pub async fn reserve_resource(&self, resource: &Resource) -> Result<(), StoreError> {
+        let sql = "INSERT INTO resources (vm_id, kind, place, name, state) VALUES ($1, $2, $3, $4, $5)
+                   ON CONFLICT DO NOTHING";
+        self.write_resource("reserving a resource", sql, resource, ResourceState::Creating).await
     }
 
-    /// Notes that the thing was made.
-    pub async fn resource_created(&self, _resource: &Resource) -> Result<(), StoreError> {
-        todo!()
+    /// Notes that the thing was made. Should its row be missing, it is written: what exists must
+    /// be found again at deletion.
+    ///
+    /// # Errors
+    /// `NotFound`: there is no such VM.
+    pub async fn resource_created(&self, resource: &Resource) -> Result<(), StoreError> {
+        let sql = "INSERT INTO resources (vm_id, kind, place, name, state) VALUES ($1, $2, $3, $4, $5)
+                   ON CONFLICT (vm_id, kind, place, name) DO UPDATE SET state = excluded.state";
+        self.write_resource("noting that a resource was made", sql, resource, ResourceState::Created).await
     }
 
     /// Removes the row after the thing was removed. A missing row is fine.
-    pub async fn release_resource(&self, _resource: &Resource) -> Result<(), StoreError> {
-        todo!()
+    ///
+    /// # Errors
+    /// `Database`.
+    pub async fn release_resource(&self, resource: &Resource) -> Result<(), StoreError> {
+        on_pool!(self, db => sqlx::query(
+            "DELETE FROM resources WHERE vm_id = $1 AND kind = $2 AND place = $3 AND name = $4",
+        )
+        .bind(resource.vm.uuid())
+        .bind(resource.kind.word())
+        .bind(resource.place.as_str())
+        .bind(resource.name.as_str())
+        .execute(db)
+        .await
+        .map(drop))
+        .map_err(failed("releasing a resource"))
+    }
+
+    async fn write_resource(
+        &self,
+        operation: &'static str,
+        sql: &'static str,
+        resource: &Resource,
+        state: ResourceState,
+    ) -> Result<(), StoreError> {
+        on_pool!(self, db => sqlx::query(sql)
+            .bind(resource.vm.uuid())
+            .bind(resource.kind.word())
+            .bind(resource.place.as_str())
+            .bind(resource.name.as_str())
+            .bind(state.word())
+            .execute(db)
+            .await
+            .map(drop))
+        .map_err(|error| match error {
+            sqlx::Error::Database(error) if error.is_foreign_key_violation() => StoreError::NotFound,
+            error => failed(operation)(error),
+        })
     }
 }

@@ -137,6 +137,15 @@ impl Home {
         daemon
     }
 
+    /// Stops the daemon, does something, and starts it anew.
+    pub fn between<T>(&self, daemon: &mut Daemon, work: impl FnOnce(&Self) -> T) -> T {
+        daemon.child.kill().unwrap();
+        daemon.child.wait().unwrap();
+        let done = work(self);
+        *daemon = self.start();
+        done
+    }
+
     /// Starts the daemon where it is expected to refuse; gives its exit code and words.
     pub fn start_refused(&self) -> (Option<i32>, String) {
         let output = self.command().arg("serve").stdin(Stdio::null()).output().unwrap();

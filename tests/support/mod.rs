@@ -1,4 +1,10 @@
-//! What several stories need.
-#![allow(dead_code, reason = "each story uses its part")]
+//! What stories share. Each story uses a part of it.
+#![allow(dead_code, unused_imports, unused_macros, reason = "each story uses its part")]
 
+#[macro_use]
+pub(crate) mod database;
+pub(crate) mod daemon;
 pub(crate) mod guest;
+pub(crate) mod host;
+pub(crate) mod sample;
+pub(crate) mod trial;

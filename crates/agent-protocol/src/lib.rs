@@ -15,6 +15,6 @@ pub use action::{ActionError, DiskThresholds, SafeAction, ServiceOperation, Sort
 pub use frame::{FrameDecoder, FrameError, MAX_FRAME_BYTES};
 pub use guest::{
     Answer, AnswerError, CommandType, DecodeError, FirstBootReport, GuestError, GuestMessage, Handshake,
-    KeepAlive, Metrics, StatusReport, salvage,
+    KeepAlive, Metrics, MetricsData, StatusReport, salvage,
 };
 pub use host::HostMessage;

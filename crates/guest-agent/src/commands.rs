@@ -1,0 +1,130 @@
+//! Commands of the host: read, admitted within a bound, run on a thread each, always answered.
+
+mod answer;
+mod machine;
+mod packages;
+mod process;
+mod processes;
+mod safe;
+mod services;
+mod shell;
+
+use std::{sync::mpsc::Sender, thread, time::Instant};
+
+use agent_protocol::{CommandType, HostMessage};
+use serde_json::{Map, Value};
+
+use crate::{agent::Event, log::note, wake::Bell};
+use answer::{Failure, Outcome};
+
+/// A command thread's stack: a shallow call tree and one 16 KiB buffer.
+const STACK_BYTES: usize = 256 << 10;
+
+/// What a line from the host asks of the loop.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// Nothing, or it is being worked on.
+    Nothing,
+    /// Send this at once.
+    Answer(Vec<u8>),
+    /// Take a reading.
+    Metrics,
+}
+
+/// Admits and starts commands.
+#[derive(Debug)]
+pub(crate) struct Commands {
+    limit: usize,
+    running: usize,
+    events: Sender<Event>,
+    bell: Bell,
+}
+
+impl Commands {
+    /// At most `limit` at once.
+    pub(crate) fn new(limit: usize, events: Sender<Event>, bell: Bell) -> Self {
+        Self { limit, running: 0, events, bell }
+    }
+
+    /// A thread has ended.
+    pub(crate) fn released(&mut self) {
+        self.running = self.running.saturating_sub(1);
+    }
+
+    /// Takes one line.
+    pub(crate) fn take(&mut self, line: &[u8]) -> Request {
+        match serde_json::from_slice(line) {
+            Ok(HostMessage::Metrics) => Request::Metrics,
+            Ok(HostMessage::KeepAliveResponse { .. }) => Request::Nothing,
+            Ok(HostMessage::SafeCommand { id, command_type, timeout, .. }) => {
+                self.start(id, CommandType::Safe, move || safe::run(&command_type, timeout))
+            }
+            Ok(HostMessage::UnsafeCommand { id, raw_command, shell, timeout, working_dir, env_vars }) => {
+                let line = shell::Line { raw_command, shell, timeout, working_dir, env_vars };
+                self.start(id, CommandType::Unsafe, move || shell::run(&line))
+            }
+            Err(e) => match salvage(line) {
+                Some((id, kind)) => Request::Answer(answer::refuse(&id, kind, Failure::undecodable(&e))),
+                None => {
+                    note(format_args!("from the host: {e}"));
+                    Request::Nothing
+                }
+            },
+        }
+    }
+
+    fn start(
+        &mut self,
+        id: String,
+        kind: CommandType,
+        work: impl FnOnce() -> Result<Outcome, Failure> + Send + 'static,
+    ) -> Request {
+        if self.running >= self.limit {
+            return Request::Answer(answer::refuse(&id, Some(kind), Failure::too_many(self.limit)));
+        }
+        let (events, bell) = (self.events.clone(), self.bell.clone());
+        // The id moves into the thread; a refusal needs one too.
+        let refused = id.clone();
+        let body = move || {
+            let begun = Instant::now();
+            let (line, remains) = answer::encode(&id, kind, begun, work());
+            deliver(&events, &bell, Event::Answer(line));
+            // A process that cannot be ended keeps its place, so that such ones stay few.
+            if let Some(mut child) = remains
+                && let Err(e) = child.wait()
+            {
+                note(format_args!("wait for process {}: {e}", child.id()));
+            }
+            deliver(&events, &bell, Event::Released);
+        };
+        match thread::Builder::new().name("command".to_owned()).stack_size(STACK_BYTES).spawn(body) {
+            Ok(_detached) => {
+                self.running += 1;
+                Request::Nothing
+            }
+            Err(e) => Request::Answer(answer::refuse(&refused, Some(kind), Failure::spawn("a thread", &e))),
+        }
+    }
+}
+
+fn deliver(events: &Sender<Event>, bell: &Bell, event: Event) {
+    // The loop holds the receiver for as long as the process lives.
+    let _process_ends = events.send(event);
+    bell.ring();
+}
+
+/// The id of a line that is no command we know, so that its sender need not wait in vain.
+fn salvage(line: &[u8]) -> Option<(String, Option<CommandType>)> {
+    let object: Map<String, Value> = serde_json::from_slice(line).ok()?;
+    let id = match object.get("id")? {
+        Value::String(id) => id.clone(),
+        Value::Number(id) => id.to_string(),
+        _ => return None,
+    };
+    let kind = match object.get("type").and_then(Value::as_str) {
+        Some("SafeCommand") => Some(CommandType::Safe),
+        Some("UnsafeCommand") => Some(CommandType::Unsafe),
+        _ => None,
+    };
+    Some((id, kind))
+}

@@ -1,0 +1,156 @@
+//! Reading VMs, always with a constant number of statements.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use super::{VmBundle, VmView, row::VmRow};
+use crate::{
+    store::{
+        Page, PageOf, Store, StoreError,
+        column::Ids,
+        db::{on_pool, on_tx},
+        failed,
+        operations::OperationRow,
+        resources::ResourceRow,
+    },
+    vm::{HostId, Operation, Resource, UserId, VmId},
+};
+
+/// Which VMs to load, for the loop. All three statements take the same one parameter.
+struct Selection {
+    vms: &'static str,
+    operations: &'static str,
+    resources: &'static str,
+    id: Uuid,
+}
+
+impl Store {
+    /// One VM.
+    ///
+    /// # Errors
+    /// `Database`, `Corrupt`.
+    pub async fn vm(&self, vm: VmId) -> Result<Option<VmView>, StoreError> {
+        const OPERATION: &str = "reading a VM";
+        let sql = "SELECT * FROM vms WHERE id = $1";
+        on_pool!(self, db => sqlx::query_as::<_, VmRow>(sql).bind(vm.uuid()).fetch_optional(db).await)
+            .map_err(failed(OPERATION))?
+            .map(|row| row.view(OPERATION))
+            .transpose()
+    }
+
+    /// Several VMs in one statement, in the order of their ids; those that do not exist are left
+    /// out.
+    ///
+    /// # Errors
+    /// `Database`, `Corrupt`.
+    pub async fn vms_by_id(&self, vms: &[VmId]) -> Result<Vec<VmView>, StoreError> {
+        const OPERATION: &str = "reading VMs by id";
+        if vms.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = self.sql(
+            "SELECT * FROM vms WHERE id IN (SELECT unhex(value) FROM json_each($1)) ORDER BY id",
+            "SELECT * FROM vms WHERE id = ANY($1) ORDER BY id",
+        );
+        let ids = Ids(vms.iter().map(|vm| vm.uuid()).collect());
+        on_pool!(self, db => sqlx::query_as::<_, VmRow>(sql).bind(ids).fetch_all(db).await)
+            .map_err(failed(OPERATION))?
+            .into_iter()
+            .map(|row| row.view(OPERATION))
+            .collect()
+    }
+
+    /// VMs in the order of their ids, of one owner or of all.
+    ///
+    /// # Errors
+    /// `Database`, `Corrupt`.
+    pub async fn list_vms(&self, owner: Option<UserId>, page: Page) -> Result<PageOf<VmView>, StoreError> {
+        const OPERATION: &str = "listing VMs";
+        let rows = on_pool!(self, db => sqlx::query_as::<_, VmRow>(
+            "SELECT * FROM vms
+             WHERE ($1 IS NULL OR owner_id = $1) AND ($2 IS NULL OR id > $2)
+             ORDER BY id LIMIT $3",
+        )
+        .bind(owner.map(UserId::uuid))
+        .bind(page.after)
+        .bind(page.limit())
+        .fetch_all(db)
+        .await)
+        .map_err(failed(OPERATION))?;
+        page.cut(rows, |row| row.view(OPERATION))
+    }
+
+    /// Everything the loop needs of all VMs of a host, in a constant number of statements that
+    /// see one state of the database.
+    ///
+    /// # Errors
+    /// `Database`, `Corrupt`.
+    pub async fn load_host(&self, host: HostId) -> Result<Vec<VmBundle>, StoreError> {
+        self.load(
+            "reading the VMs of a host",
+            &Selection {
+                vms: "SELECT * FROM vms WHERE host_id = $1 ORDER BY id",
+                operations: "SELECT o.* FROM operations o JOIN vms v ON v.id = o.vm_id
+                             WHERE v.host_id = $1 AND o.finished_at IS NULL ORDER BY o.created_at, o.id",
+                resources: "SELECT r.* FROM resources r JOIN vms v ON v.id = r.vm_id
+                            WHERE v.host_id = $1 ORDER BY r.kind, r.place, r.name",
+                id: host.uuid(),
+            },
+        )
+        .await
+    }
+
+    /// The same of one VM.
+    ///
+    /// # Errors
+    /// `Database`, `Corrupt`.
+    pub async fn load_vm(&self, vm: VmId) -> Result<Option<VmBundle>, StoreError> {
+        let bundles = self
+            .load(
+                "reading a VM for the loop",
+                &Selection {
+                    vms: "SELECT * FROM vms WHERE id = $1",
+                    operations: "SELECT * FROM operations WHERE vm_id = $1 AND finished_at IS NULL
+                                 ORDER BY created_at, id",
+                    resources: "SELECT * FROM resources WHERE vm_id = $1 ORDER BY kind, place, name",
+                    id: vm.uuid(),
+                },
+            )
+            .await?;
+        Ok(bundles.into_iter().next())
+    }
+
+    async fn load(&self, operation: &'static str, which: &Selection) -> Result<Vec<VmBundle>, StoreError> {
+        let mut tx = self.begin_snapshot(operation).await?;
+        let vms = on_tx!(&mut tx, db =>
+            sqlx::query_as::<_, VmRow>(which.vms).bind(which.id).fetch_all(db).await)
+        .map_err(failed(operation))?;
+        let operations = on_tx!(&mut tx, db =>
+            sqlx::query_as::<_, OperationRow>(which.operations).bind(which.id).fetch_all(db).await)
+        .map_err(failed(operation))?;
+        let resources = on_tx!(&mut tx, db =>
+            sqlx::query_as::<_, ResourceRow>(which.resources).bind(which.id).fetch_all(db).await)
+        .map_err(failed(operation))?;
+        tx.commit(operation).await?;
+
+        let mut operations_of: HashMap<VmId, Vec<Operation>> = HashMap::new();
+        for row in operations {
+            let row = row.read(operation)?;
+            operations_of.entry(row.vm).or_default().push(row);
+        }
+        let mut resources_of: HashMap<VmId, Vec<Resource>> = HashMap::new();
+        for row in resources {
+            let row = row.read(operation)?;
+            resources_of.entry(row.vm).or_default().push(row);
+        }
+        vms.into_iter()
+            .map(|row| {
+                let VmView { record, status } = row.view(operation)?;
+                let operations = operations_of.remove(&record.id).unwrap_or_default();
+                let resources = resources_of.remove(&record.id).unwrap_or_default();
+                Ok(VmBundle { record, status, operations, resources })
+            })
+            .collect()
+    }
+}

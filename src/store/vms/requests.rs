@@ -1,0 +1,269 @@
+//! What people ask of a VM. Each request is one transaction: the intent, the operation by which
+//! it is followed, and the audit row.
+
+use chrono::{DateTime, Utc};
+use serde_json::json;
+
+use super::{
+    NewVm,
+    row::{VmRow, lock_vm},
+};
+use crate::{
+    store::{
+        Store, StoreError,
+        audit::{self, AuditRow},
+        column::{JsonText, Word, storable},
+        db::{Tx, on_tx},
+        failed, operations,
+    },
+    vm::{
+        DesiredPower, NetworkAttachment, Operation, OperationId, OperationKind, OperationStatus, UserId,
+        VmId, VmRecord,
+    },
+};
+
+impl Store {
+    /// Stores the intent (generation 1, `Running`), a `Create` operation and an audit row, in one
+    /// transaction. The same id again with the same host, owner, name, image (by name), vcpus,
+    /// memory, disk, pool and network gives the VM and its `Create` operation as they are now: a
+    /// retry. First-boot settings are not compared: a hashed password is never the same twice,
+    /// and secrets are forgotten. An id that was a VM's once is never given to another: it would
+    /// inherit the history.
+    ///
+    /// # Errors
+    /// `NameTaken`, `IdTaken`.
+    pub async fn create_vm(
+        &self,
+        vm: &NewVm,
+        operation: OperationId,
+        now: DateTime<Utc>,
+    ) -> Result<(VmRecord, Operation), StoreError> {
+        const OPERATION: &str = "storing a new VM";
+        let now = storable(now);
+        let mut tx = self.begin(OPERATION).await?;
+        if !insert_vm(&mut tx, vm, now).await? {
+            let Some(row) = lock_vm(&mut tx, OPERATION, vm.id).await? else {
+                return Err(StoreError::NameTaken);
+            };
+            return retried(&mut tx, vm, &row).await;
+        }
+        if has_history(&mut tx, vm.id).await? {
+            return Err(StoreError::IdTaken);
+        }
+        let operation = new_operation(operation, vm.id, OperationKind::Create, 1, vm.owner, now);
+        operations::insert(&mut tx, &operation).await?;
+        let network = match &vm.spec.network {
+            NetworkAttachment::Network(name) => name.as_str(),
+            NetworkAttachment::User => "(user)",
+            NetworkAttachment::None => "(none)",
+        };
+        audit::record(
+            &mut tx,
+            &AuditRow {
+                at: now,
+                user: vm.owner,
+                action: "vm.create",
+                vm: Some(vm.id),
+                details: json!({
+                    "name": vm.spec.name, "image": vm.spec.image.name, "vcpus": vm.spec.vcpus,
+                    "memory_mib": vm.spec.memory_mib, "disk_bytes": vm.spec.disk_bytes,
+                    "pool": vm.spec.pool, "network": network, "operation": operation.id,
+                }),
+            },
+        )
+        .await?;
+        let record = locked(&mut tx, OPERATION, vm.id).await?.record(OPERATION)?;
+        tx.commit(OPERATION).await?;
+        Ok((record, operation))
+    }
+
+    /// Asks for a power state: generation + 1, a `Start` or `Stop` operation, an audit row; open
+    /// `Start`/`Stop` operations of the VM become `Superseded`. (An open `Create` stays open on
+    /// `Running`, and is superseded by a stop.)
+    ///
+    /// # Errors
+    /// `NotFound`, `Deleting`.
+    pub async fn request_power(
+        &self,
+        vm: VmId,
+        power: DesiredPower,
+        operation: OperationId,
+        by: UserId,
+        now: DateTime<Utc>,
+    ) -> Result<(VmRecord, Operation), StoreError> {
+        const OPERATION: &str = "storing a request for power";
+        let now = storable(now);
+        let (kind, superseded): (_, &[OperationKind]) = match power {
+            DesiredPower::Running => (OperationKind::Start, &[OperationKind::Start, OperationKind::Stop]),
+            DesiredPower::Stopped | DesiredPower::ForcedOff => {
+                (OperationKind::Stop, &[OperationKind::Start, OperationKind::Stop, OperationKind::Create])
+            }
+        };
+        let mut tx = self.begin(OPERATION).await?;
+        let row = locked(&mut tx, OPERATION, vm).await?;
+        if row.deleting {
+            return Err(StoreError::Deleting);
+        }
+        let mut record = row.record(OPERATION)?;
+        record.intent.power = power;
+        record.intent.generation += 1;
+        record.intent.asked_at = now;
+        save_intent(&mut tx, OPERATION, &record).await?;
+        operations::supersede(&mut tx, vm, superseded, now).await?;
+        let operation = new_operation(operation, vm, kind, record.intent.generation, by, now);
+        operations::insert(&mut tx, &operation).await?;
+        let details = json!({
+            "name": record.spec.name, "power": power.word(),
+            "generation": record.intent.generation, "operation": operation.id,
+        });
+        audit::record(&mut tx, &AuditRow { at: now, user: by, action: "vm.power", vm: Some(vm), details })
+            .await?;
+        tx.commit(OPERATION).await?;
+        Ok((record, operation))
+    }
+
+    /// Asks for deletion; supersedes every other open operation. Asked again, it gives the open
+    /// `Delete` operation.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn request_delete(
+        &self,
+        vm: VmId,
+        operation: OperationId,
+        by: UserId,
+        now: DateTime<Utc>,
+    ) -> Result<(VmRecord, Operation), StoreError> {
+        const OPERATION: &str = "storing a request for deletion";
+        let now = storable(now);
+        let mut tx = self.begin(OPERATION).await?;
+        let mut record = locked(&mut tx, OPERATION, vm).await?.record(OPERATION)?;
+        if record.intent.deleting {
+            let open = operations::newest(&mut tx, vm, OperationKind::Delete).await?;
+            if let Some(open) = open.filter(|operation| !operation.status.is_final()) {
+                return Ok((record, open));
+            }
+        }
+        record.intent.deleting = true;
+        record.intent.generation += 1;
+        record.intent.asked_at = now;
+        save_intent(&mut tx, OPERATION, &record).await?;
+        operations::supersede(
+            &mut tx,
+            vm,
+            &[OperationKind::Create, OperationKind::Start, OperationKind::Stop],
+            now,
+        )
+        .await?;
+        let operation =
+            new_operation(operation, vm, OperationKind::Delete, record.intent.generation, by, now);
+        operations::insert(&mut tx, &operation).await?;
+        let details = json!({ "name": record.spec.name, "operation": operation.id });
+        audit::record(&mut tx, &AuditRow { at: now, user: by, action: "vm.delete", vm: Some(vm), details })
+            .await?;
+        tx.commit(OPERATION).await?;
+        Ok((record, operation))
+    }
+}
+
+async fn locked(tx: &mut Tx, operation: &'static str, vm: VmId) -> Result<VmRow, StoreError> {
+    lock_vm(tx, operation, vm).await?.ok_or(StoreError::NotFound)
+}
+
+/// Whether the row is new; false when its id or its name is in use.
+async fn insert_vm(tx: &mut Tx, vm: &NewVm, now: DateTime<Utc>) -> Result<bool, StoreError> {
+    const OPERATION: &str = "storing a new VM";
+    let spec = JsonText::write(OPERATION, &vm.spec)?;
+    on_tx!(tx, db => sqlx::query(
+        "INSERT INTO vms (id, host_id, owner_id, name, spec, power, deleting, generation, satisfied,
+                          asked_at, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, FALSE, 1, 0, $7, $7)
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(vm.id.uuid())
+    .bind(vm.host.uuid())
+    .bind(vm.owner.uuid())
+    .bind(vm.spec.name.as_str())
+    .bind(&spec)
+    .bind(DesiredPower::Running.word())
+    .bind(now)
+    .execute(db)
+    .await
+    .map(|done| done.rows_affected() == 1))
+    .map_err(failed(OPERATION))
+}
+
+/// What an id that exists already means: the same request again, or another one.
+async fn retried(tx: &mut Tx, asked: &NewVm, row: &VmRow) -> Result<(VmRecord, Operation), StoreError> {
+    let record = row.record("reading a VM that was asked for again")?;
+    let (new, old) = (&asked.spec, &record.spec);
+    let same = record.host == asked.host
+        && record.owner == asked.owner
+        && old.name == new.name
+        && old.image.name == new.image.name
+        && old.vcpus == new.vcpus
+        && old.memory_mib == new.memory_mib
+        && old.disk_bytes == new.disk_bytes
+        && old.pool == new.pool
+        && old.network == new.network;
+    if !same {
+        return Err(StoreError::IdTaken);
+    }
+    // The operation expires only once its VM is gone.
+    let operation = operations::newest(tx, asked.id, OperationKind::Create).await?;
+    Ok((record, operation.ok_or(StoreError::NotFound)?))
+}
+
+/// Whether anything is told of an earlier VM with this id.
+async fn has_history(tx: &mut Tx, vm: VmId) -> Result<bool, StoreError> {
+    on_tx!(tx, db => sqlx::query_scalar::<_, bool>(
+        "SELECT EXISTS (SELECT 1 FROM operations WHERE vm_id = $1)
+             OR EXISTS (SELECT 1 FROM command_log WHERE vm_id = $1)
+             OR EXISTS (SELECT 1 FROM vm_metrics WHERE vm_id = $1)
+             OR EXISTS (SELECT 1 FROM vm_errors WHERE vm_id = $1)
+             OR EXISTS (SELECT 1 FROM audit_log WHERE vm_id = $1)",
+    )
+    .bind(vm.uuid())
+    .fetch_one(db)
+    .await)
+    .map_err(failed("looking for an earlier VM with the id"))
+}
+
+async fn save_intent(tx: &mut Tx, operation: &'static str, vm: &VmRecord) -> Result<(), StoreError> {
+    let intent = &vm.intent;
+    on_tx!(tx, db => sqlx::query(
+        "UPDATE vms SET power = $2, deleting = $3, generation = $4, asked_at = $5 WHERE id = $1",
+    )
+    .bind(vm.id.uuid())
+    .bind(intent.power.word())
+    .bind(intent.deleting)
+    .bind(intent.generation)
+    .bind(intent.asked_at)
+    .execute(db)
+    .await
+    .map(drop))
+    .map_err(failed(operation))
+}
+
+fn new_operation(
+    id: OperationId,
+    vm: VmId,
+    kind: OperationKind,
+    generation: i64,
+    requested_by: UserId,
+    created_at: DateTime<Utc>,
+) -> Operation {
+    Operation {
+        id,
+        vm,
+        kind,
+        status: OperationStatus::Pending,
+        progress: 0,
+        stage: "accepted".to_owned(),
+        error: None,
+        generation,
+        requested_by,
+        created_at,
+        finished_at: None,
+    }
+}

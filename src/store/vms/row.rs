@@ -1,0 +1,85 @@
+//! Between a row of `vms` and what it means.
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::VmView;
+use crate::{
+    store::{
+        StoreError,
+        column::{JsonText, Word, words},
+        db::{Tx, on_tx},
+        failed,
+    },
+    vm::{DesiredPower, Milestones, VmId, VmIntent, VmRecord},
+};
+
+words!(DesiredPower { Running => "running", Stopped => "stopped", ForcedOff => "forced_off" });
+
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct VmRow {
+    pub(super) id: Uuid,
+    host_id: Uuid,
+    owner_id: Uuid,
+    pub(super) spec: JsonText,
+    power: String,
+    pub(super) deleting: bool,
+    generation: i64,
+    satisfied: i64,
+    asked_at: DateTime<Utc>,
+    disk_created_at: Option<DateTime<Utc>>,
+    seed_written_at: Option<DateTime<Utc>>,
+    defined_at: Option<DateTime<Utc>>,
+    first_started_at: Option<DateTime<Utc>>,
+    first_seen_at: Option<DateTime<Utc>>,
+    installed_at: Option<DateTime<Utc>>,
+    seed_scrubbed_at: Option<DateTime<Utc>>,
+    status: Option<JsonText>,
+    created_at: DateTime<Utc>,
+}
+
+impl VmRow {
+    pub(super) fn record(&self, operation: &'static str) -> Result<VmRecord, StoreError> {
+        Ok(VmRecord {
+            id: self.id.into(),
+            host: self.host_id.into(),
+            owner: self.owner_id.into(),
+            spec: self.spec.read(operation, self.id)?,
+            intent: VmIntent {
+                power: DesiredPower::read(operation, &self.power)?,
+                deleting: self.deleting,
+                generation: self.generation,
+                satisfied: self.satisfied,
+                asked_at: self.asked_at,
+            },
+            milestones: Milestones {
+                disk_created: self.disk_created_at,
+                seed_written: self.seed_written_at,
+                defined: self.defined_at,
+                first_started: self.first_started_at,
+                first_seen: self.first_seen_at,
+                installed: self.installed_at,
+                seed_scrubbed: self.seed_scrubbed_at,
+            },
+            created_at: self.created_at,
+        })
+    }
+
+    pub(super) fn view(&self, operation: &'static str) -> Result<VmView, StoreError> {
+        let status = self.status.as_ref().map(|status| status.read(operation, self.id)).transpose()?;
+        Ok(VmView { record: self.record(operation)?, status })
+    }
+}
+
+/// Reads a VM's row and keeps others from changing it until the transaction ends: every change of
+/// a VM and of its operations begins here, so that changes of one VM come one after the other.
+pub(super) async fn lock_vm(
+    tx: &mut Tx,
+    operation: &'static str,
+    vm: VmId,
+) -> Result<Option<VmRow>, StoreError> {
+    // SQLite's transaction holds the whole database's write lock already.
+    let sql = tx.sql("SELECT * FROM vms WHERE id = $1", "SELECT * FROM vms WHERE id = $1 FOR UPDATE");
+    on_tx!(tx, db => sqlx::query_as::<_, VmRow>(sql).bind(vm.uuid()).fetch_optional(db).await)
+        .map_err(failed(operation))
+}

@@ -1,0 +1,132 @@
+//! Every pending command ends: when the guest hangs up, when the link is no longer wanted, when
+//! the controller stops, and when a guest does not read what it is sent.
+
+mod support;
+
+use std::time::Duration;
+
+use infinibay::{
+    agents::{LinkError, Links},
+    config::AgentsConfig,
+    vm::{CommandId, CommandOutcome, GuestCommand, LinkObservation, UnsafeCommand, VmId},
+};
+use support::guest::{DEADLINE, FakeGuest, deaf, eventually, hangs_up, well_behaved};
+
+/// Far longer than any story waits: what ends earlier did not end by it.
+const LONG: Duration = Duration::from_secs(600);
+
+fn shell(line: impl Into<String>) -> GuestCommand {
+    GuestCommand::Unsafe(UnsafeCommand {
+        raw_command: line.into(),
+        shell: None,
+        working_dir: None,
+        env_vars: [].into(),
+    })
+}
+
+async fn heard(links: &Links, vm: VmId) {
+    eventually("the agent is heard", || links.observe(vm).open().and_then(|open| open.last_message_at)).await;
+}
+
+/// Runs a command that never ends and gives its outcome, which has to come all the same.
+fn endless(links: &Links, vm: VmId) -> tokio::task::JoinHandle<Result<CommandOutcome, LinkError>> {
+    let links = links.clone();
+    tokio::spawn(async move { links.execute(vm, CommandId::generate(), &shell("sleep 600000"), LONG).await })
+}
+
+async fn ends<T>(what: &str, task: tokio::task::JoinHandle<T>) -> T {
+    tokio::time::timeout(DEADLINE, task)
+        .await
+        .unwrap_or_else(|_| panic!("still pending after {DEADLINE:?}: {what}"))
+        .unwrap()
+}
+
+#[tokio::test]
+async fn when_the_guest_hangs_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let guest = FakeGuest::listen(dir.path(), VmId::generate(), hangs_up);
+    let (links, _inbox) = Links::new(AgentsConfig::default());
+    links.open(guest.vm, guest.path.clone());
+    heard(&links, guest.vm).await;
+    let outcome = ends("the command", endless(&links, guest.vm)).await;
+    assert_eq!(outcome, Ok(CommandOutcome::Disconnected));
+}
+
+#[tokio::test]
+async fn when_the_link_is_closed_also_those_that_were_not_sent_yet() {
+    let dir = tempfile::tempdir().unwrap();
+    let guest = FakeGuest::listen(dir.path(), VmId::generate(), |s, r| well_behaved(s, r, 1, Vec::new()));
+    let (links, _inbox) = Links::new(AgentsConfig::default());
+    links.open(guest.vm, guest.path.clone());
+    heard(&links, guest.vm).await;
+    let sent = endless(&links, guest.vm);
+    eventually("the first is sent", || guest.received_of("UnsafeCommand").pop()).await;
+    let waiting: Vec<_> = (0..40).map(|_| endless(&links, guest.vm)).collect();
+    // They wait for a place, not for a connection: none of them may have ended yet.
+    tokio::task::yield_now().await;
+    assert!(waiting.iter().all(|task| !task.is_finished()));
+    links.close(guest.vm);
+    links.close(guest.vm);
+    assert_eq!(links.observe(guest.vm), LinkObservation::None);
+    assert_eq!(ends("the sent one", sent).await, Ok(CommandOutcome::Disconnected));
+    for task in waiting {
+        assert_eq!(ends("one that waits", task).await, Err(LinkError::NotConnected));
+    }
+    assert_eq!(guest.received_of("UnsafeCommand").len(), 1, "nothing more was sent");
+}
+
+#[tokio::test]
+async fn when_the_controller_stops() {
+    let dir = tempfile::tempdir().unwrap();
+    let guest = FakeGuest::listen(dir.path(), VmId::generate(), |s, r| well_behaved(s, r, 1, Vec::new()));
+    let (links, _inbox) = Links::new(AgentsConfig::default());
+    links.open(guest.vm, guest.path.clone());
+    heard(&links, guest.vm).await;
+    let sent = endless(&links, guest.vm);
+    eventually("the command is sent", || guest.received_of("UnsafeCommand").pop()).await;
+    tokio::time::timeout(DEADLINE, links.shutdown(LONG)).await.expect("the links close in time");
+    assert_eq!(ends("the command", sent).await, Ok(CommandOutcome::Disconnected));
+    links.open(guest.vm, guest.path.clone());
+    assert_eq!(links.observe(guest.vm), LinkObservation::None, "nothing opens after the stop");
+}
+
+#[tokio::test]
+async fn when_the_guest_does_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let guest = FakeGuest::listen(dir.path(), VmId::generate(), deaf);
+    let (links, _inbox) = Links::new(AgentsConfig::default());
+    links.open(guest.vm, guest.path.clone());
+    heard(&links, guest.vm).await;
+    // More than a socket buffers.
+    let big = shell("x".repeat(700_000));
+    let outcome = tokio::time::timeout(DEADLINE, links.execute(guest.vm, CommandId::generate(), &big, LONG))
+        .await
+        .expect("the link gives up");
+    assert_eq!(outcome, Ok(CommandOutcome::Disconnected));
+    let why = eventually("the link says why", || match links.observe(guest.vm) {
+        LinkObservation::Connecting { last_error, .. } => last_error,
+        _ => None,
+    })
+    .await;
+    assert!(why.contains("does not read"), "{why}");
+}
+
+#[tokio::test]
+async fn an_agent_that_announced_more_gets_as_many_at_once_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let guest = FakeGuest::listen(dir.path(), VmId::generate(), |s, r| well_behaved(s, r, 3, Vec::new()));
+    let (links, _inbox) = Links::new(AgentsConfig::default());
+    links.open(guest.vm, guest.path.clone());
+    eventually("the greeting is heard", || (links.concurrency(guest.vm) == 3).then_some(())).await;
+    let tasks: Vec<_> = (0..5).map(|_| endless(&links, guest.vm)).collect();
+    eventually("three are sent", || (guest.received_of("UnsafeCommand").len() == 3).then_some(())).await;
+    let brief =
+        links.execute(guest.vm, CommandId::generate(), &shell("echo"), Duration::from_millis(300)).await;
+    assert_eq!(brief, Ok(CommandOutcome::TimedOut), "no place came free");
+    assert_eq!(guest.received_of("UnsafeCommand").len(), 3);
+    links.close(guest.vm);
+    for task in tasks {
+        let ended = ends("a command", task).await;
+        assert!(matches!(ended, Ok(CommandOutcome::Disconnected) | Err(LinkError::NotConnected)));
+    }
+}

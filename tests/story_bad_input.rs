@@ -1,0 +1,125 @@
+//! What people and programs get wrong, each refused with a stable code, and nothing half done.
+
+#[macro_use]
+mod support;
+
+use std::time::Duration;
+
+use infinibay::vm::VmId;
+use serde_json::{Value, json};
+use support::{
+    database::TestDatabase,
+    guest::{FakeGuest, well_behaved},
+    trial::{Trial, image},
+};
+
+const SOON: Duration = Duration::from_secs(20);
+const CREATE: &str = "mutation($input: CreateVmInput!) { createVm(input: $input) { vm { id } } }";
+const RUN: &str =
+    "mutation($vm: UUID!) { executeVmCommand(vmId: $vm, command: { safe: { action: OS_INFO } }) { success } }";
+
+on_both! {
+    async fn bad_requests_are_refused_and_leave_nothing(db: TestDatabase) {
+        let trial = Trial::start(&db).await;
+        let client = &trial.client;
+        let with = |key: &str, value: Value| {
+            let mut request = trial.request("fine");
+            request[key] = value;
+            json!({ "input": request })
+        };
+        for (key, value, code) in [
+            ("name", json!(""), "INVALID_INPUT"),
+            ("name", json!("x".repeat(300)), "INVALID_INPUT"),
+            ("name", json!("<a b='c'>\"&amp;\n</a>"), "INVALID_INPUT"),
+            ("name", json!("two\nlines"), "INVALID_INPUT"),
+            ("name", json!("../../etc/passwd"), "INVALID_INPUT"),
+            // The test driver's own domain, which we did not make.
+            ("name", json!("test"), "NAME_TAKEN"),
+            ("vcpus", json!(0), "INVALID_INPUT"),
+            ("vcpus", json!(-1), "INVALID_INPUT"),
+            ("memoryMib", json!(1), "INVALID_INPUT"),
+            ("diskGib", json!(0), "INVALID_INPUT"),
+            ("diskGib", json!(1_000_000_000), "INVALID_INPUT"),
+            ("image", json!("no-such"), "IMAGE_NOT_FOUND"),
+            ("image", json!("/etc/passwd"), "INVALID_INPUT"),
+            ("pool", json!("no-such"), "POOL_NOT_FOUND"),
+            ("network", json!("no-such"), "NETWORK_NOT_FOUND"),
+            ("network", json!("user"), "INVALID_INPUT"),
+            ("unattended", json!({ "user": "root; rm -rf /" }), "INVALID_INPUT"),
+            ("unattended", json!({ "hostname": "a b" }), "INVALID_INPUT"),
+            ("unattended", json!({ "timezone": "../../etc/shadow" }), "INVALID_INPUT"),
+            ("unattended", json!({ "packages": ["-o", "APT::x"] }), "INVALID_INPUT"),
+            ("unattended", json!({ "sshKeys": ["ssh-rsa A\ncommand"] }), "INVALID_INPUT"),
+        ] {
+            let refused = client.refused(CREATE, with(key, value.clone())).await;
+            assert_eq!(refused, code, "{key} = {value:.60}");
+        }
+        let vms = client.ask("{ vms { nodes { id } } }", json!({})).await;
+        assert_eq!(vms["vms"]["nodes"], json!([]), "a refused request left a VM");
+    }
+
+    async fn a_taken_name_and_a_taken_id_are_refused(db: TestDatabase) {
+        let trial = Trial::start(&db).await;
+        let client = &trial.client;
+        let (vm, _) = client.create(trial.request("taken")).await;
+        assert_eq!(client.refused(CREATE, json!({ "input": trial.request("taken") })).await, "NAME_TAKEN");
+        let mut request = trial.request("other");
+        request["id"] = json!(vm);
+        assert_eq!(client.refused(CREATE, json!({ "input": request })).await, "ID_TAKEN");
+    }
+
+    async fn commands_for_vms_that_cannot_hear_are_refused(db: TestDatabase) {
+        let trial = Trial::start(&db).await;
+        let client = &trial.client;
+        let nobody = VmId::generate().to_string();
+        assert_eq!(client.refused(RUN, json!({ "vm": nobody })).await, "VM_NOT_FOUND");
+        let (vm, _) = client.create(trial.request("silent")).await;
+        assert_eq!(client.refused(RUN, json!({ "vm": vm })).await, "AGENT_NOT_CONNECTED");
+        client.phase_is(&vm, "INSTALLING", SOON).await;
+        assert_eq!(client.refused(RUN, json!({ "vm": vm })).await, "AGENT_NOT_CONNECTED");
+        let stop = "mutation($id: UUID!) { stopVm(id: $id, force: true) { operation { id } } }";
+        client.ask(stop, json!({ "id": vm })).await;
+        client.phase_is(&vm, "STOPPED", SOON).await;
+        assert_eq!(client.refused(RUN, json!({ "vm": vm })).await, "AGENT_NOT_CONNECTED");
+        for mutation in ["startVm", "stopVm", "deleteVm"] {
+            let query = format!("mutation($id: UUID!) {{ {mutation}(id: $id) {{ operation {{ id }} }} }}");
+            assert_eq!(client.refused(&query, json!({ "id": nobody })).await, "VM_NOT_FOUND");
+        }
+    }
+
+    async fn an_image_that_names_other_files_is_refused(db: TestDatabase) {
+        let trial = Trial::start(&db).await;
+        image(trial.library.path().join("leaky"), Some("/etc/passwd"));
+        let mut request = trial.request("leaky");
+        request["image"] = json!("leaky");
+        assert_eq!(trial.client.refused(CREATE, json!({ "input": request })).await, "IMAGE_UNUSABLE");
+    }
+
+    async fn strangers_see_nothing_and_shell_lines_need_the_permission(db: TestDatabase) {
+        let mut trial = Trial::start(&db).await;
+        let (vm, _) = trial.client.create(trial.request("private")).await;
+        // Users are made while no daemon runs.
+        let beside = trial.home.command().args(["user", "add", "mallory"]).output().unwrap();
+        assert!(!beside.status.success(), "the database was changed beside a running daemon");
+        let nobody = trial.daemon.client("not-a-token");
+        assert_eq!(nobody.refused("{ vms { nodes { id } } }", json!({})).await, "UNAUTHENTICATED");
+        let Trial { home, daemon, .. } = &mut trial;
+        let token = home.between(daemon, |home| home.user("eve", &[]));
+        let eve = trial.daemon.client(&token);
+        assert_eq!(eve.ask("{ vms { nodes { id } } }", json!({})).await["vms"]["nodes"], json!([]));
+        assert!(eve.ask("query($id: UUID!) { vm(id: $id) { id } }", json!({ "id": vm })).await["vm"].is_null());
+        assert_eq!(eve.refused(RUN, json!({ "vm": vm })).await, "VM_NOT_FOUND");
+        let delete = "mutation($id: UUID!) { deleteVm(id: $id) { operation { id } } }";
+        assert_eq!(eve.refused(delete, json!({ "id": vm })).await, "VM_NOT_FOUND");
+        // Her own VM: safe commands yes, shell lines no.
+        let id = VmId::generate();
+        let _guest = FakeGuest::listen(&trial.home.socket_dir(), id, |s, r| well_behaved(s, r, 4, Vec::new()));
+        let mut request = trial.request("eves");
+        request["id"] = json!(id.to_string());
+        let (own, _) = eve.create(request).await;
+        eve.agent_is(&own, "ONLINE", SOON).await;
+        assert_eq!(eve.action(&own, "OS_INFO").await["success"], true);
+        let shell = "mutation($vm: UUID!) { executeVmCommand(vmId: $vm, command: { unsafe: { rawCommand: \"id\" } }) { id } }";
+        assert_eq!(eve.refused(shell, json!({ "vm": own })).await, "FORBIDDEN");
+    }
+}
