@@ -1,1 +1,3 @@
-//! (room under construction)
+//! The command line's subcommands.
+
+pub mod channel;
