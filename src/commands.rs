@@ -3,20 +3,47 @@
 //! At most once: nothing is sent before it is logged, and what a dead controller left pending is
 //! reported as lost, never sent again.
 
-use std::time::Duration;
+mod check;
+mod places;
+mod record;
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::Utc;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::TaskTracker;
 
 use crate::{
     access::Actor,
-    agents::Links,
+    agents::{LinkError, Links},
     config::CommandsConfig,
     events::EventBus,
-    store::{CommandRecord, Store, StoreError},
-    vm::{GuestCommand, VmId},
+    store::{CommandRecord, NewCommand, Store, StoreError},
+    vm::{CommandId, GuestCommand, VmEvent, VmId, truncate_to_micros},
 };
+use check::check;
+use places::{Place, Places};
+use record::{Kept, Unanswered, kept_command, kept_outcome, kind};
+
+/// Waits between attempts to note an outcome: six attempts in about ten seconds.
+const FINISH_WAITS: [Duration; 5] = [
+    Duration::from_millis(100),
+    Duration::from_millis(400),
+    Duration::from_millis(1500),
+    Duration::from_secs(3),
+    Duration::from_secs(5),
+];
 
 /// Runs commands in guests. Clones share the queues.
 #[derive(Debug, Clone)]
-pub struct Commands {}
+pub struct Commands {
+    config: CommandsConfig,
+    store: Store,
+    links: Links,
+    events: EventBus,
+    places: Places,
+    running: Arc<TaskTracker>,
+}
 
 /// Why a command was not accepted. Once accepted, it is in the log with an outcome.
 #[derive(Debug, thiserror::Error)]
@@ -36,13 +63,18 @@ pub enum CommandError {
     /// The log could not be written; nothing was sent.
     #[error("the command log could not be written")]
     Store(#[from] StoreError),
+    /// The task that ran it failed. The log may keep it as pending until the next start, when it
+    /// is marked as lost.
+    #[error("the command's task failed")]
+    Task(#[from] tokio::task::JoinError),
 }
 
 impl Commands {
     /// Commands over these links, logged in this store.
     #[must_use]
-    pub fn new(_config: CommandsConfig, _store: Store, _links: Links, _events: EventBus) -> Self {
-        todo!()
+    pub fn new(config: CommandsConfig, store: Store, links: Links, events: EventBus) -> Self {
+        let limit = usize::try_from(config.queue_per_vm).unwrap_or(usize::MAX);
+        Self { config, store, links, events, places: Places::new(limit), running: Arc::default() }
     }
 
     /// Runs one command and gives its log entry, which has an outcome. The caller has authorised
@@ -53,16 +85,111 @@ impl Commands {
     /// See [`CommandError`].
     pub async fn execute(
         &self,
-        _actor: &Actor,
-        _vm: VmId,
-        _command: GuestCommand,
-        _timeout: Duration,
+        actor: &Actor,
+        vm: VmId,
+        command: GuestCommand,
+        timeout: Duration,
     ) -> Result<CommandRecord, CommandError> {
-        todo!()
+        let id = CommandId::generate();
+        check(id, &command, timeout, self.config.max_timeout).map_err(CommandError::Invalid)?;
+        let heard = self.links.observe(vm).open().is_some_and(|open| open.last_message_at.is_some());
+        if !heard {
+            return Err(CommandError::NotConnected);
+        }
+        let place = self.places.take(vm).ok_or(CommandError::QueueFull { limit: self.places.limit() })?;
+        let new = NewCommand {
+            id,
+            vm,
+            kind: kind(&command),
+            command: kept_command(&command),
+            requested_by: actor.user,
+            created_at: truncate_to_micros(Utc::now()),
+        };
+        let journey = self.clone().journey(new, command, timeout, place);
+        self.running.spawn(journey).await?
+    }
+
+    /// From the log to the outcome. Nothing in here depends on the caller still being there.
+    async fn journey(
+        self,
+        new: NewCommand,
+        command: GuestCommand,
+        timeout: Duration,
+        _place: Place,
+    ) -> Result<CommandRecord, CommandError> {
+        let started = Instant::now();
+        self.store.insert_command(&new).await?;
+        let left = timeout.saturating_sub(started.elapsed());
+        let outcome = self
+            .links
+            .execute(new.vm, new.id, &command, left)
+            .await
+            .map_err(|LinkError::NotConnected| Unanswered::NotSent);
+        let max = usize::try_from(self.config.max_output_bytes).unwrap_or(usize::MAX);
+        let kept = kept_outcome(outcome, max);
+        let execution_ms = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
+        self.finish(new.id, new.vm, &kept, execution_ms).await;
+        self.events.publish(VmEvent::Command {
+            vm: new.vm,
+            command: new.id,
+            success: kept.success,
+            at: Utc::now(),
+        });
+        Ok(CommandRecord {
+            id: new.id,
+            vm: new.vm,
+            kind: new.kind.to_owned(),
+            command: new.command,
+            response: Some(kept.response),
+            status: kept.status,
+            success: Some(kept.success),
+            execution_ms: Some(execution_ms),
+            requested_by: new.requested_by,
+            created_at: new.created_at,
+        })
+    }
+
+    /// Notes the outcome; a database that is away for some seconds does not lose it.
+    async fn finish(&self, id: CommandId, vm: VmId, kept: &Kept, execution_ms: i64) {
+        let mut waits = FINISH_WAITS.iter();
+        loop {
+            let Kept { status, success, response } = kept;
+            let noted = self.store.finish_command(id, *status, *success, Some(response), execution_ms).await;
+            let error = match noted {
+                Ok(()) => return,
+                Err(error) => error,
+            };
+            // A row that is gone does not come back.
+            let wait = waits.next().filter(|_| matches!(error, StoreError::Database { .. }));
+            let Some(wait) = wait else {
+                tracing::error!(
+                    %vm, command = %id, ?status, error = &error as &dyn std::error::Error,
+                    "a command's outcome could not be noted; the next start marks it as lost"
+                );
+                return;
+            };
+            tracing::warn!(%vm, command = %id, %error, ?wait, "noting a command's outcome again");
+            sleep(*wait).await;
+        }
+    }
+
+    /// Waits until every accepted command has its outcome, at most `limit`; gives whether all of
+    /// them have. New ones are still accepted, so stop asking first.
+    pub async fn drain(&self, limit: Duration) -> bool {
+        self.running.close();
+        let ended = timeout(limit, self.running.wait()).await.is_ok();
+        self.running.reopen();
+        if !ended {
+            tracing::warn!(left = self.running.len(), "commands are still running");
+        }
+        ended
     }
 
     /// Marks what an earlier controller left pending as lost. Once, at start.
+    ///
+    /// # Errors
+    /// `Database`.
     pub async fn sweep(&self) -> Result<u64, StoreError> {
-        todo!()
+        self.store.lose_pending_commands(Utc::now()).await
     }
 }

@@ -1,72 +1,35 @@
 //! What people ask of a VM: checked, stored as intent, and left to the loop.
+//!
+//! Whatever is accepted here can be carried out as far as the host can tell now, and is on disk
+//! before it is answered. Nothing here waits for a VM.
+
+mod request;
+
+pub use request::{CreateVm, UnattendedRequest};
 
 use std::sync::Arc;
 
-use uuid::Uuid;
+use chrono::Utc;
 
 use crate::{
-    access::{Actor, Denied},
+    access::{Action, Actor, Denied, authorize},
     config::HypervisorConfig,
     hypervisor::{Hypervisor, HypervisorError},
     images::{ImageError, Images},
     reconcile::Waker,
-    store::{Store, StoreError},
-    vm::{HostId, Operation, VmId, VmRecord},
+    store::{NewVm, Store, StoreError},
+    vm::{DesiredPower, HostId, NetworkAttachment, Operation, OperationId, VmId, VmRecord, VmSpec, truncate_to_micros},
 };
 
 /// Accepts requests. Clones share everything.
 #[derive(Clone)]
-pub struct Lifecycle {}
-
-/// A request for a VM, as a client wrote it: nothing checked yet.
-#[derive(Debug, Clone, Default)]
-pub struct CreateVm {
-    /// Makes a retry safe.
-    pub id: Option<Uuid>,
-    /// See [`crate::vm::VmName`].
-    pub name: String,
-    /// The image's name.
-    pub image: String,
-    /// At least 1.
-    pub vcpus: i64,
-    /// MiB.
-    pub memory_mib: i64,
-    /// GiB; the image's own size when absent.
-    pub disk_gib: Option<i64>,
-    /// The configured default when absent.
-    pub pool: Option<String>,
-    /// A libvirt network; `user` (where allowed) or `none`; the configured default when absent.
-    pub network: Option<String>,
-    /// First-boot settings.
-    pub unattended: Option<UnattendedRequest>,
-}
-
-/// First-boot settings, as a client wrote them.
-#[derive(Clone, Default)]
-pub struct UnattendedRequest {
-    /// The account to make.
-    pub user: Option<String>,
-    /// Plain; hashed before it is stored.
-    pub password: Option<secrecy::SecretString>,
-    /// `authorized_keys` lines.
-    pub ssh_keys: Vec<String>,
-    /// Host name.
-    pub hostname: Option<String>,
-    /// IANA name.
-    pub timezone: Option<String>,
-    /// Package names.
-    pub packages: Vec<String>,
-    /// Shell lines.
-    pub first_boot_commands: Vec<String>,
-}
-
-impl std::fmt::Debug for UnattendedRequest {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("UnattendedRequest")
-            .field("user", &self.user)
-            .field("hostname", &self.hostname)
-            .finish_non_exhaustive()
-    }
+pub struct Lifecycle {
+    host: HostId,
+    config: HypervisorConfig,
+    store: Store,
+    images: Images,
+    hypervisor: Arc<dyn Hypervisor>,
+    waker: Waker,
 }
 
 /// Why a request was refused. Each has a stable code at the API.
@@ -81,11 +44,17 @@ pub enum LifecycleError {
         reason: String,
     },
     /// `NAME_TAKEN`: by one of ours, or by any other domain of the host.
-    #[error("a VM or domain named {0:?} exists on this host")]
+    #[error("a VM or domain named {0:?} exists on this host; choose another name")]
     NameTaken(String),
     /// `ID_TAKEN`.
-    #[error("the id was used for another VM")]
+    #[error("the id was used for another VM; leave it out, or send a new one")]
     IdTaken,
+    /// `POOL_NOT_FOUND`.
+    #[error("the host has no storage pool {0:?}")]
+    PoolNotFound(String),
+    /// `NETWORK_NOT_FOUND`.
+    #[error("the host has no network {0:?}")]
+    NetworkNotFound(String),
     /// `VM_NOT_FOUND`.
     #[error("there is no VM {0}")]
     NotFound(VmId),
@@ -99,65 +68,168 @@ pub enum LifecycleError {
     #[error(transparent)]
     Image(#[from] ImageError),
     /// `HYPERVISOR_UNAVAILABLE`.
-    #[error("the hypervisor cannot be asked")]
+    #[error("the hypervisor cannot be asked now; try again")]
     Hypervisor(#[source] HypervisorError),
     /// `INTERNAL`, with a correlation id.
     #[error("the database failed")]
     Store(#[source] StoreError),
+    /// `INTERNAL`, with a correlation id.
+    #[error("the password could not be hashed")]
+    Password(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-impl Lifecycle {
-    /// Everything it needs.
-    #[must_use]
-    pub fn new(
-        _host: HostId,
-        _config: HypervisorConfig,
-        _store: Store,
-        _images: Images,
-        _hypervisor: Arc<dyn Hypervisor>,
-        _waker: Waker,
-    ) -> Self {
-        todo!()
-    }
-
-    /// Accepts a VM.
-    pub async fn create(
-        &self,
-        _actor: &Actor,
-        _request: CreateVm,
-    ) -> Result<(VmRecord, Operation), LifecycleError> {
-        todo!()
-    }
-
-    /// Asks for power.
-    pub async fn start(&self, _actor: &Actor, _vm: VmId) -> Result<(VmRecord, Operation), LifecycleError> {
-        todo!()
-    }
-
-    /// Asks for no power.
-    pub async fn stop(
-        &self,
-        _actor: &Actor,
-        _vm: VmId,
-        _force: bool,
-    ) -> Result<(VmRecord, Operation), LifecycleError> {
-        todo!()
-    }
-
-    /// Asks for the end.
-    pub async fn delete(&self, _actor: &Actor, _vm: VmId) -> Result<(VmRecord, Operation), LifecycleError> {
-        todo!()
-    }
-}
-
-/// Turns a refusal of `authorize` into the error a client sees.
 impl LifecycleError {
-    /// For this VM.
+    /// A refusal of `authorize`, as the caller sees it.
     #[must_use]
     pub fn denied(denied: Denied, vm: VmId) -> Self {
         match denied {
             Denied::NotFound => Self::NotFound(vm),
             Denied::Forbidden(why) => Self::Forbidden(why),
         }
+    }
+}
+
+impl Lifecycle {
+    /// Everything it needs.
+    #[must_use]
+    pub fn new(
+        host: HostId,
+        config: HypervisorConfig,
+        store: Store,
+        images: Images,
+        hypervisor: Arc<dyn Hypervisor>,
+        waker: Waker,
+    ) -> Self {
+        Self { host, config, store, images, hypervisor, waker }
+    }
+
+    /// Accepts a VM: intent, operation and audit row are stored before this returns.
+    ///
+    /// # Errors
+    /// See [`LifecycleError`].
+    pub async fn create(
+        &self,
+        actor: &Actor,
+        request: CreateVm,
+    ) -> Result<(VmRecord, Operation), LifecycleError> {
+        authorize(actor, Action::CreateVm).map_err(|denied| match denied {
+            Denied::NotFound => LifecycleError::Forbidden("VMs may not be made"),
+            Denied::Forbidden(why) => LifecycleError::Forbidden(why),
+        })?;
+        let id = request.id.map_or_else(VmId::generate, VmId);
+        let parsed = request.parse(&self.config)?;
+        let image = self.images.get(&parsed.image).await?;
+        let spec = VmSpec {
+            disk_bytes: parsed.disk_bytes.unwrap_or(image.virtual_bytes),
+            image,
+            name: parsed.name,
+            vcpus: parsed.vcpus,
+            memory_mib: parsed.memory_mib,
+            pool: parsed.pool,
+            network: parsed.network,
+            unattended: request::unattended(request.unattended).await?,
+        };
+        spec.check().map_err(request::spec_error)?;
+        self.check_host(id, &spec).await?;
+        let new = NewVm { id, host: self.host, owner: actor.user, spec };
+        let created = self.store.create_vm(&new, OperationId::generate(), truncate_to_micros(Utc::now())).await;
+        let accepted = created.map_err(|error| match error {
+            StoreError::NameTaken => LifecycleError::NameTaken(new.spec.name.to_string()),
+            StoreError::IdTaken => LifecycleError::IdTaken,
+            other => LifecycleError::Store(other),
+        })?;
+        self.waker.wake(id);
+        Ok(accepted)
+    }
+
+    /// Asks for power.
+    ///
+    /// # Errors
+    /// See [`LifecycleError`].
+    pub async fn start(&self, actor: &Actor, vm: VmId) -> Result<(VmRecord, Operation), LifecycleError> {
+        self.power(actor, vm, DesiredPower::Running).await
+    }
+
+    /// Asks for no power: politely with a grace, or at once.
+    ///
+    /// # Errors
+    /// See [`LifecycleError`].
+    pub async fn stop(
+        &self,
+        actor: &Actor,
+        vm: VmId,
+        force: bool,
+    ) -> Result<(VmRecord, Operation), LifecycleError> {
+        let power = if force { DesiredPower::ForcedOff } else { DesiredPower::Stopped };
+        self.power(actor, vm, power).await
+    }
+
+    /// Asks for the end.
+    ///
+    /// # Errors
+    /// See [`LifecycleError`].
+    pub async fn delete(&self, actor: &Actor, vm: VmId) -> Result<(VmRecord, Operation), LifecycleError> {
+        self.authorize(actor, vm).await?;
+        let now = truncate_to_micros(Utc::now());
+        let asked = self.store.request_delete(vm, OperationId::generate(), actor.user, now).await;
+        let accepted = asked.map_err(|error| changed(error, vm))?;
+        self.waker.wake(vm);
+        Ok(accepted)
+    }
+
+    async fn power(
+        &self,
+        actor: &Actor,
+        vm: VmId,
+        power: DesiredPower,
+    ) -> Result<(VmRecord, Operation), LifecycleError> {
+        self.authorize(actor, vm).await?;
+        let now = truncate_to_micros(Utc::now());
+        let asked = self.store.request_power(vm, power, OperationId::generate(), actor.user, now).await;
+        let accepted = asked.map_err(|error| changed(error, vm))?;
+        self.waker.wake(vm);
+        Ok(accepted)
+    }
+
+    async fn authorize(&self, actor: &Actor, vm: VmId) -> Result<(), LifecycleError> {
+        let found = self.store.vm(vm).await.map_err(LifecycleError::Store)?;
+        let owner = found.map(|view| view.record.owner);
+        authorize(actor, Action::ControlVm { owner }).map_err(|denied| LifecycleError::denied(denied, vm))
+    }
+
+    /// What the host has to say: is the name free among domains that others made, are pool and
+    /// network there? The store has the last word on names; the loop finds out what changes later.
+    async fn check_host(&self, id: VmId, spec: &VmSpec) -> Result<(), LifecycleError> {
+        let unavailable = LifecycleError::Hypervisor;
+        let (named, host) =
+            tokio::join!(self.hypervisor.domain_named(spec.name.as_str()), self.hypervisor.host());
+        match named.map_err(unavailable)? {
+            // Our own VM: the store tells a retry from a name that is taken.
+            Some(other) if other != id => {
+                let ours = self.store.vm(other).await.map_err(LifecycleError::Store)?;
+                if ours.is_none() {
+                    return Err(LifecycleError::NameTaken(spec.name.to_string()));
+                }
+            }
+            _ => {}
+        }
+        let host = host.map_err(LifecycleError::Hypervisor)?;
+        if !host.pools.iter().any(|pool| pool.name == spec.pool.as_str()) {
+            return Err(LifecycleError::PoolNotFound(spec.pool.to_string()));
+        }
+        if let NetworkAttachment::Network(name) = &spec.network
+            && !host.networks.iter().any(|network| network.name == name.as_str())
+        {
+            return Err(LifecycleError::NetworkNotFound(name.to_string()));
+        }
+        Ok(())
+    }
+}
+
+fn changed(error: StoreError, vm: VmId) -> LifecycleError {
+    match error {
+        StoreError::NotFound => LifecycleError::NotFound(vm),
+        StoreError::Deleting => LifecycleError::Deleting(vm),
+        other => LifecycleError::Store(other),
     }
 }

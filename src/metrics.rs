@@ -1,13 +1,59 @@
-//! Readings: validated, told at once, buffered, stored in batches, expired.
+//! Readings: validated, told at once, buffered, stored in batches. Guest errors take the same
+//! way.
+//!
+//! Taking in never waits for the database: while it is away readings gather within a bound, the
+//! oldest are dropped, and subscribers go on seeing each reading as it comes.
 
-use tokio::sync::mpsc;
+mod buffer;
+mod flush;
+mod tidy;
+mod validate;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use crate::{agents::GuestFrame, config::MetricsConfig, events::EventBus, store::Store, vm::VmId};
+use crate::{
+    agents::{GuestFrame, Throttle, TokenBucket},
+    config::MetricsConfig,
+    events::EventBus,
+    store::{Store, VmErrorRecord},
+    vm::{MetricsSample, VmEvent, VmId, truncate_to_micros},
+};
+use flush::{Flusher, Waiting};
+use tidy::{hide_secrets, json_bytes, told};
+use validate::{Refusal, validate};
+
+/// Errors of one guest that are stored and told: this many at once, and one per second on
+/// average. Each takes up to 20 KiB of the database for as long as history is kept.
+const ERROR_BURST: f64 = 60.0;
+const ERROR_RATE: f64 = 1.0;
+
+/// How often refused and dropped things are logged.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The readings' way from links to database. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Metrics {}
+pub struct Metrics {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: MetricsConfig,
+    max_skew: Duration,
+    store: Store,
+    events: EventBus,
+    rejections: Mutex<HashMap<VmId, Rejections>>,
+}
 
 /// Readings refused since the controller started, by reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,23 +69,148 @@ pub struct Rejections {
 impl Metrics {
     /// A pipeline into this store.
     #[must_use]
-    pub fn new(
-        _config: MetricsConfig,
-        _max_skew: std::time::Duration,
-        _store: Store,
-        _events: EventBus,
-    ) -> Self {
-        todo!()
+    pub fn new(config: MetricsConfig, max_skew: Duration, store: Store, events: EventBus) -> Self {
+        let rejections = Mutex::default();
+        Self { inner: Arc::new(Inner { config, max_skew, store, events, rejections }) }
     }
 
-    /// Works until `stop`, then stores what is buffered. Guest errors take the same way.
-    pub async fn run(&self, _frames: mpsc::Receiver<GuestFrame>, _stop: CancellationToken) {
-        todo!()
+    /// Works until `stop`, then stores what has come until then, within some seconds. Guest
+    /// errors take the same way.
+    pub async fn run(&self, mut frames: mpsc::Receiver<GuestFrame>, stop: CancellationToken) {
+        let inner = &self.inner;
+        let rows = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+        let waiting = Waiting::new(rows(inner.config.buffer_rows), rows(inner.config.flush_rows));
+        let filled = CancellationToken::new();
+        let take_in = async {
+            let mut intake = Intake::new(inner, &waiting);
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    Some(frame) = frames.recv() => intake.frame(frame),
+                    // Every link is gone; there is still what waits.
+                    else => {
+                        stop.cancelled().await;
+                        break;
+                    }
+                }
+            }
+            while let Ok(frame) = frames.try_recv() {
+                intake.frame(frame);
+            }
+            filled.cancel();
+        };
+        let flusher = Flusher::new(&inner.store, &waiting, inner.config.flush_interval);
+        tokio::join!(take_in, flusher.run(&filled));
     }
 
     /// What was refused of this VM.
     #[must_use]
-    pub fn rejections(&self, _vm: VmId) -> Rejections {
-        todo!()
+    pub fn rejections(&self, vm: VmId) -> Rejections {
+        self.inner.rejections().get(&vm).copied().unwrap_or_default()
+    }
+}
+
+impl Inner {
+    fn rejections(&self) -> MutexGuard<'_, HashMap<VmId, Rejections>> {
+        self.rejections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts; gives all of this VM's.
+    fn refuse(&self, vm: VmId, refusal: Refusal) -> Rejections {
+        let mut rejections = self.rejections();
+        let counted = rejections.entry(vm).or_default();
+        match refusal {
+            Refusal::Shape => counted.shape += 1,
+            Refusal::Range => counted.range += 1,
+            Refusal::Skew => counted.skew += 1,
+        }
+        *counted
+    }
+}
+
+/// The side that takes frames in.
+struct Intake<'a> {
+    inner: &'a Inner,
+    waiting: &'a Waiting,
+    error_rates: HashMap<VmId, TokenBucket>,
+    refused: Throttle,
+    muted: Throttle,
+}
+
+impl<'a> Intake<'a> {
+    fn new(inner: &'a Inner, waiting: &'a Waiting) -> Self {
+        let throttle = || Throttle::new(LOG_INTERVAL);
+        Self { inner, waiting, error_rates: HashMap::new(), refused: throttle(), muted: throttle() }
+    }
+
+    fn frame(&mut self, frame: GuestFrame) {
+        match frame {
+            GuestFrame::Metrics { vm, received_at, timestamp, system } => {
+                self.reading(vm, received_at, timestamp, system);
+            }
+            GuestFrame::Error { vm, received_at, timestamp, error, details } => {
+                self.error(vm, received_at, timestamp, error, details);
+            }
+        }
+    }
+
+    fn reading(&mut self, vm: VmId, received_at: DateTime<Utc>, timestamp: DateTime<Utc>, mut system: Value) {
+        let charted = match validate(&system, timestamp, received_at, self.inner.max_skew) {
+            Ok(charted) => charted,
+            Err(refusal) => {
+                let Rejections { shape, range, skew } = self.inner.refuse(vm, refusal);
+                if let Some(held_back) = self.refused.pass(Instant::now()) {
+                    tracing::warn!(%vm, shape, range, skew, held_back, "a guest's reading is refused");
+                }
+                return;
+            }
+        };
+        hide_secrets(&mut system);
+        let bytes = json_bytes(&system);
+        let sample = MetricsSample {
+            id: Uuid::now_v7(),
+            vm,
+            timestamp: truncate_to_micros(timestamp),
+            received_at: truncate_to_micros(received_at),
+            cpu_usage: charted.cpu_usage,
+            memory_used: charted.memory_used,
+            memory_total: charted.memory_total,
+            system: told(&system, bytes),
+        };
+        self.inner.events.publish(VmEvent::Metrics(Arc::new(sample.clone())));
+        self.waiting.push_reading(MetricsSample { system, ..sample }, bytes);
+    }
+
+    fn error(
+        &mut self,
+        vm: VmId,
+        received_at: DateTime<Utc>,
+        timestamp: Option<DateTime<Utc>>,
+        error: String,
+        mut details: Value,
+    ) {
+        let now = Instant::now();
+        let rate =
+            self.error_rates.entry(vm).or_insert_with(|| TokenBucket::new(ERROR_RATE, ERROR_BURST, now));
+        if !rate.allow(1.0, now) {
+            if let Some(held_back) = self.muted.pass(now) {
+                tracing::warn!(%vm, held_back, "a guest reports more errors than are kept");
+            }
+            return;
+        }
+        hide_secrets(&mut details);
+        // A clock that is off must not date an error into a time nobody looks at.
+        let timestamp = timestamp
+            .filter(|at| (*at - received_at).abs().to_std().is_ok_and(|skew| skew <= self.inner.max_skew))
+            .unwrap_or(received_at);
+        self.inner.events.publish(VmEvent::Error { vm, error: error.clone(), at: received_at });
+        self.waiting.push_error(VmErrorRecord {
+            id: Uuid::now_v7(),
+            vm,
+            error,
+            details,
+            timestamp: truncate_to_micros(timestamp),
+            created_at: truncate_to_micros(received_at),
+        });
     }
 }

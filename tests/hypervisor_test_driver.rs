@@ -47,7 +47,7 @@ async fn every_verb_can_be_said_twice() {
         );
     }
     hypervisor.start(id).await.unwrap();
-    domain.with(|domain| domain.suspend());
+    domain.with(virt::domain::Domain::suspend);
     assert_eq!(state(&hypervisor, id).await, DomainState::Paused);
     for _ in 0..2 {
         hypervisor.resume(id).await.unwrap();
@@ -119,7 +119,7 @@ async fn whatever_happens_to_a_domain_is_hinted() {
     event("defined", &mut events, about(id)).await;
     hypervisor.start(id).await.unwrap();
     event("started", &mut events, about(id)).await;
-    domain.with(|domain| domain.suspend());
+    domain.with(virt::domain::Domain::suspend);
     event("suspended, by somebody else", &mut events, about(id)).await;
     hypervisor.destroy(id).await.unwrap();
     event("destroyed", &mut events, about(id)).await;
@@ -129,8 +129,8 @@ async fn whatever_happens_to_a_domain_is_hinted() {
 
 /// A test driver of its own: what other tests define would be counted too.
 async fn private_driver() -> (tempfile::NamedTempFile, LibvirtHypervisor) {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(b"<node/>").unwrap();
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(b"<node/>").expect("write the driver's state");
     let uri = format!("test://{}", file.path().display());
     let hypervisor = connect(&uri).await;
     (file, hypervisor)
@@ -141,15 +141,18 @@ async fn calls_of_a_scan(count: usize) -> u64 {
     let (_file, hypervisor) = private_driver().await;
     let ids: HashSet<VmId> = (0..count).map(|_| VmId::generate()).collect();
     for id in &ids {
-        hypervisor.define(*id, domain_xml("test", *id, &format!("d-{id}"), None)).await.unwrap();
+        hypervisor
+            .define(*id, domain_xml("test", *id, &format!("d-{id}"), None))
+            .await
+            .expect("ask the private driver");
     }
-    let first = hypervisor.observe_all().await.unwrap();
+    let first = hypervisor.observe_all().await.expect("ask the private driver");
     assert_eq!(first.domains.keys().copied().collect::<HashSet<_>>(), ids, "a scan is complete");
     assert!(first.domains.values().all(|facts| facts.state == DomainState::Shutoff && facts.persistent));
     // Events of the definitions may still be on their way; they are worth a second look each.
     support::until("the driver to be quiet", async || {
         let before = hypervisor.libvirt_calls();
-        hypervisor.observe_all().await.unwrap();
+        hypervisor.observe_all().await.expect("ask the private driver");
         let calls = hypervisor.libvirt_calls() - before;
         (calls <= 3 + 2 * 16).then_some(calls)
     })

@@ -34,16 +34,15 @@ find_daemon() {
     build_daemon "$1"
 }
 
-# clean_env COMMAND…: the daemon on our configuration alone, whatever this shell has set.
-clean_env() {
-    env -u DATABASE_URL -u APP_HOST -u PORT -u INFINIBAY_BASE_DIR "$@"
-}
+# Before a command: the daemon on our configuration alone, whatever this shell has set. Not a
+# function: in the background that would be one process more, whose id is not the daemon's.
+CLEAN_ENV=(env -u DATABASE_URL -u APP_HOST -u PORT -u INFINIBAY_BASE_DIR -u INFINIBAY_CONFIG)
 
 # daemon_process: the daemon's process id, when it runs; nothing otherwise.
 daemon_process() {
     local pid
     pid=$(cat -- "$UP_DIR/infinibayd.pid" 2>/dev/null) || return 0
-    [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = infinibayd ] && printf '%s\n' "$pid"
+    is_alive_as infinibayd "$pid" && printf '%s\n' "$pid"
     return 0
 }
 
@@ -67,11 +66,11 @@ start_daemon_process() {
     say "starting the daemon; its log is $log"
     # A session of its own, so that it outlives this script and its terminal. The lock of this
     # script (descriptor 9) must not live on in it.
-    clean_env setsid "$1" serve --config "$CONFIG" >>"$log" 2>&1 </dev/null 9>&- &
+    "${CLEAN_ENV[@]}" setsid "$1" serve --config "$CONFIG" >>"$log" 2>&1 </dev/null 9>&- &
     pid=$!
     printf '%s\n' "$pid" >"$UP_DIR/infinibayd.pid"
     recipe_hash "$CONFIG" >"$UP_DIR/running-config"
-    wait_until 60 "the daemon's health" healthy_or_ended "$pid" || true
+    wait_until 60 "the daemon's health" healthy_or_ended || true
     if ! healthy; then
         tail -n 20 -- "$log" >&2
         die "the daemon is not well; the end of its log is above"
@@ -81,7 +80,7 @@ start_daemon_process() {
 }
 
 healthy_or_ended() {
-    ! kill -0 "$1" 2>/dev/null || healthy
+    daemon_is_gone || healthy
 }
 
 # stop_daemon_process: asks it to end, and sees that it did.
@@ -108,7 +107,7 @@ daemon_is_gone() {
 run_daemon() {
     local binary=$1
     shift
-    clean_env "$binary" "$@" --config "$CONFIG"
+    "${CLEAN_ENV[@]}" "$binary" "$@" --config "$CONFIG"
 }
 
 # ensure_token BINARY: an administrator and a token for them, in .up/env. The daemon must not be

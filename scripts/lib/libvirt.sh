@@ -57,7 +57,7 @@ start_daemon() {
 daemon_pid() {
     local pid
     pid=$(cat "/run/$1.pid" 2>/dev/null) || return 0
-    [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$1" ] && printf '%s\n' "$pid"
+    is_alive_as "$1" "$pid" && printf '%s\n' "$pid"
     return 0
 }
 

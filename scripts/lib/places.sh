@@ -15,8 +15,10 @@ API_PORT=${PORT:-4000}
 prepare_places() {
     install -d -m 0755 -- "$UP_DIR"
     if ! was_made "$MADE" state "$STATE_DIR"; then
-        [ ! -e "$STATE_DIR/infinibay.db" ] ||
-            die "$STATE_DIR has the database of another installation; name another directory with INFINIBAY_STATE_DIR"
+        if [ -d "$STATE_DIR" ] && find "$STATE_DIR" -mindepth 1 -maxdepth 1 ! -name images ! -name base |
+            grep -q .; then
+            die "$STATE_DIR holds the state of another installation; name another directory with INFINIBAY_STATE_DIR"
+        fi
         note_made "$MADE" state "$STATE_DIR"
     fi
     # Passable for QEMU's user, who is given paths below it; not readable.
@@ -24,8 +26,9 @@ prepare_places() {
     install -d -m 0755 -- "$STATE_DIR/images"
     note_directory "$SOCKET_DIR"
     install -d -m 0755 -- "$(dirname -- "$SOCKET_DIR")"
-    # QEMU itself makes its sockets here.
-    install -d -m 0750 -o "$(qemu_user)" -- "$SOCKET_DIR"
+    # libvirt makes the sockets, as root, and hands them to QEMU: a guest that has broken out of
+    # its QEMU must not be able to replace the socket of another one.
+    install -d -m 0711 -- "$SOCKET_DIR"
 }
 
 # note_directory DIR: remembers a directory that was not there before us.

@@ -80,6 +80,12 @@ toml_string() {
     jq -rn --arg text "$1" '$text | @json'
 }
 
+# is_alive_as NAME PID: whether that process runs and is called so. One that has ended and waits
+# for its parent to notice has no executable any more, though it still has a name.
+is_alive_as() {
+    [ "$(cat "/proc/$2/comm" 2>/dev/null)" = "$1" ] && readlink "/proc/$2/exe" >/dev/null
+}
+
 # wait_until SECONDS WHAT COMMAND ARG…: asks twice a second; false after the deadline.
 wait_until() {
     local deadline=$((SECONDS + $1)) what=$2

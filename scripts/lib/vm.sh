@@ -53,16 +53,17 @@ ensure_vm() {
 }
 
 # vm_input NAME IMAGE: the VM we ask for. The keys of the person at work go in, so that ssh works.
+# The pocket guest has no system that could be told anything.
 vm_input() {
     local keys
     keys=$(cat -- "$HOME"/.ssh/id_*.pub 2>/dev/null || true)
     jq -n --arg id "$(vm_id)" --arg name "$1" --arg image "$2" --arg keys "$keys" '{i: {
         id: $id, name: $name, image: $image, vcpus: 2, memoryMib: 1024, diskGib: 4,
         pool: "default", network: "default",
-        unattended: {
+        unattended: (if $image == "pocket" then null else {
             user: "infinibay", hostname: $name, timezone: "UTC",
             sshKeys: ($keys | split("\n") | map(select(. != "")))
-        }
+        } end)
     }}'
 }
 
@@ -85,9 +86,18 @@ await_agent() {
     }
 }
 
+VM_SHOWN=''
+
+# agent_is_online: also shows what the VM is at, when that has changed.
 agent_is_online() {
+    local line
     # shellcheck disable=SC2016
-    ask 'query($id: UUID!) { vm(id: $id) { agent { connectivity } } }' "$(vm_variables)"
+    ask 'query($id: UUID!) { vm(id: $id) { phase agent { connectivity } } }' "$(vm_variables)"
+    line=$(answer '.vm | "\(.phase | ascii_downcase), agent \(.agent.connectivity | ascii_downcase)"')
+    if [ "$line" != "$VM_SHOWN" ]; then
+        say "  $line"
+        VM_SHOWN=$line
+    fi
     [ "$(answer '.vm.agent.connectivity')" = ONLINE ]
 }
 

@@ -20,7 +20,7 @@ pub struct DbArgs {
 enum DbCommand {
     /// Bring the schema up to date. (`serve` does it, too.)
     Migrate,
-    /// See whether the database answers and its schema is current; change nothing.
+    /// See whether the database answers and its schema is current; change no schema.
     Check,
     /// Print the database's URL, without its password.
     Url,

@@ -78,6 +78,7 @@ impl LibvirtHypervisor {
         let supervisor = Supervisor {
             uri: config.uri.clone(),
             reconnect_delay: config.reconnect_delay,
+            call_timeout: config.call_timeout,
             link: Arc::clone(&link),
             events: events.clone(),
             cache: Arc::clone(&cache),

@@ -1,11 +1,14 @@
 //! One controller per host and database, even where the state directory's file lock cannot tell
 //! (another machine that was given a copy of it).
 
+use std::{io, time::Duration};
+
 use sha2::{Digest, Sha256};
 use sqlx::{
     ConnectOptions, Connection, PgConnection,
     postgres::{PgConnectOptions, PgPool},
 };
+use tokio::time::timeout;
 
 use super::{Store, StoreError, db::Db, failed};
 use crate::vm::HostId;
@@ -24,6 +27,9 @@ struct PostgresLock {
 }
 
 const OPERATION: &str = "locking the database";
+
+/// How long the server is waited for.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 impl Store {
     /// PostgreSQL: an advisory lock on a connection of its own, keyed by the host. SQLite: the
@@ -52,7 +58,8 @@ impl StoreLock {
     /// found out.
     pub async fn hold(&mut self) -> Result<(), StoreError> {
         let Some(lock) = &mut self.postgres else { return Ok(()) };
-        if lock.connection.ping().await.is_ok() {
+        // No answer in time is no answer: the lock may have another holder by now.
+        if let Ok(Ok(())) = timeout(PATIENCE, lock.connection.ping()).await {
             return Ok(());
         }
         *lock = PostgresLock::take(lock.options.clone(), lock.key).await?;
@@ -62,6 +69,12 @@ impl StoreLock {
 
 impl PostgresLock {
     async fn take(options: PgConnectOptions, key: i64) -> Result<Self, StoreError> {
+        timeout(PATIENCE, Self::try_take(options, key))
+            .await
+            .unwrap_or_else(|_| Err(failed(OPERATION)(io::Error::from(io::ErrorKind::TimedOut).into())))
+    }
+
+    async fn try_take(options: PgConnectOptions, key: i64) -> Result<Self, StoreError> {
         let mut connection = options.connect().await.map_err(failed(OPERATION))?;
         let taken: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
             .bind(key)

@@ -54,6 +54,9 @@ struct Row {
 /// Frames packed or unpacked between two chances for other tasks: about a millisecond's work.
 const FRAMES_AT_ONCE: usize = 16;
 
+/// Readings given at once at most: a day and a half at one every 30 s.
+const MAX_READINGS: u32 = 5000;
+
 /// Rows per statement on SQLite, which allows some 32,000 parameters.
 const SQLITE_ROWS: usize = 500;
 
@@ -97,7 +100,8 @@ impl Store {
         .map_err(failed("storing readings"))
     }
 
-    /// Readings of a VM not older than `since`, newest first, at most `limit`.
+    /// Readings of a VM not older than `since`, newest first, at most `limit` and never more than
+    /// 5000: they are unpacked in memory.
     ///
     /// # Errors
     /// `Database`, `Corrupt`.
@@ -115,7 +119,7 @@ impl Store {
         )
         .bind(vm.uuid())
         .bind(storable(since))
-        .bind(i64::from(limit))
+        .bind(i64::from(limit.min(MAX_READINGS)))
         .fetch_all(db)
         .await)
         .map_err(failed(OPERATION))?;

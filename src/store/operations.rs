@@ -9,7 +9,7 @@ use super::{
     db::{Tx, on_pool, on_tx},
     failed,
 };
-use crate::vm::{Operation, OperationError, OperationId, OperationKind, OperationStatus, VmId};
+use crate::vm::{Operation, OperationError, OperationId, OperationKind, OperationStatus, UserId, VmId};
 
 words!(OperationKind { Create => "create", Start => "start", Stop => "stop", Delete => "delete" });
 words!(OperationStatus {
@@ -69,6 +69,17 @@ impl Store {
             .map_err(failed(OPERATION))?
             .map(|row| row.read(OPERATION))
             .transpose()
+    }
+
+    /// Who asked for a VM that is gone, from its history; `None` once that has expired.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub async fn former_owner(&self, vm: VmId) -> Result<Option<UserId>, StoreError> {
+        let sql = "SELECT requested_by FROM operations WHERE vm_id = $1 AND kind = 'create' LIMIT 1";
+        on_pool!(self, db => sqlx::query_scalar::<_, Uuid>(sql).bind(vm.uuid()).fetch_optional(db).await)
+            .map_err(failed("reading a VM's history"))
+            .map(|owner| owner.map(UserId))
     }
 
     /// Moves an open operation on; a final one stays as it is. Gives the operation as it is now.

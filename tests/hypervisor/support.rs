@@ -12,10 +12,10 @@ use infinibay::{
 use tokio::sync::broadcast;
 
 /// Longest wait for anything; far beyond what any of it takes.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A hypervisor on `uri`, connected.
-pub async fn connect(uri: &str) -> LibvirtHypervisor {
+pub(crate) async fn connect(uri: &str) -> LibvirtHypervisor {
     let hypervisor = LibvirtHypervisor::start(config(uri));
     hypervisor.connected(PATIENCE).await.unwrap_or_else(|error| {
         panic!("these tests need libvirt at {uri}: {error}: {:?}", std::error::Error::source(&error))
@@ -23,12 +23,12 @@ pub async fn connect(uri: &str) -> LibvirtHypervisor {
     hypervisor
 }
 
-pub fn config(uri: &str) -> HypervisorConfig {
+pub(crate) fn config(uri: &str) -> HypervisorConfig {
     HypervisorConfig { uri: uri.to_owned(), ..HypervisorConfig::default() }
 }
 
 /// Waits until `look` gives something.
-pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         if let Some(value) = look().await {
@@ -40,7 +40,7 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
 }
 
 /// Waits for an event; lagging is fine as long as it comes.
-pub async fn event(
+pub(crate) async fn event(
     what: &str,
     events: &mut broadcast::Receiver<HypervisorEvent>,
     wanted: impl Fn(&HypervisorEvent) -> bool,
@@ -59,24 +59,24 @@ pub async fn event(
     assert!(tokio::time::timeout(PATIENCE, waiting).await.is_ok(), "waited in vain for the event: {what}");
 }
 
-pub fn about(id: VmId) -> impl Fn(&HypervisorEvent) -> bool {
+pub(crate) fn about(id: VmId) -> impl Fn(&HypervisorEvent) -> bool {
     move |event| matches!(event, HypervisorEvent::Domain(seen) if *seen == id)
 }
 
 /// The domain, which must be there.
-pub async fn present(hypervisor: &LibvirtHypervisor, id: VmId) -> DomainFacts {
+pub(crate) async fn present(hypervisor: &LibvirtHypervisor, id: VmId) -> DomainFacts {
     match hypervisor.observe(id).await.expect("observe") {
         DomainObservation::Present(facts) => facts,
         other => panic!("domain {id} should be present, not {other:?}"),
     }
 }
 
-pub async fn state(hypervisor: &LibvirtHypervisor, id: VmId) -> DomainState {
+pub(crate) async fn state(hypervisor: &LibvirtHypervisor, id: VmId) -> DomainState {
     present(hypervisor, id).await.state
 }
 
 /// A diskless domain that sits in its firmware.
-pub fn domain_xml(kind: &str, id: VmId, name: &str, channel: Option<&Path>) -> String {
+pub(crate) fn domain_xml(kind: &str, id: VmId, name: &str, channel: Option<&Path>) -> String {
     let channel = channel.map(infinibay::domain_xml::channel_element).unwrap_or_default();
     format!(
         "<domain type='{kind}'><name>{name}</name><uuid>{id}</uuid><memory unit='MiB'>64</memory>\
@@ -86,20 +86,23 @@ pub fn domain_xml(kind: &str, id: VmId, name: &str, channel: Option<&Path>) -> S
 }
 
 /// Removes a domain when the test is over, however it ends.
-pub struct Domain {
-    pub id: VmId,
-    pub name: String,
+pub(crate) struct Domain {
+    pub(crate) id: VmId,
+    pub(crate) name: String,
     uri: String,
 }
 
 impl Domain {
-    pub fn new(uri: &str) -> Self {
+    pub(crate) fn new(uri: &str) -> Self {
         let id = VmId::generate();
         Self { id, name: format!("hyper-{id}"), uri: uri.to_owned() }
     }
 
     /// For what the trait does not do.
-    pub fn with<T>(&self, act: impl FnOnce(&virt::domain::Domain) -> Result<T, virt::error::Error>) -> T {
+    pub(crate) fn with<T>(
+        &self,
+        act: impl FnOnce(&virt::domain::Domain) -> Result<T, virt::error::Error>,
+    ) -> T {
         let connection = virt::connect::Connect::open(Some(&self.uri)).expect("open libvirt");
         let domain = connection.lookup_domain_by_uuid(self.id.uuid()).expect("find the test's domain");
         act(&domain).expect("act on the test's domain")

@@ -10,7 +10,7 @@ mod cluster;
 use std::time::Duration;
 
 use infinibay::store::Store;
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -122,6 +122,61 @@ impl TestDatabase {
             Place::Sqlite(dir) => Some(dir.path()),
             Place::Postgres { .. } => None,
         }
+    }
+
+    /// Asks the database itself for a number.
+    pub(crate) async fn number(&self, sql: &'static str) -> i64 {
+        let asked = match self.backend() {
+            Backend::Sqlite => {
+                let mut connection = self.sqlite().await;
+                sqlx::query_scalar(sql).fetch_one(&mut connection).await
+            }
+            Backend::Postgres => {
+                let mut connection = self.postgres().await;
+                sqlx::query_scalar(sql).fetch_one(&mut connection).await
+            }
+        };
+        asked.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// Asks the database itself for bytes.
+    pub(crate) async fn bytes(&self, sql: &'static str) -> Vec<u8> {
+        let asked = match self.backend() {
+            Backend::Sqlite => {
+                let mut connection = self.sqlite().await;
+                sqlx::query_scalar(sql).fetch_one(&mut connection).await
+            }
+            Backend::Postgres => {
+                let mut connection = self.postgres().await;
+                sqlx::query_scalar(sql).fetch_one(&mut connection).await
+            }
+        };
+        asked.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// Does something to the database behind the store's back.
+    pub(crate) async fn tamper(&self, sqlite: &'static str, postgres: &'static str) {
+        match self.backend() {
+            Backend::Sqlite => {
+                let mut connection = self.sqlite().await;
+                sqlx::raw_sql(sqlite).execute(&mut connection).await.map(drop)
+            }
+            Backend::Postgres => {
+                let mut connection = self.postgres().await;
+                sqlx::raw_sql(postgres).execute(&mut connection).await.map(drop)
+            }
+        }
+        .expect("tampering with the story's database");
+    }
+
+    async fn sqlite(&self) -> SqliteConnection {
+        let file = self.directory().expect("a SQLite database").join("test.db");
+        let options = SqliteConnectOptions::new().filename(file).busy_timeout(Duration::from_secs(30));
+        SqliteConnection::connect_with(&options).await.expect("opening the story's database")
+    }
+
+    async fn postgres(&self) -> PgConnection {
+        PgConnection::connect(&self.url).await.expect("opening the story's database")
     }
 
     /// A handle on it. Call again for another, as another process would.

@@ -126,7 +126,7 @@ fn change_live(
     change: impl FnOnce(Option<PathBuf>) -> Result<LiveChange, HypervisorError>,
 ) -> Result<LiveChange, HypervisorError> {
     let raw = call.ask(|_| ffi::domain_state(domain))?;
-    if !state(raw.state).is_active() {
+    if !state(raw).is_active() {
         return Ok(LiveChange::NotRunning);
     }
     let current = live_channel(call, domain)?;

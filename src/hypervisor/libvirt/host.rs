@@ -1,6 +1,6 @@
 //! What the host is and has, and which kind of domain it can run.
 
-use virt::sys;
+use virt::{connect::Connect, sys};
 
 use super::{
     error::is_connection_failure,
@@ -14,18 +14,18 @@ use crate::{
 };
 
 pub(super) fn facts(call: &Call<'_>) -> Result<HostFacts, HypervisorError> {
-    let node = call.ask(|conn| conn.node_info())?;
+    let node = call.ask(Connect::node_info)?;
     Ok(HostFacts {
-        hostname: call.ask(|conn| conn.hostname())?,
-        uri: call.ask(|conn| conn.uri())?,
-        libvirt_version: version(call.ask(|conn| conn.lib_version())?),
+        hostname: call.ask(Connect::hostname)?,
+        uri: call.ask(Connect::uri)?,
+        libvirt_version: version(call.ask(Connect::lib_version)?),
         // A driver without a hypervisor of its own has none to tell.
-        hypervisor_version: call.ask_raw(|conn| conn.hyp_version()).ok().map(version),
+        hypervisor_version: call.ask_raw(Connect::hyp_version).ok().map(version),
         arch: node.model,
         cpus: node.cpus,
         memory_bytes: node.memory.saturating_mul(1024),
         // Not every driver knows.
-        free_memory_bytes: call.ask_raw(|conn| conn.free_memory()).unwrap_or(0),
+        free_memory_bytes: call.ask_raw(Connect::free_memory).unwrap_or(0),
         pools: pools(call)?,
         networks: networks(call)?,
     })
@@ -86,7 +86,7 @@ pub(super) fn domain_type(
     if let Some(known) = call.session().domain_type.get() {
         return Ok(*known);
     }
-    let found = if call.ask(|conn| conn.driver_type())?.eq_ignore_ascii_case("test") {
+    let found = if call.ask(Connect::driver_type)?.eq_ignore_ascii_case("test") {
         // Its domains have no other type, whatever is configured.
         DomainType::Test
     } else {

@@ -44,7 +44,7 @@ pub(super) fn request_shutdown(call: &Call<'_>, id: VmId) -> Result<(), Hypervis
 pub(super) fn resume(call: &Call<'_>, id: VmId) -> Result<(), HypervisorError> {
     let domain = call.domain(id)?;
     let raw = call.ask(|_| ffi::domain_state(&domain))?;
-    let outcome = if state(raw.state) == DomainState::Suspended {
+    let outcome = if state(raw) == DomainState::Suspended {
         // Suspended by the guest itself: libvirt knows another verb for that.
         call.ask(|_| domain.pm_wakeup(0).map(drop))
     } else {
@@ -99,7 +99,7 @@ fn unless(
     match outcome {
         Err(error @ HypervisorError::Refused { .. }) => {
             let raw = call.ask(|_| ffi::domain_state(domain))?;
-            if already(state(raw.state)) { Ok(()) } else { Err(error) }
+            if already(state(raw)) { Ok(()) } else { Err(error) }
         }
         outcome => outcome,
     }

@@ -180,7 +180,7 @@ fn look(call: &Call<'_>, id: VmId) -> Result<(DomainFacts, RawState, XmlPart), H
 fn present(name: String, raw: Option<RawState>, persistent: bool, part: XmlPart) -> DomainFacts {
     DomainFacts {
         name,
-        state: raw.map_or(DomainState::Unknown, |raw| state(raw.state)),
+        state: raw.map_or(DomainState::Unknown, state),
         reason: raw.map_or(0, |raw| raw.reason),
         persistent,
         channel: part.channel,
@@ -188,9 +188,13 @@ fn present(name: String, raw: Option<RawState>, persistent: bool, part: XmlPart)
     }
 }
 
-/// libvirt's number as a state. What a later libvirt may add is `Unknown`.
-pub(super) fn state(raw: i32) -> DomainState {
-    match u32::try_from(raw).unwrap_or(sys::VIR_DOMAIN_NOSTATE) {
+/// libvirt's numbers as a state. What a later libvirt may add is `Unknown`. A domain whose process
+/// died is "shut off" to libvirt, with the crash as the reason; "crashed" is to it only one whose
+/// remains were kept. To us both ended by a fault.
+pub(super) fn state(raw: RawState) -> DomainState {
+    const DIED: i32 = sys::VIR_DOMAIN_SHUTOFF_CRASHED.cast_signed();
+    match u32::try_from(raw.state).unwrap_or(sys::VIR_DOMAIN_NOSTATE) {
+        sys::VIR_DOMAIN_SHUTOFF if raw.reason == DIED => DomainState::Crashed,
         sys::VIR_DOMAIN_RUNNING => DomainState::Running,
         sys::VIR_DOMAIN_BLOCKED => DomainState::Blocked,
         sys::VIR_DOMAIN_PAUSED => DomainState::Paused,
@@ -248,9 +252,10 @@ mod tests {
             DomainState::Suspended,
             DomainState::Unknown,
         ];
-        for (raw, expected) in (0..).zip(expected) {
-            assert_eq!(state(raw), expected, "{raw}");
+        for (number, expected) in (0..).zip(expected) {
+            assert_eq!(state(RawState { state: number, reason: 1 }), expected, "{number}");
         }
-        assert_eq!(state(-1), DomainState::Unknown);
+        assert_eq!(state(RawState { state: -1, reason: 0 }), DomainState::Unknown);
+        assert_eq!(state(RawState { state: 5, reason: 3 }), DomainState::Crashed, "its process died");
     }
 }

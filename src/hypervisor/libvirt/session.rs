@@ -1,8 +1,11 @@
 //! One connection to libvirt, from opening to loss, and the calls made on it.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use virt::{connect::Connect, domain::Domain, error::Error};
@@ -17,11 +20,16 @@ use crate::{
     vm::VmId,
 };
 
-/// Seconds between keepalive messages.
-const KEEPALIVE_INTERVAL: i32 = 5;
-/// Messages that may stay unanswered: a frozen server is given up after interval × (count + 1),
-/// which is shorter than the default deadline of a call.
+/// Keepalive messages that may stay unanswered.
 const KEEPALIVE_COUNT: u32 = 3;
+
+/// Seconds between keepalive messages. A frozen server is given up after that many times the
+/// count plus one: short of the deadline of a call, so that calls end by the connection's loss
+/// and not one by one; but never so short that a busy server loses us.
+fn keepalive_interval(call_timeout: Duration) -> i32 {
+    let fitting = call_timeout.as_secs() / u64::from(KEEPALIVE_COUNT + 2);
+    i32::try_from(fitting.clamp(1, 5)).unwrap_or(1)
+}
 
 /// A connection with its callbacks. Making and dropping one blocks.
 pub(super) struct Session {
@@ -43,10 +51,15 @@ impl std::fmt::Debug for Session {
 
 impl Session {
     /// Opens a connection and registers everything on it.
-    pub(super) fn open(uri: &str, hooks: Arc<SessionHooks>, calls: Arc<AtomicU64>) -> Result<Self, Error> {
+    pub(super) fn open(
+        uri: &str,
+        call_timeout: Duration,
+        hooks: Arc<SessionHooks>,
+        calls: Arc<AtomicU64>,
+    ) -> Result<Self, Error> {
         ffi::ensure_event_loop()?;
         let conn = Connect::open(Some(uri))?;
-        match conn.set_keep_alive(KEEPALIVE_INTERVAL, KEEPALIVE_COUNT) {
+        match conn.set_keep_alive(keepalive_interval(call_timeout), KEEPALIVE_COUNT) {
             Ok(()) => {}
             Err(error) if is_unsupported(&error) => {
                 tracing::debug!(%error, "this driver needs no keepalive");

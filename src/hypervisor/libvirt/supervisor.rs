@@ -113,6 +113,7 @@ impl Machine {
 pub(super) struct Supervisor {
     pub(super) uri: String,
     pub(super) reconnect_delay: Duration,
+    pub(super) call_timeout: Duration,
     pub(super) link: Arc<watch::Sender<Link>>,
     pub(super) events: broadcast::Sender<HypervisorEvent>,
     pub(super) cache: Arc<XmlCache>,
@@ -180,7 +181,8 @@ impl Supervisor {
     async fn open(&self, lost: Arc<Notify>) -> Result<Session, Error> {
         let hooks = Arc::new(SessionHooks { events: self.events.clone(), dirty: self.cache.dirty(), lost });
         let (uri, calls) = (self.uri.clone(), Arc::clone(&self.calls));
-        let opening = tokio::task::spawn_blocking(move || Session::open(&uri, hooks, calls));
+        let limit = self.call_timeout;
+        let opening = tokio::task::spawn_blocking(move || Session::open(&uri, limit, hooks, calls));
         opening.await.unwrap_or_else(|join| {
             tracing::error!(error = %join, "opening a connection broke off");
             Err(Error::last_error())

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use quick_xml::{
     Writer,
-    events::{BytesEnd, BytesStart, BytesText, Event},
+    events::{BytesStart, BytesText, Event},
 };
 use virt::{error::ErrorNumber, storage_pool::StoragePool, storage_vol::StorageVol};
 
@@ -79,7 +79,7 @@ fn exists_already(error: &HypervisorError) -> bool {
         error,
         HypervisorError::Refused { source, .. } if matches!(
             source.code().known(),
-            Some(ErrorNumber::StorageVolExist | ErrorNumber::OperationInvalid | ErrorNumber::OperationFailed)
+            Some(ErrorNumber::StorageVolExist | ErrorNumber::OperationInvalid)
         )
     )
 }
@@ -130,7 +130,7 @@ fn element(
     start: BytesStart<'_>,
     content: impl FnOnce(&mut Writer<Vec<u8>>) -> std::io::Result<()>,
 ) -> std::io::Result<()> {
-    let end = BytesEnd::from(start.to_end()).into_owned();
+    let end = start.to_end().into_owned();
     writer.write_event(Event::Start(start))?;
     content(writer)?;
     writer.write_event(Event::End(end))

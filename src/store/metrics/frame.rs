@@ -80,7 +80,8 @@ mod tests {
 
     #[test]
     fn a_bomb_is_refused() {
-        let bomb = zstd::bulk::compress(&vec![b' '; (MAX_UNPACKED + 1) as usize], LEVEL).unwrap();
+        let spaces = vec![b' '; usize::try_from(MAX_UNPACKED + 1).unwrap()];
+        let bomb = zstd::bulk::compress(&spaces, LEVEL).unwrap();
         assert!(bomb.len() < 10_000);
         assert!(unpack(&bomb).unwrap_err().contains("unpacks to more than"));
     }

@@ -1,0 +1,80 @@
+//! Who is asking, and whether he may.
+
+use async_graphql::Context;
+use axum::http::{HeaderMap, header::AUTHORIZATION};
+
+use super::{ApiContext, error::ApiError};
+use crate::{
+    access::{Action, Actor, authorize},
+    store::VmView,
+    vm::{UserId, VmId},
+};
+
+/// The token a request came with; kept to ask again during a long subscription.
+#[derive(Clone)]
+pub(super) struct Token(pub(super) String);
+
+/// The longest `Authorization` value worth hashing.
+const MAX_TOKEN_BYTES: usize = 256;
+
+/// The token of an `Authorization: Bearer …` value.
+pub(super) fn bearer(value: &str) -> Option<Token> {
+    let (scheme, token) = value.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.len() <= MAX_TOKEN_BYTES)
+        .then(|| Token(token.to_owned()))
+}
+
+/// The token of a request's headers.
+pub(super) fn token_of(headers: &HeaderMap) -> Option<Token> {
+    bearer(headers.get(AUTHORIZATION)?.to_str().ok()?)
+}
+
+/// What a resolver works with.
+pub(super) struct Call<'a> {
+    pub(super) api: &'a ApiContext,
+    pub(super) actor: &'a Actor,
+}
+
+impl<'a> Call<'a> {
+    /// # Errors
+    /// `UNAUTHENTICATED`, where no actor came with the request.
+    pub(super) fn of(ctx: &'a Context<'_>) -> Result<Self, ApiError> {
+        let actor = ctx.data_opt::<Actor>().ok_or_else(ApiError::unauthenticated)?;
+        let api = ctx
+            .data_opt::<ApiContext>()
+            .ok_or_else(|| ApiError::new("INTERNAL", "the schema was built without its context"))?;
+        Ok(Self { api, actor })
+    }
+
+    /// A VM that the actor may see.
+    pub(super) async fn visible(&self, vm: VmId) -> Result<VmView, ApiError> {
+        let view = self.api.store.vm(vm).await?;
+        let owner = view.as_ref().map(|view| view.record.owner);
+        authorize(self.actor, Action::ViewVm { owner }).map_err(|denied| ApiError::denied(denied, vm))?;
+        view.ok_or_else(|| ApiError::vm_not_found(vm))
+    }
+
+    /// Whether the actor may see a VM's history, which outlives the VM.
+    pub(super) async fn may_see_history(&self, vm: VmId) -> Result<(), ApiError> {
+        let owner: Option<UserId> = match self.api.store.vm(vm).await? {
+            Some(view) => Some(view.record.owner),
+            None => self.api.store.former_owner(vm).await?,
+        };
+        authorize(self.actor, Action::ViewVm { owner }).map_err(|denied| ApiError::denied(denied, vm))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_bearer_values_of_a_sane_length_are_tokens() {
+        assert_eq!(bearer("Bearer abc").unwrap().0, "abc");
+        assert_eq!(bearer("bearer  abc ").unwrap().0, "abc");
+        for bad in ["", "abc", "Basic abc", "Bearer ", &format!("Bearer {}", "x".repeat(300))] {
+            assert!(bearer(bad).is_none(), "{bad:.20}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Refusals and failures, as callers see them: a stable code, a sentence that says what to do,
+//! and for our own faults a correlation id instead of internals.
+
+use std::error::Error;
+
+use async_graphql::ErrorExtensionValues;
+use uuid::Uuid;
+
+use crate::{
+    access::Denied,
+    commands::CommandError,
+    hypervisor::HypervisorError,
+    images::ImageError,
+    lifecycle::LifecycleError,
+    store::StoreError,
+    vm::{VmId, chain},
+};
+
+/// What a resolver answers instead of data.
+// No `Display` on purpose: async-graphql would take it for a plain message and lose the code.
+#[derive(Debug)]
+pub(super) struct ApiError {
+    code: &'static str,
+    message: String,
+    field: Option<&'static str>,
+    correlation: Option<Uuid>,
+}
+
+impl ApiError {
+    pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), field: None, correlation: None }
+    }
+
+    pub(super) fn invalid(field: &'static str, reason: impl Into<String>) -> Self {
+        Self { field: Some(field), ..Self::new("INVALID_INPUT", format!("{field}: {}", reason.into())) }
+    }
+
+    pub(super) fn vm_not_found(vm: VmId) -> Self {
+        Self::new("VM_NOT_FOUND", format!("there is no VM {vm}"))
+    }
+
+    pub(super) fn unauthenticated() -> Self {
+        Self::new("UNAUTHENTICATED", "send a valid token as `Authorization: Bearer …`")
+    }
+
+    /// Our fault: logged whole, told by number.
+    pub(super) fn internal(error: &(dyn Error + 'static)) -> Self {
+        let correlation = Uuid::now_v7();
+        tracing::error!(%correlation, error = chain(error), "a request failed");
+        Self {
+            correlation: Some(correlation),
+            ..Self::new("INTERNAL", format!("something failed here; the log tells more under {correlation}"))
+        }
+    }
+
+    pub(super) fn denied(denied: Denied, vm: VmId) -> Self {
+        match denied {
+            Denied::NotFound => Self::vm_not_found(vm),
+            Denied::Forbidden(why) => Self::new("FORBIDDEN", why),
+        }
+    }
+
+    pub(super) fn is_not_found(&self) -> bool {
+        self.code == "VM_NOT_FOUND"
+    }
+}
+
+impl From<ApiError> for async_graphql::Error {
+    fn from(error: ApiError) -> Self {
+        let mut extensions = ErrorExtensionValues::default();
+        extensions.set("code", error.code);
+        if let Some(field) = error.field {
+            extensions.set("field", field);
+        }
+        if let Some(correlation) = error.correlation {
+            extensions.set("correlationId", correlation.to_string());
+        }
+        Self { message: error.message, source: None, extensions: Some(extensions) }
+    }
+}
+
+impl From<Denied> for ApiError {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::NotFound => Self::new("FORBIDDEN", "this is not for you"),
+            Denied::Forbidden(why) => Self::new("FORBIDDEN", why),
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::internal(&error)
+    }
+}
+
+impl From<HypervisorError> for ApiError {
+    fn from(error: HypervisorError) -> Self {
+        tracing::warn!(error = chain(&error), "the hypervisor could not be asked for a caller");
+        Self::new("HYPERVISOR_UNAVAILABLE", "the hypervisor cannot be asked now; try again")
+    }
+}
+
+impl From<ImageError> for ApiError {
+    fn from(error: ImageError) -> Self {
+        match &error {
+            ImageError::NotFound(_) => Self::new("IMAGE_NOT_FOUND", error.to_string()),
+            ImageError::Unusable { .. } => Self::new("IMAGE_UNUSABLE", error.to_string()),
+            ImageError::Library { .. } => Self::internal(&error),
+        }
+    }
+}
+
+impl From<CommandError> for ApiError {
+    fn from(error: CommandError) -> Self {
+        match &error {
+            CommandError::NotConnected => Self::new("AGENT_NOT_CONNECTED", error.to_string()),
+            CommandError::QueueFull { .. } => Self::new("COMMAND_QUEUE_FULL", error.to_string()),
+            CommandError::Invalid(_) => Self::new("INVALID_INPUT", error.to_string()),
+            CommandError::Store(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<LifecycleError> for ApiError {
+    fn from(error: LifecycleError) -> Self {
+        let coded = |code| Self::new(code, error.to_string());
+        match error {
+            LifecycleError::Invalid { field, ref reason } => Self::invalid(field, reason.clone()),
+            LifecycleError::NameTaken(_) => coded("NAME_TAKEN"),
+            LifecycleError::IdTaken => coded("ID_TAKEN"),
+            LifecycleError::PoolNotFound(_) => coded("POOL_NOT_FOUND"),
+            LifecycleError::NetworkNotFound(_) => coded("NETWORK_NOT_FOUND"),
+            LifecycleError::NotFound(_) => coded("VM_NOT_FOUND"),
+            LifecycleError::Deleting(_) => coded("VM_DELETING"),
+            LifecycleError::Forbidden(_) => coded("FORBIDDEN"),
+            LifecycleError::Image(error) => error.into(),
+            LifecycleError::Hypervisor(error) => error.into(),
+            LifecycleError::Store(_) | LifecycleError::Password(_) => Self::internal(&error),
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The schema's objects: our nouns, as GraphQL shows them.
+
+mod agent;
+mod command;
+mod host;
+mod input;
+mod metrics;
+mod operation;
+mod page;
+mod vm;
+
+pub(super) use command::{CommandLog, VmErrorEntry};
+pub(super) use host::{HostObject, ImageObject};
+pub(super) use input::{CommandInput, CreateVmInput};
+pub(super) use metrics::VmMetrics;
+pub(super) use operation::OperationObject;
+pub(super) use page::{CommandLogConnection, PageInfo, VmConnection, VmErrorConnection, page};
+pub(super) use vm::{VmEventNotice, VmObject, VmPayload};

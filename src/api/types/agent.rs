@@ -1,0 +1,106 @@
+//! The agent in a VM: is it there, and what came from it.
+
+use async_graphql::{Enum, SimpleObject};
+use chrono::{DateTime, Utc};
+
+use crate::{
+    api::scalars::BigInt,
+    metrics::Rejections,
+    vm::{AgentConnectivity, LinkObservation, VmStatus},
+};
+
+/// Whether the agent can be talked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "AgentConnectivity", name = "AgentConnectivity")]
+pub(crate) enum AgentConnectivityName {
+    /// Never heard since the VM was made.
+    NeverSeen,
+    /// Known from before, not heard since the controller started.
+    Unknown,
+    /// Heard, and recently enough.
+    Online,
+    /// Silent for too long in a running domain, or disconnected.
+    Offline,
+    /// The domain has no channel.
+    Unsupported,
+}
+
+/// What the present connection counted, and what was refused since the controller started.
+#[derive(Debug, SimpleObject)]
+pub(crate) struct AgentCounters {
+    /// Well-formed frames.
+    frames: BigInt,
+    /// Bytes read.
+    bytes: BigInt,
+    /// Lines that were no JSON object, or not UTF-8.
+    malformed: BigInt,
+    /// Lines over the frame limit.
+    oversized: BigInt,
+    /// JSON of a known type but the wrong shape.
+    wrong_shape: BigInt,
+    /// Objects of a type we do not know.
+    unknown_type: BigInt,
+    /// Answers to commands nobody sent.
+    unsolicited: BigInt,
+    /// Answers that came after their deadline.
+    late: BigInt,
+    /// Frames dropped over the rate, or for want of room.
+    dropped: BigInt,
+    /// Readings refused: cpu or memory missing or of the wrong kind.
+    refused_shape: BigInt,
+    /// Readings refused: values out of range.
+    refused_range: BigInt,
+    /// Readings refused: the guest's clock is too far off.
+    refused_skew: BigInt,
+}
+
+/// The agent in a VM.
+#[derive(Debug, SimpleObject)]
+pub(crate) struct Agent {
+    /// Whether it can be talked to.
+    connectivity: AgentConnectivityName,
+    /// When it was last heard.
+    last_seen_at: Option<DateTime<Utc>>,
+    /// What it says it is.
+    version: Option<String>,
+    /// What it says it runs on.
+    platform: Option<String>,
+    /// What it says it can do.
+    capabilities: Vec<String>,
+    /// The guest's clock minus ours, milliseconds.
+    clock_skew_ms: Option<BigInt>,
+    /// What came from it.
+    counters: AgentCounters,
+}
+
+impl Agent {
+    pub(crate) fn new(status: Option<&VmStatus>, link: &LinkObservation, refused: Rejections) -> Self {
+        let open = link.open();
+        let counted = open.map(|link| link.counters).unwrap_or_default();
+        let live = open.and_then(|link| link.last_message_at);
+        Self {
+            connectivity: status.map_or(AgentConnectivity::NeverSeen, |status| status.agent).into(),
+            last_seen_at: live.or_else(|| status.and_then(|status| status.last_seen)),
+            version: open
+                .and_then(|link| link.version.clone())
+                .or_else(|| status.and_then(|status| status.agent_version.clone())),
+            platform: open.and_then(|link| link.platform.clone()),
+            capabilities: open.map(|link| link.capabilities.clone()).unwrap_or_default(),
+            clock_skew_ms: open.and_then(|link| link.skew).map(|skew| skew.num_milliseconds().into()),
+            counters: AgentCounters {
+                frames: counted.frames.into(),
+                bytes: counted.bytes.into(),
+                malformed: counted.malformed.into(),
+                oversized: counted.oversized.into(),
+                wrong_shape: counted.wrong_shape.into(),
+                unknown_type: counted.unknown_type.into(),
+                unsolicited: counted.unsolicited.into(),
+                late: counted.late.into(),
+                dropped: counted.dropped.into(),
+                refused_shape: refused.shape.into(),
+                refused_range: refused.range.into(),
+                refused_skew: refused.skew.into(),
+            },
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Logged commands and reported errors.
+
+use async_graphql::{Enum, Json, SimpleObject};
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{
+    api::scalars::BigInt,
+    store::{CommandRecord, CommandStatus, VmErrorRecord},
+};
+
+/// How a logged command stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "CommandStatus", name = "CommandStatus")]
+pub(crate) enum CommandStatusName {
+    /// Accepted; no outcome yet.
+    Pending,
+    /// The agent answered.
+    Answered,
+    /// No answer in time.
+    TimedOut,
+    /// The link closed or the VM went away first.
+    Disconnected,
+    /// The controller died first; it may or may not have run.
+    Lost,
+}
+
+/// A command and what became of it.
+#[derive(Debug, SimpleObject)]
+pub(crate) struct CommandLog {
+    /// The row.
+    id: Uuid,
+    /// The command's id on the wire.
+    command_id: Uuid,
+    /// The VM. It may be gone.
+    vm_id: Uuid,
+    /// `safe` or `unsafe`.
+    #[graphql(name = "type")]
+    kind: String,
+    /// The command, without secrets.
+    command: Json<Value>,
+    /// `exit_code`, `stdout`, `stderr`, `data`, …; null without an answer.
+    response: Option<Json<Value>>,
+    /// How it stands.
+    status: CommandStatusName,
+    /// Null while pending.
+    success: Option<bool>,
+    /// Milliseconds from acceptance to outcome; null while pending.
+    execution_ms: Option<BigInt>,
+    /// Who asked.
+    requested_by: Uuid,
+    /// When.
+    created_at: DateTime<Utc>,
+}
+
+impl From<CommandRecord> for CommandLog {
+    fn from(record: CommandRecord) -> Self {
+        Self {
+            id: record.id.uuid(),
+            command_id: record.id.uuid(),
+            vm_id: record.vm.uuid(),
+            kind: record.kind,
+            command: Json(record.command),
+            response: record.response.map(Json),
+            status: record.status.into(),
+            success: record.success,
+            execution_ms: record.execution_ms.map(BigInt),
+            requested_by: record.requested_by.uuid(),
+            created_at: record.created_at,
+        }
+    }
+}
+
+impl CommandLog {
+    pub(crate) fn cursor(&self) -> Uuid {
+        self.id
+    }
+}
+
+/// An error that a guest reported.
+#[derive(Debug, SimpleObject)]
+#[graphql(name = "VmError")]
+pub(crate) struct VmErrorEntry {
+    /// The row.
+    id: Uuid,
+    /// The VM. It may be gone.
+    vm_id: Uuid,
+    /// The guest's words.
+    error: String,
+    /// What else it said.
+    details: Json<Value>,
+    /// The guest's clock.
+    timestamp: DateTime<Utc>,
+    /// Ours.
+    created_at: DateTime<Utc>,
+}
+
+impl From<VmErrorRecord> for VmErrorEntry {
+    fn from(record: VmErrorRecord) -> Self {
+        Self {
+            id: record.id,
+            vm_id: record.vm.uuid(),
+            error: record.error,
+            details: Json(record.details),
+            timestamp: record.timestamp,
+            created_at: record.created_at,
+        }
+    }
+}
+
+impl VmErrorEntry {
+    pub(crate) fn cursor(&self) -> Uuid {
+        self.id
+    }
+}

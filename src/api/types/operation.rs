@@ -1,0 +1,91 @@
+//! Operations.
+
+use async_graphql::{Enum, SimpleObject};
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use crate::vm::{Operation, OperationKind, OperationStatus};
+
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "OperationKind", name = "OperationKind")]
+pub(crate) enum OperationKindName {
+    /// Make a VM and bring it to a running, installed, reporting state.
+    Create,
+    /// Power on.
+    Start,
+    /// Power off.
+    Stop,
+    /// Remove every trace.
+    Delete,
+}
+
+/// Where it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "OperationStatus", name = "OperationStatus")]
+pub(crate) enum OperationStatusName {
+    /// Stored, not looked at yet.
+    Pending,
+    /// At work.
+    Running,
+    /// Done.
+    Succeeded,
+    /// Given up; `error` says why.
+    Failed,
+    /// A later request took its place.
+    Superseded,
+}
+
+/// Why an operation failed.
+#[derive(Debug, SimpleObject)]
+#[graphql(name = "OperationError")]
+pub(crate) struct OperationErrorObject {
+    /// Stable, for programs.
+    code: String,
+    /// For people.
+    message: String,
+}
+
+/// A change that takes time, from request to outcome.
+#[derive(Debug, SimpleObject)]
+#[graphql(name = "Operation")]
+pub(crate) struct OperationObject {
+    /// Its id.
+    id: Uuid,
+    /// The VM it changes. The VM may be gone.
+    vm_id: Uuid,
+    /// What was asked for.
+    kind: OperationKindName,
+    /// Where it stands.
+    status: OperationStatusName,
+    /// 0 to 100.
+    progress: i32,
+    /// What is happening now, in a few words.
+    stage: String,
+    /// Only of a failed one.
+    error: Option<OperationErrorObject>,
+    /// Who asked.
+    requested_by: Uuid,
+    /// When.
+    created_at: DateTime<Utc>,
+    /// When it ended.
+    finished_at: Option<DateTime<Utc>>,
+}
+
+impl From<Operation> for OperationObject {
+    fn from(operation: Operation) -> Self {
+        let error = operation.error;
+        Self {
+            id: operation.id.uuid(),
+            vm_id: operation.vm.uuid(),
+            kind: operation.kind.into(),
+            status: operation.status.into(),
+            progress: operation.progress,
+            stage: operation.stage,
+            error: error.map(|error| OperationErrorObject { code: error.code, message: error.message }),
+            requested_by: operation.requested_by.uuid(),
+            created_at: operation.created_at,
+            finished_at: operation.finished_at,
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! A VM, and what happens to it.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+
+use async_graphql::{Context, Enum, Json, Object, SimpleObject};
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{OperationObject, VmMetrics, agent::Agent};
+use crate::{
+    api::{auth::Call, batch::Batch, error::ApiError, scalars::BigInt},
+    domain_xml::mac_address,
+    events::Notice,
+    store::{MetricsRow, VmView},
+    vm::{
+        Condition, ConditionKind, ConditionStatus, DesiredPower, NetworkAttachment, Operation, VmEvent, VmId, VmPhase,
+        VmRecord,
+    },
+};
+
+/// Where a VM is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "VmPhase", name = "VmPhase")]
+pub(crate) enum VmPhaseName {
+    /// Disk, seed and domain are being made.
+    Provisioning,
+    /// It runs for the first time and its system is not ready yet.
+    Installing,
+    /// Asked to run, not running yet.
+    Starting,
+    /// Running.
+    Running,
+    /// Asked to stop, not off yet.
+    Stopping,
+    /// Off.
+    Stopped,
+    /// Paused.
+    Paused,
+    /// Ended by a fault.
+    Crashed,
+    /// Its domain is gone although nobody asked.
+    Missing,
+    /// libvirt cannot be asked.
+    Unknown,
+    /// On its way out.
+    Deleting,
+    /// A step kept failing; the conditions say which and why. `startVm` tries again.
+    Failed,
+}
+
+/// The power somebody asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "DesiredPower", name = "DesiredPower")]
+pub(crate) enum DesiredPowerName {
+    /// On.
+    Running,
+    /// Off, politely first.
+    Stopped,
+    /// Off, at once.
+    ForcedOff,
+}
+
+/// Whether a condition holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "ConditionStatus", name = "ConditionStatus")]
+pub(crate) enum ConditionStatusName {
+    /// It holds.
+    True,
+    /// It does not.
+    False,
+    /// It could not be found out.
+    Unknown,
+}
+
+/// What a condition is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "ConditionKind", name = "ConditionType")]
+pub(crate) enum ConditionTypeName {
+    /// libvirt answers.
+    HypervisorReachable,
+    /// The domain has the agent channel.
+    ChannelPresent,
+    /// The agent is heard.
+    AgentConnected,
+    /// The guest's clock is too far off.
+    ClockSkew,
+    /// The first boot advances.
+    InstallProgressing,
+    /// The VM's volumes exist.
+    DisksPresent,
+    /// The domain is not as it was asked for.
+    DriftedFromIntent,
+    /// The last step went well.
+    Reconciled,
+}
+
+/// Something that can be right or wrong with a VM.
+#[derive(Debug, SimpleObject)]
+#[graphql(name = "Condition")]
+pub(crate) struct ConditionObject {
+    /// What it is about.
+    #[graphql(name = "type")]
+    kind: ConditionTypeName,
+    /// Whether it holds.
+    status: ConditionStatusName,
+    /// One word, for programs.
+    reason: String,
+    /// One sentence, for people.
+    message: String,
+    /// When `status` last changed.
+    since: DateTime<Utc>,
+}
+
+impl From<&Condition> for ConditionObject {
+    fn from(condition: &Condition) -> Self {
+        Self {
+            kind: condition.kind.into(),
+            status: condition.status.into(),
+            reason: condition.reason.clone(),
+            message: condition.message.clone(),
+            since: condition.since,
+        }
+    }
+}
+
+/// A virtual machine.
+pub(crate) struct VmObject {
+    view: VmView,
+    batch: Arc<Batch>,
+}
+
+impl VmObject {
+    pub(crate) fn one(view: VmView) -> Self {
+        let batch = Batch::of(std::slice::from_ref(&view));
+        Self { view, batch }
+    }
+
+    pub(crate) fn many(views: Vec<VmView>) -> Vec<Self> {
+        let batch = Batch::of(&views);
+        views.into_iter().map(|view| Self { view, batch: batch.clone() }).collect()
+    }
+
+    fn vm(&self) -> VmId {
+        self.view.record.id
+    }
+
+    fn mac(&self) -> Option<String> {
+        (self.view.record.spec.network != NetworkAttachment::None).then(|| mac_address(self.vm()))
+    }
+
+    async fn reading(&self, ctx: &Context<'_>) -> Result<Option<Arc<MetricsRow>>, ApiError> {
+        self.batch.reading(Call::of(ctx)?.api, self.vm()).await
+    }
+}
+
+#[Object(name = "Vm")]
+impl VmObject {
+    /// Its id, which is also its domain's UUID.
+    async fn id(&self) -> Uuid {
+        self.vm().uuid()
+    }
+
+    /// Its name, which is also its domain's.
+    async fn name(&self) -> &str {
+        self.view.record.spec.name.as_str()
+    }
+
+    /// Where it is in its life.
+    async fn phase(&self) -> VmPhaseName {
+        self.view.status.as_ref().map_or(VmPhase::Provisioning, |status| status.phase).into()
+    }
+
+    /// The power last asked for.
+    async fn power(&self) -> DesiredPowerName {
+        self.view.record.intent.power.into()
+    }
+
+    /// Who may use it, besides admins.
+    async fn owner_id(&self) -> Uuid {
+        self.view.record.owner.uuid()
+    }
+
+    /// The image it was made from.
+    async fn image(&self) -> &str {
+        self.view.record.spec.image.name.as_str()
+    }
+
+    /// Virtual processors.
+    async fn vcpus(&self) -> u32 {
+        self.view.record.spec.vcpus
+    }
+
+    /// MiB.
+    async fn memory_mib(&self) -> BigInt {
+        self.view.record.spec.memory_mib.into()
+    }
+
+    /// Bytes.
+    async fn disk_bytes(&self) -> BigInt {
+        self.view.record.spec.disk_bytes.into()
+    }
+
+    /// The storage pool of its disk.
+    async fn pool(&self) -> &str {
+        self.view.record.spec.pool.as_str()
+    }
+
+    /// The libvirt network, `user` or `none`.
+    async fn network(&self) -> &str {
+        match &self.view.record.spec.network {
+            NetworkAttachment::Network(name) => name.as_str(),
+            NetworkAttachment::User => "user",
+            NetworkAttachment::None => "none",
+        }
+    }
+
+    /// The agent inside.
+    async fn agent(&self, ctx: &Context<'_>) -> Result<Agent, ApiError> {
+        let api = Call::of(ctx)?.api;
+        let link = (api.links)(self.vm());
+        Ok(Agent::new(self.view.status.as_ref(), &link, api.metrics.rejections(self.vm())))
+    }
+
+    /// What is right and what is not.
+    async fn conditions(&self) -> Vec<ConditionObject> {
+        self.view.status.iter().flat_map(|status| &status.conditions).map(ConditionObject::from).collect()
+    }
+
+    /// Addresses, as the agent and the host's DHCP server know them; without loopback and
+    /// link-local ones.
+    async fn ip_addresses(&self, ctx: &Context<'_>) -> Result<Vec<String>, ApiError> {
+        let api = Call::of(ctx)?.api;
+        let mut addresses: BTreeSet<IpAddr> = BTreeSet::new();
+        if let Some(mac) = self.mac() {
+            let leases = self.batch.leases(api, &mac).await;
+            addresses.extend(leases.iter().filter_map(|ip| ip.parse::<IpAddr>().ok()));
+        }
+        if let Some(reading) = self.reading(ctx).await? {
+            addresses.extend(reported_addresses(&reading.system));
+        }
+        Ok(addresses.into_iter().map(|address| address.to_string()).collect())
+    }
+
+    /// Of its network cards.
+    async fn mac_addresses(&self) -> Vec<String> {
+        self.mac().into_iter().collect()
+    }
+
+    /// The newest stored reading.
+    async fn latest_metrics(&self, ctx: &Context<'_>) -> Result<Option<VmMetrics>, ApiError> {
+        Ok(self.reading(ctx).await?.map(|row| VmMetrics::from((*row).clone())))
+    }
+
+    /// When it was asked for.
+    async fn created_at(&self) -> DateTime<Utc> {
+        self.view.record.created_at
+    }
+
+    /// When its first boot was finished.
+    async fn installed_at(&self) -> Option<DateTime<Utc>> {
+        self.view.record.milestones.installed
+    }
+}
+
+/// Most addresses taken from a guest's own words.
+const MAX_REPORTED: usize = 64;
+
+/// The addresses in a frame, which a guest wrote: parsed, never passed on as text.
+fn reported_addresses(system: &Value) -> Vec<IpAddr> {
+    let interfaces = system.pointer("/network/interfaces").and_then(Value::as_array);
+    let texts = interfaces
+        .into_iter()
+        .flatten()
+        .filter_map(|interface| interface.get("ip_addresses")?.as_array())
+        .flatten()
+        .filter_map(Value::as_str);
+    let addresses = texts.filter_map(|text| text.split('/').next()?.parse::<IpAddr>().ok());
+    addresses.filter(|address| !is_local(*address)).take(MAX_REPORTED).collect()
+}
+
+fn is_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified(),
+    }
+}
+
+/// What a mutation that takes time answers.
+#[derive(SimpleObject)]
+pub(crate) struct VmPayload {
+    /// The VM, as asked for.
+    vm: VmObject,
+    /// To be followed with `operation` or `operationProgress`.
+    operation: OperationObject,
+}
+
+impl VmPayload {
+    pub(crate) fn new(record: VmRecord, status: Option<crate::vm::VmStatus>, operation: Operation) -> Self {
+        Self { vm: VmObject::one(VmView { record, status }), operation: operation.into() }
+    }
+}
+
+/// Something that happened to a VM.
+#[derive(Debug, SimpleObject)]
+#[graphql(name = "VmEvent")]
+pub(crate) struct VmEventNotice {
+    /// `vm:online`, `vm:offline`, `vm:metrics`, `vm:command`, `vm:error`, `vm:status`,
+    /// `vm:operation`, `vm:deleted`; or `lagged`: events were missed, look again.
+    #[graphql(name = "type")]
+    kind: String,
+    /// The VM.
+    vm_id: Uuid,
+    /// When.
+    at: DateTime<Utc>,
+    /// What there is to know of it.
+    payload: Json<Value>,
+}
+
+impl VmEventNotice {
+    pub(crate) fn new(vm: VmId, notice: &Notice) -> Self {
+        let (kind, at, payload) = match notice {
+            Notice::Lagged(missed) => ("lagged", Utc::now(), json!({ "missed": missed })),
+            Notice::Event(event) => {
+                let (at, payload) = told(event);
+                (event.name(), at, payload)
+            }
+        };
+        Self { kind: kind.to_owned(), vm_id: vm.uuid(), at, payload: Json(payload) }
+    }
+}
+
+fn told(event: &VmEvent) -> (DateTime<Utc>, Value) {
+    match event {
+        VmEvent::Online { at, .. } | VmEvent::Deleted { at, .. } => (*at, json!({})),
+        VmEvent::Offline { at, reason, .. } => (*at, json!({ "reason": reason })),
+        VmEvent::Metrics(sample) => (
+            sample.received_at,
+            json!({
+                "timestamp": sample.timestamp, "cpuUsage": sample.cpu_usage,
+                "memoryUsed": sample.memory_used.to_string(), "memoryTotal": sample.memory_total.to_string(),
+            }),
+        ),
+        VmEvent::Command { at, command, success, .. } => {
+            (*at, json!({ "commandId": command.uuid(), "success": success }))
+        }
+        VmEvent::Error { at, error, .. } => (*at, json!({ "error": error })),
+        VmEvent::Status { at, status, .. } => {
+            (*at, json!({ "phase": status.phase, "agent": status.agent, "conditions": status.conditions }))
+        }
+        VmEvent::Operation(operation) => (
+            operation.finished_at.unwrap_or_else(Utc::now),
+            json!({
+                "operationId": operation.id.uuid(), "kind": operation.kind, "status": operation.status,
+                "progress": operation.progress, "stage": operation.stage,
+            }),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_parsed_and_local_ones_left_out() {
+        let system = json!({ "network": { "interfaces": [
+            { "ip_addresses": ["127.0.0.1", "::1", "fe80::1"] },
+            { "ip_addresses": ["192.168.122.5/24", "2001:db8::5", "<script>", 7] },
+            { "ip_addresses": "no list" }, 5,
+        ] } });
+        let found: Vec<_> = reported_addresses(&system).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["192.168.122.5", "2001:db8::5"]);
+        assert!(reported_addresses(&json!({ "network": 5 })).is_empty());
+    }
+}

@@ -1,0 +1,150 @@
+//! What may be asked of a guest at all, whoever asks.
+
+use std::time::Duration;
+
+use crate::{
+    agents::encode_command,
+    vm::{CommandId, GuestCommand, UnsafeCommand},
+};
+
+const MAX_RAW_BYTES: usize = 64 << 10;
+const MAX_PATH_BYTES: usize = 4096;
+const MAX_ENV: usize = 64;
+const MAX_ENV_KEY_BYTES: usize = 256;
+const MAX_ENV_VALUE_BYTES: usize = 32 << 10;
+const MIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Says what is wrong with a command, in words for its author.
+pub(super) fn check(
+    id: CommandId,
+    command: &GuestCommand,
+    timeout: Duration,
+    max_timeout: Duration,
+) -> Result<(), String> {
+    if timeout < MIN_TIMEOUT || timeout > max_timeout {
+        let (min, max) = (MIN_TIMEOUT.as_secs(), max_timeout.as_secs());
+        return Err(format!("the timeout must be {min} to {max} seconds"));
+    }
+    match command {
+        GuestCommand::Safe(action) => action.check().map_err(|error| error.to_string())?,
+        GuestCommand::Unsafe(command) => check_unsafe(command)?,
+    }
+    let max = agent_protocol::MAX_FRAME_BYTES;
+    // The frame limit does not count the newline.
+    if encode_command(id, command, timeout).len() > max + 1 {
+        return Err(format!("the command has more than {max} bytes on the wire"));
+    }
+    Ok(())
+}
+
+fn check_unsafe(command: &UnsafeCommand) -> Result<(), String> {
+    let UnsafeCommand { raw_command, shell, working_dir, env_vars } = command;
+    if raw_command.trim().is_empty() {
+        return Err("the command is empty".to_owned());
+    }
+    text("the command", raw_command, MAX_RAW_BYTES)?;
+    for (what, path) in [("the shell", shell), ("the working directory", working_dir)] {
+        if let Some(path) = path {
+            if path.is_empty() {
+                return Err(format!("{what} is empty"));
+            }
+            text(what, path, MAX_PATH_BYTES)?;
+        }
+    }
+    if env_vars.len() > MAX_ENV {
+        return Err(format!("at most {MAX_ENV} environment variables"));
+    }
+    for (key, value) in env_vars {
+        let mut chars = key.chars();
+        let named = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+            && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
+            && key.len() <= MAX_ENV_KEY_BYTES;
+        if !named {
+            return Err(format!(
+                "an environment variable's name has letters, digits and '_', no digit first, and at most \
+                 {MAX_ENV_KEY_BYTES} characters"
+            ));
+        }
+        text("an environment variable's value", value, MAX_ENV_VALUE_BYTES)?;
+    }
+    Ok(())
+}
+
+fn text(what: &str, text: &str, max: usize) -> Result<(), String> {
+    if text.contains('\0') {
+        return Err(format!("{what} holds a NUL"));
+    }
+    if text.len() > max {
+        return Err(format!("{what} has more than {max} bytes"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::SafeAction;
+
+    const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
+
+    fn judge(command: &GuestCommand, timeout: Duration) -> Result<(), String> {
+        check(CommandId::generate(), command, timeout, MAX_TIMEOUT)
+    }
+
+    fn shell(change: impl FnOnce(&mut UnsafeCommand)) -> GuestCommand {
+        let mut command = UnsafeCommand {
+            raw_command: "uptime".to_owned(),
+            shell: Some("/bin/bash".to_owned()),
+            working_dir: Some("C:\\Windows".to_owned()),
+            env_vars: [("_A1".to_owned(), "x".repeat(MAX_ENV_VALUE_BYTES))].into(),
+        };
+        change(&mut command);
+        GuestCommand::Unsafe(command)
+    }
+
+    #[test]
+    fn what_is_fine_passes() {
+        assert_eq!(judge(&shell(|_| {}), MIN_TIMEOUT), Ok(()));
+        assert_eq!(judge(&shell(|c| c.raw_command = "x".repeat(MAX_RAW_BYTES)), MAX_TIMEOUT), Ok(()));
+        assert_eq!(judge(&GuestCommand::Safe(SafeAction::OsInfo), MAX_TIMEOUT), Ok(()));
+    }
+
+    #[test]
+    fn each_rule_is_kept() {
+        let wrong = [
+            shell(|c| c.raw_command = String::new()),
+            shell(|c| c.raw_command = " \n\t".to_owned()),
+            shell(|c| c.raw_command = "a\0b".to_owned()),
+            shell(|c| c.raw_command = "x".repeat(MAX_RAW_BYTES + 1)),
+            shell(|c| c.shell = Some(String::new())),
+            shell(|c| c.shell = Some("/bin/\0".to_owned())),
+            shell(|c| c.working_dir = Some("x".repeat(5000))),
+            shell(|c| c.env_vars = (0..65).map(|n| (format!("A{n}"), String::new())).collect()),
+            shell(|c| c.env_vars = [(String::new(), String::new())].into()),
+            shell(|c| c.env_vars = [("1A".to_owned(), String::new())].into()),
+            shell(|c| c.env_vars = [("A=B".to_owned(), String::new())].into()),
+            shell(|c| c.env_vars = [("Ä".to_owned(), String::new())].into()),
+            shell(|c| c.env_vars = [("A".repeat(257), String::new())].into()),
+            shell(|c| c.env_vars = [("A".to_owned(), "\0".to_owned())].into()),
+            shell(|c| c.env_vars = [("A".to_owned(), "x".repeat(MAX_ENV_VALUE_BYTES + 1))].into()),
+            // Each value is within its bound, all together are not.
+            shell(|c| {
+                c.env_vars = (0..40).map(|n| (format!("A{n}"), "x".repeat(MAX_ENV_VALUE_BYTES))).collect();
+            }),
+            GuestCommand::Safe(SafeAction::PackageInstall { package: "-y".to_owned() }),
+        ];
+        for (index, command) in wrong.iter().enumerate() {
+            assert!(judge(command, MIN_TIMEOUT).is_err(), "number {index} passed");
+        }
+        for timeout in [Duration::ZERO, Duration::from_millis(999), MAX_TIMEOUT + Duration::from_secs(1)] {
+            assert!(judge(&shell(|_| {}), timeout).is_err(), "{timeout:?} passed");
+        }
+    }
+
+    #[test]
+    fn a_refusal_never_repeats_what_may_be_secret() {
+        let command = shell(|c| c.env_vars = [("se cret".to_owned(), "hunter2\0".to_owned())].into());
+        let why = judge(&command, MIN_TIMEOUT).unwrap_err();
+        assert!(!why.contains("hunter2") && !why.contains("se cret"), "{why}");
+    }
+}

@@ -1,0 +1,169 @@
+//! A request for a VM, from what a client wrote to what is valid.
+
+use std::{fmt, str::FromStr};
+
+use secrecy::SecretString;
+use uuid::Uuid;
+
+use super::LifecycleError;
+use crate::{
+    config::HypervisorConfig,
+    install,
+    vm::{NetworkAttachment, ResourceName, SpecError, Unattended, VmName, VmSpec},
+};
+
+/// Longest plain password, in bytes: more would only cost time to hash.
+const MAX_PASSWORD_BYTES: usize = 1024;
+
+/// A request for a VM, as a client wrote it: nothing checked yet.
+#[derive(Debug, Clone, Default)]
+pub struct CreateVm {
+    /// Makes a retry safe.
+    pub id: Option<Uuid>,
+    /// See [`VmName`].
+    pub name: String,
+    /// The image's name.
+    pub image: String,
+    /// At least 1.
+    pub vcpus: i64,
+    /// MiB.
+    pub memory_mib: i64,
+    /// GiB; the image's own size when absent.
+    pub disk_gib: Option<i64>,
+    /// The configured default when absent.
+    pub pool: Option<String>,
+    /// A libvirt network; `user` (where allowed) or `none`; the configured default when absent.
+    pub network: Option<String>,
+    /// First-boot settings.
+    pub unattended: Option<UnattendedRequest>,
+}
+
+/// First-boot settings, as a client wrote them.
+#[derive(Clone, Default)]
+pub struct UnattendedRequest {
+    /// The account to make.
+    pub user: Option<String>,
+    /// Plain; hashed before it is stored.
+    pub password: Option<SecretString>,
+    /// `authorized_keys` lines.
+    pub ssh_keys: Vec<String>,
+    /// Host name.
+    pub hostname: Option<String>,
+    /// IANA name.
+    pub timezone: Option<String>,
+    /// Package names.
+    pub packages: Vec<String>,
+    /// Shell lines.
+    pub first_boot_commands: Vec<String>,
+}
+
+impl fmt::Debug for UnattendedRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Passwords and first-boot commands stay out of logs.
+        f.debug_struct("UnattendedRequest")
+            .field("user", &self.user)
+            .field("hostname", &self.hostname)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What could be checked without asking anybody.
+pub(super) struct Parsed {
+    pub(super) name: VmName,
+    pub(super) image: ResourceName,
+    pub(super) vcpus: u32,
+    pub(super) memory_mib: u64,
+    pub(super) disk_bytes: Option<u64>,
+    pub(super) pool: ResourceName,
+    pub(super) network: NetworkAttachment,
+}
+
+fn invalid(field: &'static str, reason: impl fmt::Display) -> LifecycleError {
+    LifecycleError::Invalid { field, reason: reason.to_string() }
+}
+
+fn name<T: FromStr<Err: fmt::Display>>(field: &'static str, text: &str) -> Result<T, LifecycleError> {
+    text.parse().map_err(|error: T::Err| invalid(field, error))
+}
+
+impl CreateVm {
+    pub(super) fn parse(&self, config: &HypervisorConfig) -> Result<Parsed, LifecycleError> {
+        let disk_bytes = self
+            .disk_gib
+            .map(|gib| {
+                let bytes = u64::try_from(gib).ok().and_then(|gib| gib.checked_mul(1 << 30));
+                bytes.filter(|bytes| (1..=VmSpec::MAX_DISK_BYTES).contains(bytes)).ok_or_else(|| {
+                    invalid("diskGib", format_args!("must be between 1 and {}", VmSpec::MAX_DISK_BYTES >> 30))
+                })
+            })
+            .transpose()?;
+        let vcpus = u32::try_from(self.vcpus)
+            .map_err(|_| spec_error(SpecError::Vcpus { max: VmSpec::MAX_VCPUS, given: self.vcpus }))?;
+        let memory_mib = u64::try_from(self.memory_mib).map_err(|_| {
+            spec_error(SpecError::Memory {
+                min: VmSpec::MIN_MEMORY_MIB,
+                max: VmSpec::MAX_MEMORY_MIB,
+                given: self.memory_mib,
+            })
+        })?;
+        let network = match self.network.as_deref().unwrap_or(&config.default_network) {
+            "none" => NetworkAttachment::None,
+            "user" if config.allow_user_network => NetworkAttachment::User,
+            "user" => {
+                return Err(invalid(
+                    "network",
+                    "user-mode networking lets a guest reach the host's loopback; hypervisor.allow_user_network forbids it",
+                ));
+            }
+            other => NetworkAttachment::Network(name("network", other)?),
+        };
+        Ok(Parsed {
+            name: name("name", &self.name)?,
+            image: name("image", &self.image)?,
+            vcpus,
+            memory_mib,
+            disk_bytes,
+            pool: name("pool", self.pool.as_deref().unwrap_or(&config.default_pool))?,
+            network,
+        })
+    }
+}
+
+/// The API's name of the field that a broken rule is about.
+pub(super) fn spec_error(error: SpecError) -> LifecycleError {
+    let field = match &error {
+        SpecError::Vcpus { .. } => "vcpus",
+        SpecError::Memory { .. } => "memoryMib",
+        SpecError::DiskTooSmall { .. } | SpecError::DiskTooLarge { .. } => "diskGib",
+    };
+    invalid(field, error)
+}
+
+/// First-boot settings, checked, with the password hashed: the plain one goes no further.
+pub(super) async fn unattended(request: Option<UnattendedRequest>) -> Result<Unattended, LifecycleError> {
+    use secrecy::ExposeSecret;
+    let Some(request) = request else { return Ok(Unattended::default()) };
+    let mut settings = Unattended {
+        user: request.user,
+        password_hash: None,
+        ssh_keys: request.ssh_keys,
+        hostname: request.hostname,
+        timezone: request.timezone,
+        packages: request.packages,
+        first_boot_commands: request.first_boot_commands,
+    };
+    install::check(&settings).map_err(|wrong| invalid(wrong.field, wrong.reason))?;
+    if let Some(password) = request.password {
+        if settings.user.is_none() {
+            return Err(invalid("unattended.password", "needs unattended.user"));
+        }
+        let length = password.expose_secret().len();
+        if !(1..=MAX_PASSWORD_BYTES).contains(&length) {
+            return Err(invalid("unattended.password", format_args!("has 1 to {MAX_PASSWORD_BYTES} bytes")));
+        }
+        let hashed = tokio::task::spawn_blocking(move || install::hash_password(&password)).await;
+        let hashed = hashed.map_err(|error| LifecycleError::Password(error.into()))?;
+        settings.password_hash = Some(hashed.map_err(|error| LifecycleError::Password(error.into()))?);
+    }
+    Ok(settings)
+}

@@ -1,0 +1,198 @@
+//! A command's journey from a caller to a guest and back, with its log.
+
+#[macro_use]
+mod support;
+
+use std::{sync::Arc, time::Duration};
+
+use infinibay::{
+    access::Actor,
+    agents::{Inbox, Links},
+    commands::{CommandError, Commands},
+    config::{AgentsConfig, CommandsConfig},
+    events::{EventBus, Notice, Subscription},
+    store::{CommandRecord, CommandStatus, NewCommand, Page, Store},
+    vm::{CommandId, GuestCommand, SafeAction, UnsafeCommand, UserId, VmEvent, VmId},
+};
+use serde_json::json;
+use support::{
+    database::TestDatabase,
+    guest::{DEADLINE, FakeGuest, eventually, hangs_up, well_behaved},
+    sample,
+};
+use tempfile::TempDir;
+
+/// Commands over a fake guest.
+struct Journey {
+    guest: FakeGuest,
+    links: Links,
+    store: Store,
+    commands: Commands,
+    told: Subscription,
+    actor: Actor,
+    _inbox: Inbox,
+    _dir: TempDir,
+}
+
+impl Journey {
+    async fn start(
+        db: &TestDatabase,
+        config: CommandsConfig,
+        guest: impl FnOnce(&TempDir) -> FakeGuest,
+    ) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let guest = guest(&dir);
+        let (links, inbox) = Links::new(AgentsConfig::default());
+        links.open(guest.vm, guest.path.clone());
+        eventually("the agent is heard", || {
+            links.observe(guest.vm).open().and_then(|open| open.last_message_at)
+        })
+        .await;
+        let (store, events) = (db.store().await, EventBus::default());
+        let told = events.subscribe();
+        let commands = Commands::new(config, store.clone(), links.clone(), events);
+        let actor =
+            Actor { user: UserId::generate(), name: "ana".to_owned(), admin: false, permissions: [].into() };
+        Self { guest, links, store, commands, told, actor, _inbox: inbox, _dir: dir }
+    }
+
+    async fn run(&self, command: GuestCommand) -> Result<CommandRecord, CommandError> {
+        self.commands.execute(&self.actor, self.guest.vm, command, Duration::from_secs(15)).await
+    }
+
+    async fn log(&self) -> Vec<CommandRecord> {
+        self.store.command_log(self.guest.vm, Page { first: 100, after: None }).await.expect("the log").nodes
+    }
+}
+
+fn one_at_a_time(dir: &TempDir) -> FakeGuest {
+    FakeGuest::listen(dir.path(), VmId::generate(), |s, r| well_behaved(s, r, 1, Vec::new()))
+}
+
+fn shell(line: &str) -> GuestCommand {
+    GuestCommand::Unsafe(UnsafeCommand {
+        raw_command: line.to_owned(),
+        shell: None,
+        working_dir: None,
+        env_vars: [("TOKEN".to_owned(), "hunter2".to_owned())].into(),
+    })
+}
+
+on_both! {
+    async fn a_command_is_answered_logged_and_told_and_its_secrets_are_not_kept(db: TestDatabase) {
+        let mut journey = Journey::start(&db, CommandsConfig::default(), one_at_a_time).await;
+        let record = journey.run(shell("deploy --password hunter2")).await.unwrap();
+        assert_eq!((record.status, record.success), (CommandStatus::Answered, Some(true)));
+        assert_eq!(record.requested_by, journey.actor.user);
+
+        let sent = journey.guest.received_of("UnsafeCommand").pop().expect("it was sent");
+        assert_eq!(sent["id"], json!(record.id.to_string()));
+        assert_eq!((&sent["raw_command"], &sent["env_vars"]["TOKEN"]), (&json!("deploy --password hunter2"), &json!("hunter2")));
+        assert_eq!(sent["timeout"], json!(15), "seconds");
+
+        let kept = journey.store.command(record.id).await.unwrap().expect("it is logged");
+        assert_eq!(kept.command["raw_command"], json!("deploy --password ***"));
+        assert_eq!(kept.command["env_vars"], json!({"TOKEN": "***"}));
+        assert_eq!(kept.response, record.response);
+        assert_eq!((kept.status, kept.success, kept.execution_ms), (record.status, record.success, record.execution_ms));
+        assert_eq!(kept.created_at, record.created_at);
+
+        let told = tokio::time::timeout(DEADLINE, journey.told.next()).await.expect("told in time");
+        let Some(Notice::Event(VmEvent::Command { command, success: true, .. })) = told else { panic!("{told:?}") };
+        assert_eq!(command, record.id);
+    }
+
+    async fn a_long_output_is_cut_in_the_log(db: TestDatabase) {
+        let config = CommandsConfig { max_output_bytes: 1024, ..CommandsConfig::default() };
+        let journey = Journey::start(&db, config, one_at_a_time).await;
+        let record = journey.run(shell(&"x".repeat(5000))).await.unwrap();
+        let kept = journey.store.command(record.id).await.unwrap().unwrap().response.expect("a response");
+        assert_eq!(kept["stdout"].as_str().map(str::len), Some(1024));
+        assert_eq!(kept["truncated"], json!(["stdout"]));
+    }
+
+    async fn what_is_not_accepted_is_not_logged_and_not_sent(db: TestDatabase) {
+        let journey = Journey::start(&db, CommandsConfig::default(), one_at_a_time).await;
+        let refused = journey.run(shell("")).await;
+        assert!(matches!(refused, Err(CommandError::Invalid(_))), "{refused:?}");
+        journey.links.close(journey.guest.vm);
+        let refused = journey.run(shell("uptime")).await;
+        assert!(matches!(refused, Err(CommandError::NotConnected)), "{refused:?}");
+        assert!(journey.log().await.is_empty());
+        assert!(journey.guest.received_of("UnsafeCommand").is_empty());
+    }
+
+    async fn more_than_may_wait_are_refused(db: TestDatabase) {
+        let config = CommandsConfig { queue_per_vm: 3, ..CommandsConfig::default() };
+        let journey = Arc::new(Journey::start(&db, config, one_at_a_time).await);
+        let waiting: Vec<_> = (0..3)
+            .map(|_| {
+                let journey = Arc::clone(&journey);
+                tokio::spawn(async move { journey.run(shell("sleep 300")).await })
+            })
+            .collect();
+        eventually("a command is sent", || journey.guest.received_of("UnsafeCommand").pop()).await;
+        // Spawned before this one, but each takes its place only when it first runs.
+        let refused = loop {
+            match journey.run(shell("one more")).await {
+                Err(error) => break error,
+                Ok(_) if waiting.iter().all(tokio::task::JoinHandle::is_finished) => panic!("none was refused"),
+                Ok(_) => {}
+            }
+        };
+        assert!(matches!(refused, CommandError::QueueFull { limit: 3 }), "{refused:?}");
+        for task in waiting {
+            assert_eq!(task.await.unwrap().unwrap().status, CommandStatus::Answered);
+        }
+        assert!(journey.run(shell("again")).await.is_ok(), "places are given back");
+    }
+
+    async fn a_caller_that_leaves_loses_nothing(db: TestDatabase) {
+        let journey = Journey::start(&db, CommandsConfig::default(), one_at_a_time).await;
+        let gone = tokio::time::timeout(Duration::from_millis(100), journey.run(shell("sleep 500"))).await;
+        assert!(gone.is_err(), "it was to leave before the answer");
+        assert!(journey.commands.drain(DEADLINE).await);
+        let log = journey.log().await;
+        assert_eq!(log.len(), 1);
+        assert_eq!((log[0].status, log[0].success), (CommandStatus::Answered, Some(true)));
+    }
+
+    async fn a_link_that_closes_is_an_outcome(db: TestDatabase) {
+        let journey = Journey::start(&db, CommandsConfig::default(), |dir| {
+            FakeGuest::listen(dir.path(), VmId::generate(), hangs_up)
+        })
+        .await;
+        let record = journey.run(GuestCommand::Safe(SafeAction::OsInfo)).await.unwrap();
+        assert_eq!((record.status, record.success), (CommandStatus::Disconnected, Some(false)));
+        let kept = journey.store.command(record.id).await.unwrap().unwrap();
+        assert_eq!(kept.status, CommandStatus::Disconnected);
+        assert!(kept.response.is_some_and(|response| response["error"].is_string()));
+    }
+
+    async fn no_answer_in_time_is_an_outcome(db: TestDatabase) {
+        let journey = Journey::start(&db, CommandsConfig::default(), one_at_a_time).await;
+        let second = Duration::from_secs(1);
+        let slow = shell("sleep 60000");
+        let record = journey.commands.execute(&journey.actor, journey.guest.vm, slow, second).await.unwrap();
+        assert_eq!(record.status, CommandStatus::TimedOut);
+        assert!(record.execution_ms.is_some_and(|ms| (1000..5000).contains(&ms)), "{:?}", record.execution_ms);
+    }
+
+    async fn what_a_dead_controller_left_pending_is_lost_and_not_sent_again(db: TestDatabase) {
+        let journey = Journey::start(&db, CommandsConfig::default(), one_at_a_time).await;
+        let left = NewCommand {
+            id: CommandId::generate(),
+            vm: journey.guest.vm,
+            kind: "safe",
+            command: json!({"action": "OsInfo"}),
+            requested_by: journey.actor.user,
+            created_at: sample::now(),
+        };
+        journey.store.insert_command(&left).await.unwrap();
+        assert_eq!(journey.commands.sweep().await.unwrap(), 1);
+        assert_eq!(journey.store.command(left.id).await.unwrap().unwrap().status, CommandStatus::Lost);
+        assert_eq!(journey.commands.sweep().await.unwrap(), 0);
+        journey.run(shell("after")).await.unwrap();
+        assert!(journey.guest.received_of("SafeCommand").is_empty());
+    }
+}

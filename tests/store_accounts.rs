@@ -1,0 +1,121 @@
+//! Users and tokens: shown once, kept as a hash, ended when they expire or are revoked.
+#![allow(clippy::unwrap_used)] // a story that cannot go on ends there
+
+#[macro_use]
+mod support;
+
+use chrono::{TimeDelta, Utc};
+use infinibay::{
+    access::Permission,
+    accounts::{AccountError, Accounts},
+    store::{StoreError, TokenInfo},
+    vm::{TokenId, UserId},
+};
+use secrecy::ExposeSecret;
+
+on_both! {
+    async fn a_token_says_who_one_is(db: TestDatabase) {
+        let accounts = Accounts::new(db.store().await);
+        let unsafe_commands = Permission::UnsafeCommands;
+        let ana = accounts.add_user("ana", true, &[unsafe_commands, unsafe_commands]).await.unwrap();
+        accounts.add_user("ben@example.org", false, &[]).await.unwrap();
+        let token = accounts.issue_token("ana", "laptop", None).await.unwrap();
+        let other = accounts.issue_token("ben@example.org", "", Some(1)).await.unwrap();
+
+        let actor = accounts.authenticate(token.expose_secret()).await.unwrap().expect("ana");
+        assert_eq!((actor.user, actor.name.as_str(), actor.admin), (ana.id, "ana", true));
+        assert_eq!(actor.permissions.into_iter().collect::<Vec<_>>(), [unsafe_commands]);
+        let actor = accounts.authenticate(other.expose_secret()).await.unwrap().expect("ben");
+        assert_eq!((actor.name.as_str(), actor.admin), ("ben@example.org", false));
+        assert!(actor.permissions.is_empty());
+
+        let mut wrong = token.expose_secret().to_owned();
+        let last = if wrong.pop() == Some('0') { '1' } else { '0' };
+        wrong.push(last);
+        for nobody in [wrong.as_str(), "", "ibt_", "ana", "' OR 1=1 --"] {
+            assert_eq!(accounts.authenticate(nobody).await.unwrap(), None, "{nobody:?}");
+        }
+        let names: Vec<_> = accounts.users().await.unwrap().into_iter().map(|user| user.name).collect();
+        assert_eq!(names, ["ana", "ben@example.org"]);
+    }
+
+    async fn no_token_stands_in_the_database(db: TestDatabase) {
+        let accounts = Accounts::new(db.store().await);
+        accounts.add_user("ana", false, &[]).await.unwrap();
+        let token = accounts.issue_token("ana", "", None).await.unwrap();
+        let digits = token.expose_secret().trim_start_matches("ibt_");
+        let raw: Vec<u8> = digits
+            .as_bytes()
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+            .collect();
+        assert_eq!(db.number("SELECT count(*) FROM tokens").await, 1);
+        let stored = db.bytes("SELECT sha256 FROM tokens").await;
+        assert_eq!(stored.len(), 32);
+        assert_ne!(stored, raw);
+        if let Some(directory) = db.directory() {
+            let mut searched = 0;
+            for file in std::fs::read_dir(directory).unwrap() {
+                let bytes = std::fs::read(file.unwrap().path()).unwrap();
+                searched += bytes.len();
+                for plain in [digits.as_bytes(), &raw] {
+                    assert!(!bytes.windows(plain.len()).any(|window| window == plain));
+                }
+            }
+            assert!(searched > 0);
+        }
+    }
+
+    async fn a_token_ends(db: TestDatabase) {
+        let store = db.store().await;
+        let accounts = Accounts::new(store.clone());
+        let ana = accounts.add_user("ana", false, &[]).await.unwrap();
+        let now = Utc::now();
+        let info = TokenInfo {
+            id: TokenId::generate(),
+            user: ana.id,
+            label: "short".to_owned(),
+            created_at: now,
+            expires_at: Some(now + TimeDelta::seconds(10)),
+        };
+        store.add_token(&info, &[7; 32]).await.unwrap();
+        let at = async |seconds| store.actor_by_token(&[7; 32], now + TimeDelta::seconds(seconds)).await.unwrap();
+        assert!(at(9).await.is_some());
+        assert!(at(10).await.is_none());
+        assert!(at(11).await.is_none());
+
+        let long = accounts.issue_token("ana", "", Some(u32::MAX)).await.unwrap();
+        assert!(accounts.authenticate(long.expose_secret()).await.unwrap().is_some());
+        assert_eq!(accounts.revoke_tokens("ana").await.unwrap(), 2);
+        assert!(accounts.authenticate(long.expose_secret()).await.unwrap().is_none());
+        assert_eq!(accounts.revoke_tokens("ana").await.unwrap(), 0);
+    }
+
+    async fn what_is_wrong_is_refused(db: TestDatabase) {
+        let store = db.store().await;
+        let accounts = Accounts::new(store.clone());
+        accounts.add_user("ana", false, &[]).await.unwrap();
+        let refused = accounts.add_user("ana", true, &Permission::ALL).await;
+        assert!(matches!(refused, Err(AccountError::Store(StoreError::UserExists))), "{refused:?}");
+        assert!(!accounts.users().await.unwrap()[0].admin, "the first one stays");
+        let refused = accounts.add_user("a b", false, &[]).await;
+        assert!(matches!(refused, Err(AccountError::InvalidName)), "{refused:?}");
+        let refused = accounts.issue_token("ana", "two\nlines", None).await;
+        assert!(matches!(refused, Err(AccountError::InvalidLabel)), "{refused:?}");
+        for outcome in [
+            accounts.issue_token("nobody", "", None).await.map(drop),
+            accounts.revoke_tokens("nobody").await.map(drop),
+        ] {
+            assert!(matches!(outcome, Err(AccountError::NoSuchUser(_))), "{outcome:?}");
+        }
+        let stray = TokenInfo {
+            id: TokenId::generate(),
+            user: UserId::generate(),
+            label: String::new(),
+            created_at: Utc::now(),
+            expires_at: None,
+        };
+        let refused = store.add_token(&stray, &[1; 32]).await;
+        assert!(matches!(refused, Err(StoreError::NotFound)), "{refused:?}");
+    }
+}

@@ -1,0 +1,188 @@
+//! Every command that was logged ends in exactly one outcome, and what guests report is kept.
+#![allow(clippy::unwrap_used)] // a story that cannot go on ends there
+
+#[macro_use]
+mod support;
+
+use chrono::TimeDelta;
+use infinibay::{
+    store::{CommandStatus, NewCommand, Page, Store, StoreError, VmErrorRecord},
+    vm::{CommandId, HostId, UserId, VmId},
+};
+use serde_json::json;
+use support::sample::{create, new_vm, now};
+use uuid::Uuid;
+
+async fn log(store: &Store, vm: VmId) -> NewCommand {
+    let command = NewCommand {
+        id: CommandId::generate(),
+        vm,
+        kind: "safe",
+        command: json!({ "action": "ServiceControl", "service": "nginx" }),
+        requested_by: UserId::generate(),
+        created_at: now(),
+    };
+    store.insert_command(&command).await.expect("logging a command");
+    command
+}
+
+on_both! {
+    async fn the_first_outcome_stands(db: TestDatabase) {
+        let store = db.store().await;
+        let asked = log(&store, VmId::generate()).await;
+        let pending = store.command(asked.id).await.unwrap().unwrap();
+        assert_eq!(pending.status, CommandStatus::Pending);
+        assert_eq!((pending.success, pending.execution_ms, pending.response), (None, None, None));
+        assert_eq!((pending.vm, pending.kind.as_str()), (asked.vm, "safe"));
+        assert_eq!((pending.command, pending.created_at), (asked.command, asked.created_at));
+        assert_eq!(db.number("SELECT count(*) FROM audit_log WHERE action = 'vm.command'").await, 1);
+
+        let answer = json!({ "stdout": "a\u{0}b", "n": 1 });
+        let outcomes = [
+            (CommandStatus::Answered, true, Some(&answer), 12),
+            (CommandStatus::TimedOut, false, None, 9000),
+        ];
+        for (status, success, response, ms) in outcomes {
+            store.finish_command(asked.id, status, success, response, ms).await.unwrap();
+            let ended = store.command(asked.id).await.unwrap().unwrap();
+            assert_eq!(ended.status, CommandStatus::Answered);
+            assert_eq!((ended.success, ended.execution_ms), (Some(true), Some(12)));
+            assert_eq!(ended.response.as_ref(), Some(&answer));
+        }
+
+        let nobody = CommandId::generate();
+        let refused = store.finish_command(nobody, CommandStatus::Answered, true, None, 1).await;
+        assert!(matches!(refused, Err(StoreError::NotFound)), "{refused:?}");
+        assert!(store.command(nobody).await.unwrap().is_none());
+        let open = log(&store, asked.vm).await;
+        let refused = store.finish_command(open.id, CommandStatus::Pending, true, None, 1).await;
+        assert!(refused.is_err(), "pending is no outcome: {refused:?}");
+    }
+
+    async fn every_outcome_comes_back(db: TestDatabase) {
+        let store = db.store().await;
+        for status in [
+            CommandStatus::Answered,
+            CommandStatus::TimedOut,
+            CommandStatus::Disconnected,
+            CommandStatus::Lost,
+        ] {
+            let command = log(&store, VmId::generate()).await;
+            store.finish_command(command.id, status, false, None, 1).await.unwrap();
+            assert_eq!(store.command(command.id).await.unwrap().unwrap().status, status);
+        }
+    }
+
+    async fn a_command_is_logged_with_its_audit_row_or_not_at_all(db: TestDatabase) {
+        let store = db.store().await;
+        db.tamper(
+            "CREATE TRIGGER broken BEFORE INSERT ON audit_log BEGIN SELECT RAISE(ABORT, 'broken'); END",
+            "ALTER TABLE audit_log ADD CONSTRAINT broken CHECK (FALSE)",
+        )
+        .await;
+        let command = NewCommand {
+            id: CommandId::generate(),
+            vm: VmId::generate(),
+            kind: "unsafe",
+            command: json!({}),
+            requested_by: UserId::generate(),
+            created_at: now(),
+        };
+        assert!(store.insert_command(&command).await.is_err());
+        assert!(store.command(command.id).await.unwrap().is_none());
+    }
+
+    async fn what_a_dead_controller_left_is_lost(db: TestDatabase) {
+        let store = db.store().await;
+        let (host, owner) = (HostId::generate(), UserId::generate());
+        let (ours, theirs) = (new_vm(host, owner, "a"), new_vm(HostId::generate(), owner, "a"));
+        create(&store, &ours).await;
+        create(&store, &theirs).await;
+        let answered = log(&store, ours.id).await;
+        store.finish_command(answered.id, CommandStatus::Answered, true, None, 3).await.unwrap();
+        let pending = [log(&store, ours.id).await, log(&store, VmId::generate()).await];
+        let elsewhere = log(&store, theirs.id).await;
+        store.close().await;
+
+        // The next controller of this host.
+        let store = db.store().await;
+        let _lock = store.lock(host).await.unwrap();
+        assert_eq!(store.lose_pending_commands(now()).await.unwrap(), 2);
+        assert_eq!(store.lose_pending_commands(now()).await.unwrap(), 0);
+        for command in &pending {
+            let lost = store.command(command.id).await.unwrap().unwrap();
+            assert_eq!(lost.status, CommandStatus::Lost);
+            assert_eq!((lost.success, lost.execution_ms), (Some(false), None));
+        }
+        let status = async |id| store.command(id).await.unwrap().unwrap().status;
+        assert_eq!(status(answered.id).await, CommandStatus::Answered);
+        assert_eq!(status(elsewhere.id).await, CommandStatus::Pending, "its controller may be alive");
+
+        // An answer that comes after all changes nothing.
+        store.finish_command(pending[0].id, CommandStatus::Answered, true, None, 1).await.unwrap();
+        assert_eq!(status(pending[0].id).await, CommandStatus::Lost);
+    }
+
+    async fn the_log_comes_in_pages_newest_first(db: TestDatabase) {
+        let store = db.store().await;
+        let vm = VmId::generate();
+        let start = now();
+        let mut ids = Vec::new();
+        for n in 0..7 {
+            log(&store, VmId::generate()).await;
+            let mut command = log(&store, vm).await;
+            // Two of each moment: the id decides between them.
+            command.id = CommandId::generate();
+            command.created_at = start + TimeDelta::seconds(10 + n / 2);
+            store.insert_command(&command).await.unwrap();
+            ids.push(command.id);
+        }
+        let total = 14;
+        let newest: Vec<_> = ids.into_iter().rev().collect();
+        for first in [1, 3, 14, 20] {
+            let mut seen = Vec::new();
+            let mut after = None;
+            loop {
+                let page = store.command_log(vm, Page { first, after }).await.unwrap();
+                seen.extend(page.nodes.iter().map(|command| command.id));
+                after = seen.last().map(|id| id.uuid());
+                if !page.has_next {
+                    break;
+                }
+                assert_eq!(page.nodes.len(), first as usize);
+            }
+            assert_eq!(seen.len(), total, "by {first}");
+            assert_eq!(seen[..newest.len()], newest, "by {first}");
+        }
+        let foreign = log(&store, VmId::generate()).await;
+        let page = Page { first: 5, after: Some(foreign.id.uuid()) };
+        assert!(store.command_log(vm, page).await.unwrap().nodes.is_empty(), "another VM's row is no place here");
+    }
+
+    async fn a_guests_errors_are_kept_once(db: TestDatabase) {
+        let store = db.store().await;
+        let vm = VmId::generate();
+        let error = |n: i64| VmErrorRecord {
+            id: Uuid::now_v7(),
+            vm,
+            error: format!("error {n} \0"),
+            details: json!({ "n": n, "nul": "\u{0}" }),
+            timestamp: chrono::DateTime::<chrono::Utc>::MAX_UTC,
+            created_at: now() + TimeDelta::seconds(n),
+        };
+        let errors: Vec<_> = (0..5).map(error).collect();
+        for error in errors.iter().chain(&errors) {
+            store.insert_vm_error(error).await.unwrap();
+        }
+        let page = store.vm_errors(vm, Page { first: 3, after: None }).await.unwrap();
+        assert!(page.has_next);
+        let after = page.nodes.last().map(|error| error.id);
+        let rest = store.vm_errors(vm, Page { first: 3, after }).await.unwrap();
+        assert!(!rest.has_next);
+        let got: Vec<_> = page.nodes.iter().chain(&rest.nodes).collect();
+        assert_eq!(got.iter().map(|e| e.id).collect::<Vec<_>>(), errors.iter().rev().map(|e| e.id).collect::<Vec<_>>());
+        assert_eq!(got[0].details, errors[4].details);
+        assert_eq!(got[0].error, "error 4 \u{fffd}");
+        assert_eq!(got[0].created_at, errors[4].created_at);
+    }
+}
