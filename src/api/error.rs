@@ -60,6 +60,15 @@ impl ApiError {
         }
     }
 
+    pub(super) fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// Our fault, as opposed to a refusal.
+    pub(super) fn is_internal(&self) -> bool {
+        self.code == "INTERNAL"
+    }
+
     pub(super) fn is_not_found(&self) -> bool {
         self.code == "VM_NOT_FOUND"
     }
@@ -117,7 +126,7 @@ impl From<CommandError> for ApiError {
             CommandError::NotConnected => Self::new("AGENT_NOT_CONNECTED", error.to_string()),
             CommandError::QueueFull { .. } => Self::new("COMMAND_QUEUE_FULL", error.to_string()),
             CommandError::Invalid(_) => Self::new("INVALID_INPUT", error.to_string()),
-            CommandError::Store(_) => Self::internal(&error),
+            CommandError::Store(_) | CommandError::Task(_) => Self::internal(&error),
         }
     }
 }

@@ -80,6 +80,13 @@ impl From<CreateVmInput> for CreateVm {
     }
 }
 
+/// Which VMs.
+#[derive(InputObject)]
+pub(crate) struct VmFilter {
+    /// Of this user.
+    pub(crate) owner_id: Option<Uuid>,
+}
+
 /// An action that needs no shell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 pub(crate) enum SafeActionName {
@@ -244,7 +251,9 @@ impl SafeCommandInput {
                 operation: need("operation", &mut self.operation)?.into(),
             },
             Name::PackageList => SafeAction::PackageList,
-            Name::PackageInstall => SafeAction::PackageInstall { package: need("package", &mut self.package)? },
+            Name::PackageInstall => {
+                SafeAction::PackageInstall { package: need("package", &mut self.package)? }
+            }
             Name::PackageRemove => SafeAction::PackageRemove { package: need("package", &mut self.package)? },
             Name::PackageUpdate => SafeAction::PackageUpdate { package: need("package", &mut self.package)? },
             Name::PackageSearch => SafeAction::PackageSearch { query: need("query", &mut self.query)? },
