@@ -8,7 +8,6 @@ use std::time::Duration;
 use infinibay::vm::VmId;
 use serde_json::{Value, json};
 use support::{
-    database::TestDatabase,
     guest::{FakeGuest, well_behaved},
     trial::{Trial, image},
 };

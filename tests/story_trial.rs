@@ -10,7 +10,6 @@ use std::time::Duration;
 use infinibay::vm::VmId;
 use serde_json::json;
 use support::{
-    database::TestDatabase,
     guest::{FakeGuest, quirky},
     trial::Trial,
 };

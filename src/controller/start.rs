@@ -23,7 +23,7 @@ use crate::{
     lifecycle::Lifecycle,
     metrics::Metrics,
     reconcile::{HostFiles, HostStore, Parts, Reconciler, Settings, SystemClock, SystemRandomness},
-    store::{Store, StoreError},
+    store::{Store, StoreError, StoreLock, database_url},
     vm::chain,
 };
 
@@ -76,7 +76,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     let host = host_id::load_or_create(&config.paths.state_dir).map_err(io_error("reading the host's id"))?;
 
     let store = open_store(&config).await?;
-    let _database_lock = store.lock(host).await?;
+    let database_lock = store.lock(host).await?;
 
     let events = EventBus::default();
     let (links, inbox) = Links::new(config.agents.clone());
@@ -145,6 +145,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     let flush = CancellationToken::new();
     parts.spawn("the loop", reconciler.run(stop.clone()));
     parts.spawn("the API", serve_api(listener, context, stop.clone()));
+    parts.spawn("the database's lock", keep_lock(database_lock, stop.clone()));
     parts.spawn("expiry", expire(config.clone(), store.clone(), stop.clone()));
     if let Some(guests) = config.guests.listen {
         parts.spawn("the guests' listener", serve_guests(guests, config.paths.base_dir.clone(), stop.clone()));
@@ -184,11 +185,8 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
 /// # Errors
 /// See [`StoreError`].
 pub async fn open_store(config: &Config) -> Result<Store, StoreError> {
-    let url = match &config.database.url {
-        Some(url) => url.expose_secret().to_owned(),
-        None => format!("sqlite:{}", config.paths.state_dir.join("infinibay.db").display()),
-    };
-    let store = Store::open(&url, config.database.max_connections, config.database.acquire_timeout).await?;
+    let url = database_url(config.database.url.as_ref(), &config.paths.state_dir)?;
+    let store = Store::open(url.expose_secret(), config.database.max_connections, config.database.acquire_timeout).await?;
     store.migrate().await?;
     Ok(store)
 }
@@ -255,6 +253,25 @@ async fn serve_guests(address: SocketAddr, base_dir: std::path::PathBuf, stop: C
     let server = axum::serve(listener, api::guest_router(base_dir)).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = server.await {
         tracing::error!(error = chain(&error), "the guests' listener failed");
+    }
+}
+
+/// Keeps hold of the database's lock; ends when another controller has it.
+async fn keep_lock(mut lock: StoreLock, stop: CancellationToken) {
+    let mut ticker = tokio::time::interval(Duration::from_secs(15));
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticker.tick() => {}
+        }
+        match lock.hold().await {
+            Ok(()) => {}
+            Err(error @ StoreError::Locked { .. }) => {
+                tracing::error!(error = chain(&error), "another controller took this host's database");
+                return;
+            }
+            Err(error) => tracing::warn!(error = chain(&error), "the database's lock could not be checked"),
+        }
     }
 }
 
