@@ -158,6 +158,8 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     tracing::info!(%address, %host, uri = config.hypervisor.uri, "the controller serves");
 
     let ended = tokio::select! {
+        // Told to stop, parts end: that is not unasked.
+        biased;
         () = stop.cancelled() => None,
         part = parts.first_end() => Some(part),
         _ = readings.join_next() => Some("the readings"),
