@@ -14,8 +14,7 @@ use support::{
 
 const SOON: Duration = Duration::from_secs(20);
 const CREATE: &str = "mutation($input: CreateVmInput!) { createVm(input: $input) { vm { id } } }";
-const RUN: &str =
-    "mutation($vm: UUID!) { executeVmCommand(vmId: $vm, command: { safe: { action: OS_INFO } }) { success } }";
+const RUN: &str = "mutation($vm: UUID!) { executeVmCommand(vmId: $vm, command: { safe: { action: OS_INFO } }) { success } }";
 
 on_both! {
     async fn bad_requests_are_refused_and_leave_nothing(db: TestDatabase) {

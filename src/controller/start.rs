@@ -92,7 +92,8 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     let hypervisor: Arc<dyn Hypervisor> = Arc::new(LibvirtHypervisor::start(config.hypervisor.clone()));
     let images = Images::new(config.paths.images_dir.clone());
     let accounts = Accounts::new(store.clone());
-    let templates = Templates::load(config.paths.templates_dir.as_deref()).map_err(ControllerError::Templates)?;
+    let templates =
+        Templates::load(config.paths.templates_dir.as_deref()).map_err(ControllerError::Templates)?;
 
     let (reconciler, waker) = Reconciler::new(Parts {
         hypervisor: hypervisor.clone(),
@@ -106,7 +107,12 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
         clock: Arc::new(SystemClock),
         randomness: Arc::new(SystemRandomness),
         events: events.clone(),
-        settings: Settings { seeds_dir, console_dir, socket_dir: config.agents.socket_dir.clone(), templates },
+        settings: Settings {
+            seeds_dir,
+            console_dir,
+            socket_dir: config.agents.socket_dir.clone(),
+            templates,
+        },
         config: config.reconcile.clone(),
         agents: config.agents.clone(),
         link_hints,
@@ -148,7 +154,8 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     parts.spawn("the database's lock", keep_lock(database_lock, stop.clone()));
     parts.spawn("expiry", expire(config.clone(), store.clone(), stop.clone()));
     if let Some(guests) = config.guests.listen {
-        parts.spawn("the guests' listener", serve_guests(guests, config.paths.base_dir.clone(), stop.clone()));
+        parts
+            .spawn("the guests' listener", serve_guests(guests, config.paths.base_dir.clone(), stop.clone()));
     }
     let mut readings = JoinSet::new();
     readings.spawn({
@@ -188,7 +195,9 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
 /// See [`StoreError`].
 pub async fn open_store(config: &Config) -> Result<Store, StoreError> {
     let url = database_url(config.database.url.as_ref(), &config.paths.state_dir)?;
-    let store = Store::open(url.expose_secret(), config.database.max_connections, config.database.acquire_timeout).await?;
+    let store =
+        Store::open(url.expose_secret(), config.database.max_connections, config.database.acquire_timeout)
+            .await?;
     store.migrate().await?;
     Ok(store)
 }
@@ -252,7 +261,8 @@ async fn serve_guests(address: SocketAddr, base_dir: std::path::PathBuf, stop: C
         }
     };
     tracing::info!(%address, "guests are served");
-    let server = axum::serve(listener, api::guest_router(base_dir)).with_graceful_shutdown(stop.cancelled_owned());
+    let server =
+        axum::serve(listener, api::guest_router(base_dir)).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = server.await {
         tracing::error!(error = chain(&error), "the guests' listener failed");
     }

@@ -89,10 +89,7 @@ impl Step {
     /// Whether doing it on incomplete knowledge could lose something.
     #[cfg(test)]
     pub(super) fn is_destructive(&self) -> bool {
-        matches!(
-            self,
-            Self::Destroy | Self::Undefine | Self::RemoveSocket | Self::Remove(_) | Self::Forget
-        )
+        matches!(self, Self::Destroy | Self::Undefine | Self::RemoveSocket | Self::Remove(_) | Self::Forget)
     }
 }
 
@@ -170,7 +167,10 @@ impl Look<'_> {
     fn is_missing(&self) -> bool {
         self.passed(Milestone::Defined)
             && matches!(self.observed.domain, DomainObservation::Absent)
-            && self.memory.missing_since.is_some_and(|since| self.now >= after(since, self.rules.missing_grace))
+            && self
+                .memory
+                .missing_since
+                .is_some_and(|since| self.now >= after(since, self.rules.missing_grace))
     }
 
     /// The request was tried often enough.
@@ -183,7 +183,13 @@ impl Look<'_> {
 
 /// Decides.
 #[must_use]
-pub fn plan(rules: &Rules, now: DateTime<Utc>, bundle: &VmBundle, observed: &Observation, memory: &Memory) -> Plan {
+pub fn plan(
+    rules: &Rules,
+    now: DateTime<Utc>,
+    bundle: &VmBundle,
+    observed: &Observation,
+    memory: &Memory,
+) -> Plan {
     // Milestones first: the rest of the decision already stands on them.
     let mut bundle = bundle.clone();
     let milestones = passed_now(&bundle, observed);
@@ -209,8 +215,17 @@ pub fn plan(rules: &Rules, now: DateTime<Utc>, bundle: &VmBundle, observed: &Obs
         conditions: conditions::derive(&look, agent),
     };
     let operations = operations::update(&look, &course);
-    let wake_at = [course.wake_at, agent::wake_at(&look), conditions::wake_at(&look)].into_iter().flatten().min();
-    Plan { milestones, satisfied: course.satisfied, operations, status, link: link_wish(&look), step: course.step, wake_at }
+    let wake_at =
+        [course.wake_at, agent::wake_at(&look), conditions::wake_at(&look)].into_iter().flatten().min();
+    Plan {
+        milestones,
+        satisfied: course.satisfied,
+        operations,
+        status,
+        link: link_wish(&look),
+        step: course.step,
+        wake_at,
+    }
 }
 
 /// Facts that this look shows and the store does not know yet.
@@ -252,7 +267,10 @@ fn link_wish(look: &Look<'_>) -> LinkWish {
 
 /// `at + wait`, saturating.
 fn after(at: DateTime<Utc>, wait: Duration) -> DateTime<Utc> {
-    TimeDelta::from_std(wait).ok().and_then(|wait| at.checked_add_signed(wait)).unwrap_or(DateTime::<Utc>::MAX_UTC)
+    TimeDelta::from_std(wait)
+        .ok()
+        .and_then(|wait| at.checked_add_signed(wait))
+        .unwrap_or(DateTime::<Utc>::MAX_UTC)
 }
 
 #[cfg(test)]
