@@ -89,7 +89,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     }
     let metrics =
         Metrics::new(config.metrics.clone(), config.agents.max_clock_skew, store.clone(), events.clone());
-    let hypervisor: Arc<dyn Hypervisor> = Arc::new(LibvirtHypervisor::start(config.hypervisor.clone()));
+    let hypervisor = libvirt(&config).await;
     let images = Images::new(config.paths.images_dir.clone());
     let accounts = Accounts::new(store.clone());
     let templates =
@@ -187,6 +187,17 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     }
     tracing::info!("stopped");
     ended.map_or(Ok(()), |part| Err(ControllerError::PartEnded(part)))
+}
+
+/// The connection is waited for a little, so that the first request does not find none; where
+/// libvirt is away, the controller serves all the same and keeps trying.
+async fn libvirt(config: &Config) -> Arc<dyn Hypervisor> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let libvirt = LibvirtHypervisor::start(config.hypervisor.clone());
+    if let Err(error) = libvirt.connected(PATIENCE).await {
+        tracing::warn!(error = chain(&error), "the controller starts without libvirt");
+    }
+    Arc::new(libvirt)
 }
 
 /// Opens the database that the configuration names and brings it up to date.
