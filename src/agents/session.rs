@@ -106,6 +106,9 @@ pub(super) struct Session<'a> {
     counters: LinkCounters,
     frame_rate: TokenBucket,
     byte_rate: TokenBucket,
+    /// A guest that greets differently each time must not keep the loop busy; what a hint does
+    /// not tell, the next scan finds.
+    hint_rate: TokenBucket,
     resting_until: Option<Instant>,
 }
 
@@ -135,6 +138,7 @@ impl<'a> Session<'a> {
             counters: shared.opened(Utc::now()),
             frame_rate: TokenBucket::new(rate, 2.0 * rate, now),
             byte_rate: TokenBucket::new(byte_rate, (2.0 * byte_rate).max(LEAST_BYTE_BURST), now),
+            hint_rate: TokenBucket::new(0.5, 5.0, now),
             resting_until: None,
         }
     }
@@ -274,7 +278,7 @@ impl<'a> Session<'a> {
         }
         self.heard |= news.heard;
         self.complain(before, now);
-        if self.shared.learn(news, self.counters, at) {
+        if self.shared.learn(news, self.counters, at) && self.hint_rate.allow(1.0, now) {
             self.outlets.hint(self.shared.vm);
         }
         Ok(())
