@@ -1,6 +1,7 @@
 //! A real Debian guest, from `createVm` to nothing left: created, installed, online, measured,
 //! commanded, stopped, started, deleted; all through GraphQL over HTTP, and checked with virsh
 //! and the file system.
+#![allow(clippy::unwrap_used, reason = "a broken expectation ends the story")]
 
 mod support;
 

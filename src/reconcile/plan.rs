@@ -17,8 +17,8 @@ use super::{memory::Memory, observation::Observation};
 use crate::{
     store::VmBundle,
     vm::{
-        DomainObservation, DomainState, FirstBoot, Milestone, OperationError, OperationId, OperationStatus,
-        Resource, VmStatus,
+        DomainObservation, DomainState, FirstBoot, Milestone, OpenLink, OperationError, OperationId,
+        OperationStatus, Resource, VmStatus,
     },
 };
 
@@ -149,6 +149,9 @@ pub struct Plan {
 /// Failures of one step after which the request it serves is given up.
 const MAX_ATTEMPTS: u32 = 6;
 
+/// How long a greeting is waited for after another message was heard.
+const GREETING_GRACE: Duration = Duration::from_secs(5);
+
 /// What all parts of the decision see.
 struct Look<'a> {
     rules: &'a Rules,
@@ -192,7 +195,7 @@ pub fn plan(
 ) -> Plan {
     // Milestones first: the rest of the decision already stands on them.
     let mut bundle = bundle.clone();
-    let milestones = passed_now(&bundle, observed);
+    let milestones = passed_now(&bundle, observed, now);
     for milestone in &milestones {
         bundle.record.milestones.pass(*milestone, now);
     }
@@ -229,7 +232,7 @@ pub fn plan(
 }
 
 /// Facts that this look shows and the store does not know yet.
-fn passed_now(bundle: &VmBundle, observed: &Observation) -> Vec<Milestone> {
+fn passed_now(bundle: &VmBundle, observed: &Observation, now: DateTime<Utc>) -> Vec<Milestone> {
     let known = &bundle.record.milestones;
     let mut passed = Vec::new();
     let mut note = |milestone, holds: bool| {
@@ -245,9 +248,19 @@ fn passed_now(bundle: &VmBundle, observed: &Observation) -> Vec<Milestone> {
     if let Some(link) = observed.link.open() {
         let heard = link.last_message_at.is_some();
         note(Milestone::FirstSeen, heard);
-        note(Milestone::Installed, heard && !matches!(link.first_boot, FirstBoot::Running));
+        note(Milestone::Installed, heard && is_installed(link, now));
     }
     passed
+}
+
+/// An agent that greets says how its first boot stands. One that does not greet is taken at its
+/// word of being there, but not before a greeting would have come.
+fn is_installed(link: &OpenLink, now: DateTime<Utc>) -> bool {
+    match link.first_boot {
+        FirstBoot::Running => false,
+        FirstBoot::Finished { .. } => true,
+        FirstBoot::NotReported => link.version.is_some() || now >= after(link.since, GREETING_GRACE),
+    }
 }
 
 fn link_wish(look: &Look<'_>) -> LinkWish {

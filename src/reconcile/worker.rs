@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     apply::Hands,
-    memory::Memory,
+    memory::{Memory, Wait},
     observation::Observation,
     plan::{LinkWish, OperationUpdate, Plan, Rules, Step, plan},
     ports::{LoopLinks, Randomness},
@@ -308,9 +308,9 @@ impl Worker {
                 let message = chain(&error);
                 tracing::warn!(vm = %self.id, step = step.name(), error = message, "a step failed");
                 let config = &self.shared.config;
-                let (base, max) = (config.retry_base, config.retry_max);
                 let jitter = self.shared.randomness.jitter();
-                self.memory.failed(step, error.is_counted(), message, self.now(), base, max, jitter);
+                let wait = Wait { base: config.retry_base, max: config.retry_max, jitter };
+                self.memory.failed(step, error.is_counted(), message, self.now(), wait);
             }
         }
     }
