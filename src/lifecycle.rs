@@ -18,7 +18,10 @@ use crate::{
     images::{ImageError, Images},
     reconcile::Waker,
     store::{NewVm, Store, StoreError},
-    vm::{DesiredPower, HostId, NetworkAttachment, Operation, OperationId, VmId, VmRecord, VmSpec, truncate_to_micros},
+    vm::{
+        DesiredPower, HostId, NetworkAttachment, Operation, OperationId, VmId, VmRecord, VmSpec,
+        truncate_to_micros,
+    },
 };
 
 /// Accepts requests. Clones share everything.
@@ -132,7 +135,8 @@ impl Lifecycle {
         spec.check().map_err(request::spec_error)?;
         self.check_host(id, &spec).await?;
         let new = NewVm { id, host: self.host, owner: actor.user, spec };
-        let created = self.store.create_vm(&new, OperationId::generate(), truncate_to_micros(Utc::now())).await;
+        let created =
+            self.store.create_vm(&new, OperationId::generate(), truncate_to_micros(Utc::now())).await;
         let accepted = created.map_err(|error| match error {
             StoreError::NameTaken => LifecycleError::NameTaken(new.spec.name.to_string()),
             StoreError::IdTaken => LifecycleError::IdTaken,

@@ -1,6 +1,7 @@
 //! A real Debian guest, from `createVm` to nothing left: created, installed, online, measured,
 //! commanded, stopped, started, deleted; all through GraphQL over HTTP, and checked with virsh
 //! and the file system.
+#![allow(clippy::unwrap_used, reason = "a broken expectation ends the story")]
 
 mod support;
 
@@ -117,7 +118,8 @@ async fn a_debian_vm_lives_and_leaves_nothing() {
     let answer = client.send("query($id: UUID!) { vm(id: $id) { id } }", json!({ "id": vm })).await;
     assert!(answer["data"]["vm"].is_null(), "{answer}");
     // History outlives the VM.
-    let log = client.ask("query($vm: UUID!) { commandLog(vmId: $vm) { nodes { id } } }", json!({ "vm": vm })).await;
+    let log =
+        client.ask("query($vm: UUID!) { commandLog(vmId: $vm) { nodes { id } } }", json!({ "vm": vm })).await;
     assert_eq!(log["commandLog"]["nodes"].as_array().unwrap().len(), 3, "{log}");
 
     daemon.stop();
@@ -161,4 +163,3 @@ async fn until<T, F: Future<Output = Option<T>>>(limit: Duration, what: &str, lo
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
 }
-

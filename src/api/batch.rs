@@ -38,7 +38,11 @@ impl Batch {
     }
 
     /// The newest stored reading.
-    pub(super) async fn reading(&self, api: &ApiContext, vm: VmId) -> Result<Option<Arc<MetricsRow>>, ApiError> {
+    pub(super) async fn reading(
+        &self,
+        api: &ApiContext,
+        vm: VmId,
+    ) -> Result<Option<Arc<MetricsRow>>, ApiError> {
         let readings = self
             .readings
             .get_or_try_init(|| async {

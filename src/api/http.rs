@@ -96,7 +96,13 @@ fn problem(code: &str, message: &str) -> serde_json::Value {
 
 /// The page only; what it asks needs a token like everything else.
 async fn graphiql() -> impl IntoResponse {
-    Html(GraphiQLSource::build().endpoint("/graphql").subscription_endpoint("/graphql/ws").title("Infinibay").finish())
+    Html(
+        GraphiQLSource::build()
+            .endpoint("/graphql")
+            .subscription_endpoint("/graphql/ws")
+            .title("Infinibay")
+            .finish(),
+    )
 }
 
 async fn health(State(doors): State<Doors>) -> Response {

@@ -8,8 +8,8 @@ use super::{
     auth::Call,
     error::ApiError,
     types::{
-        CommandLogConnection, HostObject, ImageObject, OperationObject, PageInfo, VmConnection, VmErrorConnection,
-        VmMetrics, VmObject, page,
+        CommandLogConnection, HostObject, ImageObject, OperationObject, PageInfo, VmConnection,
+        VmErrorConnection, VmMetrics, VmObject, page,
     },
 };
 use crate::{
@@ -48,7 +48,10 @@ impl QueryRoot {
         let owner = (!call.actor.admin).then_some(call.actor.user);
         let found = call.api.store.list_vms(owner, page(first, after.as_deref())?).await?;
         let last = found.nodes.last().map(|view| view.record.id.uuid());
-        Ok(VmConnection { nodes: VmObject::many(found.nodes), page_info: PageInfo::new(found.has_next, last) })
+        Ok(VmConnection {
+            nodes: VmObject::many(found.nodes),
+            page_info: PageInfo::new(found.has_next, last),
+        })
     }
 
     /// This host: capacity, pools, networks, what it can do.
@@ -125,6 +128,10 @@ impl QueryRoot {
         let call = Call::of(ctx)?;
         authorize(call.actor, Action::ViewImages)?;
         let (usable, broken) = call.api.images.list().await?;
-        Ok(usable.into_iter().map(ImageObject::from).chain(broken.into_iter().map(ImageObject::from)).collect())
+        Ok(usable
+            .into_iter()
+            .map(ImageObject::from)
+            .chain(broken.into_iter().map(ImageObject::from))
+            .collect())
     }
 }

@@ -20,6 +20,7 @@ pub(super) fn build(api: ApiContext) -> ApiSchema {
 #[must_use]
 pub fn sdl() -> String {
     let schema = Schema::build(QueryRoot, MutationRoot, SubscriptionRoot).finish();
-    let options = async_graphql::SDLExportOptions::new().sorted_fields().sorted_arguments().sorted_enum_items();
+    let options =
+        async_graphql::SDLExportOptions::new().sorted_fields().sorted_arguments().sorted_enum_items();
     schema.sdl_with_options(options)
 }

@@ -72,9 +72,7 @@ impl Watch {
     async fn still_allowed(&self) -> bool {
         let Some(token) = &self.token else { return false };
         match self.api.accounts.authenticate(&token.0).await {
-            Ok(Some(actor)) => {
-                Call { api: &self.api, actor: &actor }.may_see_history(self.vm).await.is_ok()
-            }
+            Ok(Some(actor)) => Call { api: &self.api, actor: &actor }.may_see_history(self.vm).await.is_ok(),
             // The database is away: what was allowed a moment ago is not cut off for that.
             Err(_) => true,
             Ok(None) => false,
@@ -87,7 +85,11 @@ pub(super) struct SubscriptionRoot;
 #[Subscription(name = "Subscription")]
 impl SubscriptionRoot {
     /// Everything that happens to a VM.
-    async fn vm_events(&self, ctx: &Context<'_>, vm_id: Uuid) -> Result<impl Stream<Item = VmEventNotice> + use<>, ApiError> {
+    async fn vm_events(
+        &self,
+        ctx: &Context<'_>,
+        vm_id: Uuid,
+    ) -> Result<impl Stream<Item = VmEventNotice> + use<>, ApiError> {
         let watch = Watch::begin(ctx, VmId(vm_id)).await?;
         Ok(stream::unfold(watch, |mut watch| async move {
             let notice = watch.next().await?;
@@ -96,7 +98,11 @@ impl SubscriptionRoot {
     }
 
     /// A VM's readings as they come.
-    async fn vm_metrics(&self, ctx: &Context<'_>, vm_id: Uuid) -> Result<impl Stream<Item = VmMetrics> + use<>, ApiError> {
+    async fn vm_metrics(
+        &self,
+        ctx: &Context<'_>,
+        vm_id: Uuid,
+    ) -> Result<impl Stream<Item = VmMetrics> + use<>, ApiError> {
         let watch = Watch::begin(ctx, VmId(vm_id)).await?;
         Ok(stream::unfold(watch, |mut watch| async move {
             loop {
@@ -116,9 +122,9 @@ impl SubscriptionRoot {
         let id = OperationId(id);
         let not_found = || ApiError::new("OPERATION_NOT_FOUND", format!("there is no operation {id}"));
         let known = Call::of(ctx)?.api.store.operation(id).await?.ok_or_else(not_found)?;
-        let watch = Watch::begin(ctx, known.vm).await.map_err(|error| {
-            if error.is_not_found() { not_found() } else { error }
-        })?;
+        let watch = Watch::begin(ctx, known.vm)
+            .await
+            .map_err(|error| if error.is_not_found() { not_found() } else { error })?;
         // Read again: it may have moved on before the bus was listened to.
         let now = watch.api.store.operation(id).await?.ok_or_else(not_found)?;
         let state = (Some(watch), Some(now));

@@ -89,10 +89,11 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     }
     let metrics =
         Metrics::new(config.metrics.clone(), config.agents.max_clock_skew, store.clone(), events.clone());
-    let hypervisor: Arc<dyn Hypervisor> = Arc::new(LibvirtHypervisor::start(config.hypervisor.clone()));
+    let hypervisor = libvirt(&config).await;
     let images = Images::new(config.paths.images_dir.clone());
     let accounts = Accounts::new(store.clone());
-    let templates = Templates::load(config.paths.templates_dir.as_deref()).map_err(ControllerError::Templates)?;
+    let templates =
+        Templates::load(config.paths.templates_dir.as_deref()).map_err(ControllerError::Templates)?;
 
     let (reconciler, waker) = Reconciler::new(Parts {
         hypervisor: hypervisor.clone(),
@@ -106,7 +107,12 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
         clock: Arc::new(SystemClock),
         randomness: Arc::new(SystemRandomness),
         events: events.clone(),
-        settings: Settings { seeds_dir, console_dir, socket_dir: config.agents.socket_dir.clone(), templates },
+        settings: Settings {
+            seeds_dir,
+            console_dir,
+            socket_dir: config.agents.socket_dir.clone(),
+            templates,
+        },
         config: config.reconcile.clone(),
         agents: config.agents.clone(),
         link_hints,
@@ -148,7 +154,8 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     parts.spawn("the database's lock", keep_lock(database_lock, stop.clone()));
     parts.spawn("expiry", expire(config.clone(), store.clone(), stop.clone()));
     if let Some(guests) = config.guests.listen {
-        parts.spawn("the guests' listener", serve_guests(guests, config.paths.base_dir.clone(), stop.clone()));
+        parts
+            .spawn("the guests' listener", serve_guests(guests, config.paths.base_dir.clone(), stop.clone()));
     }
     let mut readings = JoinSet::new();
     readings.spawn({
@@ -182,13 +189,26 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     ended.map_or(Ok(()), |part| Err(ControllerError::PartEnded(part)))
 }
 
+/// The connection is waited for a little, so that the first request does not find none; where
+/// libvirt is away, the controller serves all the same and keeps trying.
+async fn libvirt(config: &Config) -> Arc<dyn Hypervisor> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let libvirt = LibvirtHypervisor::start(config.hypervisor.clone());
+    if let Err(error) = libvirt.connected(PATIENCE).await {
+        tracing::warn!(error = chain(&error), "the controller starts without libvirt");
+    }
+    Arc::new(libvirt)
+}
+
 /// Opens the database that the configuration names and brings it up to date.
 ///
 /// # Errors
 /// See [`StoreError`].
 pub async fn open_store(config: &Config) -> Result<Store, StoreError> {
     let url = database_url(config.database.url.as_ref(), &config.paths.state_dir)?;
-    let store = Store::open(url.expose_secret(), config.database.max_connections, config.database.acquire_timeout).await?;
+    let store =
+        Store::open(url.expose_secret(), config.database.max_connections, config.database.acquire_timeout)
+            .await?;
     store.migrate().await?;
     Ok(store)
 }
@@ -252,7 +272,8 @@ async fn serve_guests(address: SocketAddr, base_dir: std::path::PathBuf, stop: C
         }
     };
     tracing::info!(%address, "guests are served");
-    let server = axum::serve(listener, api::guest_router(base_dir)).with_graceful_shutdown(stop.cancelled_owned());
+    let server =
+        axum::serve(listener, api::guest_router(base_dir)).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = server.await {
         tracing::error!(error = chain(&error), "the guests' listener failed");
     }

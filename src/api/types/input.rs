@@ -244,7 +244,9 @@ impl SafeCommandInput {
                 operation: need("operation", &mut self.operation)?.into(),
             },
             Name::PackageList => SafeAction::PackageList,
-            Name::PackageInstall => SafeAction::PackageInstall { package: need("package", &mut self.package)? },
+            Name::PackageInstall => {
+                SafeAction::PackageInstall { package: need("package", &mut self.package)? }
+            }
             Name::PackageRemove => SafeAction::PackageRemove { package: need("package", &mut self.package)? },
             Name::PackageUpdate => SafeAction::PackageUpdate { package: need("package", &mut self.package)? },
             Name::PackageSearch => SafeAction::PackageSearch { query: need("query", &mut self.query)? },

@@ -30,7 +30,9 @@ pub(crate) fn page(first: i32, after: Option<&str>) -> Result<Page, ApiError> {
         return Err(ApiError::invalid("first", format!("must be between 1 and {MAX_FIRST}")));
     }
     let after = after
-        .map(|cursor| Uuid::parse_str(cursor).map_err(|_| ApiError::invalid("after", "is not a cursor of this list")))
+        .map(|cursor| {
+            Uuid::parse_str(cursor).map_err(|_| ApiError::invalid("after", "is not a cursor of this list"))
+        })
         .transpose()?;
     Ok(Page { first: first.unsigned_abs(), after })
 }

@@ -70,7 +70,8 @@ impl Files for HostFiles {
         let path = place.dir.join(place.name);
         blocking("scrubbing the seed medium", move || {
             let mac = mac_address(vm);
-            let contents = scrubbed_seed_files(&files.inputs(vm, &spec, &mac)).map_err(failed("laying out the scrubbed seed medium"))?;
+            let contents = scrubbed_seed_files(&files.inputs(vm, &spec, &mac))
+                .map_err(failed("laying out the scrubbed seed medium"))?;
             let iso = image(&contents)?;
             overwrite(&path, &iso).map_err(failed("scrubbing the seed medium"))
         })
@@ -183,7 +184,8 @@ fn remove_with_siblings(dir: &Path, name: &str) -> io::Result<()> {
         let entry = entry?;
         let file_name = entry.file_name();
         let Some(rest) = file_name.to_str().and_then(|file| file.strip_prefix(name)) else { continue };
-        let rotated = rest.strip_prefix('.').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+        let rotated =
+            rest.strip_prefix('.').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
         if rest.is_empty() || rest == ".draft" || rotated {
             match fs::remove_file(entry.path()) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
