@@ -175,9 +175,12 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     stop.cancel();
     let grace = config.reconcile.shutdown_grace;
     let stopped = tokio::time::timeout(grace, async {
-        commands.drain(grace / 2).await;
-        parts.all_ends().await;
+        if !commands.drain(grace / 2).await {
+            tracing::warn!("some commands have no answer yet; they end as disconnected");
+        }
+        // Ends what is still pending, and with it the requests that wait for it.
         links.shutdown(grace / 4).await;
+        parts.all_ends().await;
         flush.cancel();
         while readings.join_next().await.is_some() {}
         store.close().await;
