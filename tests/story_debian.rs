@@ -78,7 +78,9 @@ async fn a_debian_vm_lives_and_leaves_nothing() {
     // A safe and an unsafe command.
     let info = client.action(&vm, "OS_INFO").await;
     assert_eq!(info["success"], true, "{info}");
-    let run = client.shell(&vm, "uname -a; hostname; id ada; head -c 5 /root/first-boot; readlink /etc/localtime").await;
+    let run = client
+        .shell(&vm, "uname -a; hostname; id ada; head -c 5 /root/first-boot; readlink /etc/localtime")
+        .await;
     assert_eq!(run["success"], true, "{run}");
     let out = run["response"]["stdout"].as_str().unwrap();
     for expected in ["Linux story", "uid=", "Europe/Madrid", "it's "] {

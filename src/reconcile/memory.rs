@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::plan::Step;
+use super::step::Step;
 use crate::vm::AgentConnectivity;
 
 /// A step that failed, and when to try again.

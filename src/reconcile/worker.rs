@@ -20,8 +20,9 @@ use super::{
     apply::Hands,
     memory::{Memory, Wait},
     observation::Observation,
-    plan::{LinkWish, OperationUpdate, Plan, Rules, Step, plan},
+    plan::{LinkWish, OperationUpdate, Plan, Rules, plan},
     ports::{LoopLinks, Randomness},
+    step::Step,
 };
 use crate::{
     config::ReconcileConfig,

@@ -10,8 +10,8 @@ use crate::{
     vm::{
         AgentConnectivity, ChannelFacts, DesiredPower, DomainFacts, HostId, Image, ImageFormat, LinkCounters,
         LinkObservation, Milestones, NetworkAttachment, OpenLink, Operation, OperationKind, OsFamily,
-        Provisioning, ResourceKind, ResourceState, SocketObservation, Unattended, UserId, VmId, VmIntent,
-        VmPhase, VmRecord, VmSpec,
+        Provisioning, Resource, ResourceKind, ResourceState, SocketObservation, Unattended, UserId, VmId,
+        VmIntent, VmPhase, VmRecord, VmSpec,
     },
 };
 
