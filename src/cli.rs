@@ -20,7 +20,11 @@ use crate::{
 
 /// Owns the life of this host's virtual machines and talks to the agents inside them.
 #[derive(Debug, Parser)]
-#[command(name = "infinibayd", version, max_term_width = 100, after_help = "\
+#[command(
+    name = "infinibayd",
+    version,
+    max_term_width = 100,
+    after_help = "\
 Examples:
   infinibayd user add alice --admin     make the first administrator
   infinibayd user token alice           issue a token for the API (shown once)
@@ -29,7 +33,8 @@ Examples:
   infinibayd channel add --all          give every domain of this host the agent channel
 
 Configuration: /etc/infinibay/infinibay.toml, or the file named with --config; each key also as
-INFINIBAY__SECTION__KEY in the environment, which wins.")]
+INFINIBAY__SECTION__KEY in the environment, which wins."
+)]
 struct Cli {
     /// The configuration file; it must exist [default: /etc/infinibay/infinibay.toml, if there].
     #[arg(long, short, global = true, value_name = "FILE", env = "INFINIBAY_CONFIG")]

@@ -29,6 +29,7 @@ mod plan;
 mod ports;
 #[cfg(test)]
 mod simulation;
+mod step;
 mod waker;
 mod worker;
 

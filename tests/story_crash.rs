@@ -1,5 +1,6 @@
 //! The daemon dies with SIGKILL in the middle of things, on real QEMU with a real guest, and the
 //! next one finishes the job: nothing twice, nothing left behind.
+#![allow(clippy::unwrap_used, reason = "a broken expectation ends the story")]
 
 mod support;
 
@@ -57,7 +58,12 @@ impl Stage {
 
     fn nothing_is_left(&self, vm: &str) {
         assert!(!host::domain_exists(vm), "the domain is left");
-        for dir in [self.pool.dir.clone(), self.home.socket_dir(), self.home.state_dir().join("seeds"), self.home.state_dir().join("console")] {
+        for dir in [
+            self.pool.dir.clone(),
+            self.home.socket_dir(),
+            self.home.state_dir().join("seeds"),
+            self.home.state_dir().join("console"),
+        ] {
             assert_eq!(host::files_in(&dir), Vec::<std::path::PathBuf>::new(), "left in {}", dir.display());
         }
     }

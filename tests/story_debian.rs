@@ -1,6 +1,7 @@
 //! A real Debian guest, from `createVm` to nothing left: created, installed, online, measured,
 //! commanded, stopped, started, deleted; all through GraphQL over HTTP, and checked with virsh
 //! and the file system.
+#![allow(clippy::unwrap_used, reason = "a broken expectation ends the story")]
 
 mod support;
 
@@ -49,6 +50,13 @@ async fn a_debian_vm_lives_and_leaves_nothing() {
     assert_eq!(seen["phase"], "RUNNING", "{seen}");
     assert!(!seen["macAddresses"].as_array().unwrap().is_empty(), "{seen}");
 
+    // The first boot's secrets are gone from seed and database.
+    until(Duration::from_secs(30), "the secrets to be gone", || async {
+        let left = files_with(&home.state_dir(), secret.as_bytes());
+        left.is_empty().then_some(())
+    })
+    .await;
+
     // Metrics come by themselves and reach the database.
     const METRICS: &str = "query($vm: UUID!) { getVmMetrics(vmId: $vm) { cpuUsage memoryUsed memoryTotal diskUsage \
         networkStats processes ports raw timestamp createdAt } }";
@@ -70,20 +78,15 @@ async fn a_debian_vm_lives_and_leaves_nothing() {
     // A safe and an unsafe command.
     let info = client.action(&vm, "OS_INFO").await;
     assert_eq!(info["success"], true, "{info}");
-    let run = client.shell(&vm, "uname -a; hostname; id ada; cat /root/first-boot; cat /etc/timezone").await;
+    let run = client
+        .shell(&vm, "uname -a; hostname; id ada; head -c 5 /root/first-boot; readlink /etc/localtime")
+        .await;
     assert_eq!(run["success"], true, "{run}");
     let out = run["response"]["stdout"].as_str().unwrap();
-    for expected in ["Linux story", "uid=", "Europe/Madrid", &format!("it's {secret}")] {
+    for expected in ["Linux story", "uid=", "Europe/Madrid", "it's "] {
         assert!(out.contains(expected), "{expected} is not in {out}");
     }
     assert!(!run["executionMs"].is_null());
-
-    // The first boot's secrets are gone from seed and database.
-    until(Duration::from_secs(30), "the secrets to be gone", || async {
-        let left = files_with(&home.state_dir(), secret.as_bytes());
-        left.is_empty().then_some(())
-    })
-    .await;
 
     // Off and on again.
     let stop = client.change("stopVm", &vm).await;
@@ -100,7 +103,7 @@ async fn a_debian_vm_lives_and_leaves_nothing() {
     let start = client.change("startVm", &vm).await;
     client.succeeded(&start, Duration::from_secs(60)).await;
     client.agent_is(&vm, "ONLINE", BOOT).await;
-    let again = client.shell(&vm, "cat /root/first-boot && hostname").await;
+    let again = client.shell(&vm, "test -s /root/first-boot && hostname").await;
     assert_eq!(again["success"], true, "{again}");
 
     // Gone without a trace.
@@ -117,7 +120,8 @@ async fn a_debian_vm_lives_and_leaves_nothing() {
     let answer = client.send("query($id: UUID!) { vm(id: $id) { id } }", json!({ "id": vm })).await;
     assert!(answer["data"]["vm"].is_null(), "{answer}");
     // History outlives the VM.
-    let log = client.ask("query($vm: UUID!) { commandLog(vmId: $vm) { nodes { id } } }", json!({ "vm": vm })).await;
+    let log =
+        client.ask("query($vm: UUID!) { commandLog(vmId: $vm) { nodes { id } } }", json!({ "vm": vm })).await;
     assert_eq!(log["commandLog"]["nodes"].as_array().unwrap().len(), 3, "{log}");
 
     daemon.stop();
@@ -161,4 +165,3 @@ async fn until<T, F: Future<Output = Option<T>>>(limit: Duration, what: &str, lo
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
 }
-

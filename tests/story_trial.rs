@@ -1,6 +1,7 @@
 //! The whole path on libvirt's test driver, on both databases, with an agent of the kind found in
 //! the field behind the socket: it answers without a type and loses the second of two lines that
 //! wait together.
+#![allow(clippy::unwrap_used, reason = "a broken expectation ends the story")]
 
 #[macro_use]
 mod support;
@@ -10,7 +11,6 @@ use std::time::Duration;
 use infinibay::vm::VmId;
 use serde_json::json;
 use support::{
-    database::TestDatabase,
     guest::{FakeGuest, quirky},
     trial::Trial,
 };

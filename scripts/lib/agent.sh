@@ -2,6 +2,9 @@
 # The agent for guests: one static binary, so that it runs in any Linux, and the tree it is handed
 # out from. Sourced, never run.
 
+# shellcheck source=scripts/lib/cargo.sh
+. "$LIB/cargo.sh"
+
 # No other Rust target is needed than the host's own; naming it keeps the static flag away from
 # build scripts and procedural macros, which must stay dynamic.
 AGENT_TARGET=x86_64-unknown-linux-gnu
@@ -16,8 +19,8 @@ build_agent() {
         agent_path=$INFINIBAY_AGENT
     else
         say "building the agent"
-        (cd -- "$REPO" && RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --quiet \
-            -p guest-agent --profile agent --target "$AGENT_TARGET")
+        RUSTFLAGS='-C target-feature=+crt-static' \
+            cargo_build -p guest-agent --profile agent --target "$AGENT_TARGET"
         agent_path=${CARGO_TARGET_DIR:-$REPO/target}/$AGENT_TARGET/agent/infiniservice
     fi
     if readelf -ld "$agent_path" | grep -qE 'INTERP|NEEDED'; then

@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # The daemon of `scripts/up`: its build, its administrator, its life. Sourced, never run.
 
+# shellcheck source=scripts/lib/cargo.sh
+. "$LIB/cargo.sh"
 # shellcheck source=scripts/lib/places.sh
 . "$LIB/places.sh"
 ADMIN='admin'
@@ -14,7 +16,7 @@ build_daemon() {
         options=(--release)
     fi
     say "building the daemon ($profile)"
-    (cd -- "$REPO" && cargo build --locked --quiet --bin infinibayd "${options[@]}")
+    cargo_build --bin infinibayd "${options[@]}"
     # shellcheck disable=SC2034 # the caller's variable
     daemon_path=${CARGO_TARGET_DIR:-$REPO/target}/$profile/infinibayd
 }
@@ -156,5 +158,5 @@ ensure_daemon() {
 }
 
 token_works() {
-    load_env && graphql '{ me { name } }'
+    load_env && graphql '{ __typename }'
 }

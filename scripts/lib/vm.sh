@@ -112,7 +112,7 @@ run_in_vm() {
     printf '$ %s\n' "$1"
     # shellcheck disable=SC2016 # jq's own variable
     answer '.executeVmCommand | .response as $r
-        | (try ($r | if type == "string" then fromjson else . end | .stdout) catch $r) // $r'
+        | (try ($r | if type == "string" then fromjson else . end | .stdout) catch $r) // $r | tostring | rtrimstr("\n")'
     [ "$(answer '.executeVmCommand.success')" = true ] || die "the command '$1' did not succeed in the VM"
     printf '(%s ms in the guest)\n' "$(answer '.executeVmCommand.executionMs')"
 }
@@ -138,7 +138,7 @@ show_vm() {
 show_metrics() {
     wait_until 90 "the first stored reading" metrics_are_there || die "no reading of the VM was stored"
     answer '.getVmMetrics | max_by(.timestamp) |
-        "metrics   cpu \(.cpuUsage) %, memory \(.memoryUsed) of \(.memoryTotal), at \(.timestamp)"'
+        "metrics   cpu \(.cpuUsage) %, memory \(.memoryUsed) of \(.memoryTotal) KiB, at \(.timestamp)"'
 }
 
 # delete_vm: our VM is deleted and gone.

@@ -43,9 +43,9 @@ impl Link {
         let mut complaints = Throttle::new(COMPLAINT_INTERVAL);
         while !self.stop.is_cancelled() {
             let attempt = self.while_refusing(&mut jobs, connect(&self.path, &self.owners)).await;
-            let why = match attempt {
+            let (why, closed) = match attempt {
                 None => break,
-                Some(Err(error)) => error.to_string(),
+                Some(Err(error)) => (error.to_string(), false),
                 Some(Ok(stream)) => {
                     let mut session =
                         Session::new(&self.shared, &self.outlets, &mut complaints, self.limits, stream);
@@ -54,19 +54,21 @@ impl Link {
                     if session.was_heard() {
                         failures = 0;
                     }
-                    // Pending commands end here, before anybody can see the link as closed.
+                    // Pending commands end here.
                     drop(session);
                     if matches!(end, End::Stopped) {
                         break;
                     }
-                    self.outlets.hint(vm);
-                    end.to_string()
+                    (end.to_string(), true)
                 }
             };
             if let Some(held_back) = said.pass(Instant::now()) {
                 tracing::info!(%vm, path = %self.path.display(), why, held_back, "no link to the agent");
             }
             self.shared.failed(why, Utc::now());
+            if closed {
+                self.outlets.hint(vm);
+            }
             let wait = backoff::delay(failures, self.reconnect_base, self.reconnect_max, backoff::random());
             failures = failures.saturating_add(1);
             if self.while_refusing(&mut jobs, self.rest(wait)).await.is_none() {

@@ -23,7 +23,7 @@ use crate::{
     lifecycle::Lifecycle,
     metrics::Metrics,
     reconcile::{HostFiles, HostStore, Parts, Reconciler, Settings, SystemClock, SystemRandomness},
-    store::{Store, StoreError},
+    store::{Store, StoreError, StoreLock, database_url},
     vm::chain,
 };
 
@@ -76,7 +76,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     let host = host_id::load_or_create(&config.paths.state_dir).map_err(io_error("reading the host's id"))?;
 
     let store = open_store(&config).await?;
-    let _database_lock = store.lock(host).await?;
+    let database_lock = store.lock(host).await?;
 
     let events = EventBus::default();
     let (links, inbox) = Links::new(config.agents.clone());
@@ -89,10 +89,11 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     }
     let metrics =
         Metrics::new(config.metrics.clone(), config.agents.max_clock_skew, store.clone(), events.clone());
-    let hypervisor: Arc<dyn Hypervisor> = Arc::new(LibvirtHypervisor::start(config.hypervisor.clone()));
+    let hypervisor = libvirt(&config).await;
     let images = Images::new(config.paths.images_dir.clone());
     let accounts = Accounts::new(store.clone());
-    let templates = Templates::load(config.paths.templates_dir.as_deref()).map_err(ControllerError::Templates)?;
+    let templates =
+        Templates::load(config.paths.templates_dir.as_deref()).map_err(ControllerError::Templates)?;
 
     let (reconciler, waker) = Reconciler::new(Parts {
         hypervisor: hypervisor.clone(),
@@ -106,7 +107,12 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
         clock: Arc::new(SystemClock),
         randomness: Arc::new(SystemRandomness),
         events: events.clone(),
-        settings: Settings { seeds_dir, console_dir, socket_dir: config.agents.socket_dir.clone(), templates },
+        settings: Settings {
+            seeds_dir,
+            console_dir,
+            socket_dir: config.agents.socket_dir.clone(),
+            templates,
+        },
         config: config.reconcile.clone(),
         agents: config.agents.clone(),
         link_hints,
@@ -145,9 +151,11 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     let flush = CancellationToken::new();
     parts.spawn("the loop", reconciler.run(stop.clone()));
     parts.spawn("the API", serve_api(listener, context, stop.clone()));
+    parts.spawn("the database's lock", keep_lock(database_lock, stop.clone()));
     parts.spawn("expiry", expire(config.clone(), store.clone(), stop.clone()));
     if let Some(guests) = config.guests.listen {
-        parts.spawn("the guests' listener", serve_guests(guests, config.paths.base_dir.clone(), stop.clone()));
+        parts
+            .spawn("the guests' listener", serve_guests(guests, config.paths.base_dir.clone(), stop.clone()));
     }
     let mut readings = JoinSet::new();
     readings.spawn({
@@ -157,6 +165,8 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     tracing::info!(%address, %host, uri = config.hypervisor.uri, "the controller serves");
 
     let ended = tokio::select! {
+        // Told to stop, parts end: that is not unasked.
+        biased;
         () = stop.cancelled() => None,
         part = parts.first_end() => Some(part),
         _ = readings.join_next() => Some("the readings"),
@@ -165,9 +175,12 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     stop.cancel();
     let grace = config.reconcile.shutdown_grace;
     let stopped = tokio::time::timeout(grace, async {
-        commands.drain(grace / 2).await;
-        parts.all_ends().await;
+        if !commands.drain(grace / 2).await {
+            tracing::warn!("some commands have no answer yet; they end as disconnected");
+        }
+        // Ends what is still pending, and with it the requests that wait for it.
         links.shutdown(grace / 4).await;
+        parts.all_ends().await;
         flush.cancel();
         while readings.join_next().await.is_some() {}
         store.close().await;
@@ -179,16 +192,26 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     ended.map_or(Ok(()), |part| Err(ControllerError::PartEnded(part)))
 }
 
+/// The connection is waited for a little, so that the first request does not find none; where
+/// libvirt is away, the controller serves all the same and keeps trying.
+async fn libvirt(config: &Config) -> Arc<dyn Hypervisor> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let libvirt = LibvirtHypervisor::start(config.hypervisor.clone());
+    if let Err(error) = libvirt.connected(PATIENCE).await {
+        tracing::warn!(error = chain(&error), "the controller starts without libvirt");
+    }
+    Arc::new(libvirt)
+}
+
 /// Opens the database that the configuration names and brings it up to date.
 ///
 /// # Errors
 /// See [`StoreError`].
 pub async fn open_store(config: &Config) -> Result<Store, StoreError> {
-    let url = match &config.database.url {
-        Some(url) => url.expose_secret().to_owned(),
-        None => format!("sqlite:{}", config.paths.state_dir.join("infinibay.db").display()),
-    };
-    let store = Store::open(&url, config.database.max_connections, config.database.acquire_timeout).await?;
+    let url = database_url(config.database.url.as_ref(), &config.paths.state_dir)?;
+    let store =
+        Store::open(url.expose_secret(), config.database.max_connections, config.database.acquire_timeout)
+            .await?;
     store.migrate().await?;
     Ok(store)
 }
@@ -254,6 +277,25 @@ async fn serve_guests(address: SocketAddr, base_dir: std::path::PathBuf, stop: C
     tracing::info!(%address, "guests are served");
     if let Err(error) = api::serve_guests(listener, base_dir, stop).await {
         tracing::error!(error = chain(&error), "the guests' listener failed");
+    }
+}
+
+/// Keeps hold of the database's lock; ends when another controller has it.
+async fn keep_lock(mut lock: StoreLock, stop: CancellationToken) {
+    let mut ticker = tokio::time::interval(Duration::from_secs(15));
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticker.tick() => {}
+        }
+        match lock.hold().await {
+            Ok(()) => {}
+            Err(error @ StoreError::Locked { .. }) => {
+                tracing::error!(error = chain(&error), "another controller took this host's database");
+                return;
+            }
+            Err(error) => tracing::warn!(error = chain(&error), "the database's lock could not be checked"),
+        }
     }
 }
 

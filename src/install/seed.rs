@@ -16,12 +16,12 @@ const MAX_URL: usize = 512;
 
 /// Installs the agent from the medium. A constant: no value ever enters a shell text. It runs
 /// before packages are fetched, so that progress can be seen, and needs no network. Where it
-/// fails, cloud-init notes it and goes on, and the next boot tries again.
+/// fails, or hangs, cloud-init notes it and goes on, and the next boot tries again.
 const INSTALL_AGENT: &str = r#"
 mounted=$(mktemp -d /run/infiniservice-seed.XXXXXX) || exit 1
 trap 'umount "$mounted" 2>/dev/null; rmdir "$mounted"' EXIT
 mount -t iso9660 -o ro -L cidata "$mounted" || exit 1
-sh "$mounted/infiniservice/install-linux.sh"
+timeout 300 sh "$mounted/infiniservice/install-linux.sh"
 "#;
 
 /// What a seed is made from.

@@ -34,6 +34,9 @@ const PATIENCE: u32 = 3;
 /// the database that is at fault.
 const SEARCH_FAILURES: u32 = 16;
 
+/// Guest errors that may fail in one flush before the rest is left for the next.
+const ERROR_FAILURES: u32 = 4;
+
 /// How long one flush may take; a database that hangs is one that failed.
 const FLUSH_LIMIT: Duration = Duration::from_secs(60);
 
@@ -56,6 +59,11 @@ pub(super) struct Waiting {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes the front, if it is still this one.
+fn front_with(errors: &mut VecDeque<VmErrorRecord>, id: Uuid) -> Option<VmErrorRecord> {
+    if errors.front()?.id == id { errors.pop_front() } else { None }
 }
 
 impl Waiting {
@@ -154,11 +162,9 @@ impl<'a> Flusher<'a> {
     }
 
     async fn flush(&mut self) {
-        let done = match self.flush_errors().await {
-            Ok(()) => self.flush_readings().await,
-            failed => failed,
-        };
-        match done {
+        let readings = self.flush_readings().await;
+        let errors = self.flush_errors().await;
+        match readings.and(errors) {
             Ok(()) => self.failures = 0,
             Err(error) => {
                 self.failures = self.failures.saturating_add(1);
@@ -167,32 +173,37 @@ impl<'a> Flusher<'a> {
                         error = &error as &dyn std::error::Error,
                         held_back,
                         failures = self.failures,
-                        "readings cannot be stored; they are kept and tried again"
+                        "what guests report cannot be stored; it is kept and tried again"
                     );
                 }
             }
         }
     }
 
-    async fn flush_errors(&mut self) -> Result<(), StoreError> {
-        loop {
+    /// Tries each waiting error once; one that fails goes to the end, so that it holds up no
+    /// other.
+    async fn flush_errors(&self) -> Result<(), StoreError> {
+        let mut failed = Ok(());
+        let mut failures = 0;
+        let waiting = locked(&self.waiting.errors).len();
+        for _ in 0..waiting {
             // Copied, not taken: a stop in the middle must not lose it, and storing it twice
             // does nothing.
-            let Some(error) = locked(&self.waiting.errors).front().cloned() else { return Ok(()) };
-            if let Err(failed) = self.store.insert_vm_error(&error).await {
-                if self.failures < PATIENCE || self.store.ping().await.is_err() {
-                    return Err(failed);
-                }
-                tracing::error!(
-                    vm = %error.vm, error = &failed as &dyn std::error::Error,
-                    "the database refuses a guest's error, which is dropped"
-                );
-            }
+            let Some(error) = locked(&self.waiting.errors).front().cloned() else { break };
+            let stored = self.store.insert_vm_error(&error).await;
             let mut errors = locked(&self.waiting.errors);
-            if errors.front().is_some_and(|front| front.id == error.id) {
-                errors.pop_front();
+            // The bound may have dropped it meanwhile.
+            let Some(front) = front_with(&mut errors, error.id) else { continue };
+            if let Err(error) = stored {
+                errors.push_back(front);
+                failed = Err(error);
+                failures += 1;
+                if failures >= ERROR_FAILURES {
+                    break;
+                }
             }
         }
+        failed
     }
 
     async fn flush_readings(&mut self) -> Result<(), StoreError> {
@@ -210,7 +221,9 @@ impl<'a> Flusher<'a> {
                     return Err(error);
                 }
                 let refused = self.search(held.samples()).await.ok_or(error)?;
-                tracing::error!(rows = refused.len(), "the database refuses readings, which are dropped");
+                if !refused.is_empty() {
+                    tracing::error!(rows = refused.len(), "the database refuses readings, which are dropped");
+                }
             }
             held.batch = None;
             if !full {
@@ -220,15 +233,15 @@ impl<'a> Flusher<'a> {
     }
 
     /// Stores all it can, in halves, and gives the rows that the database refuses for
-    /// themselves. `None`: it takes nothing, so they are not at fault.
+    /// themselves. `None`: it may be the database that is at fault.
     async fn search(&self, samples: &[MetricsSample]) -> Option<Vec<Uuid>> {
-        let mut refused = Vec::new();
+        let mut suspects = Vec::new();
         let mut failures = 0;
-        let mut any_stored = false;
+        let mut stored = None;
         let mut parts = vec![samples];
         while let Some(part) = parts.pop() {
-            if self.store.insert_metrics(part).await.is_ok() {
-                (failures, any_stored) = (0, true);
+            if self.takes(part).await {
+                (failures, stored) = (0, part.first());
                 continue;
             }
             failures += 1;
@@ -236,14 +249,33 @@ impl<'a> Flusher<'a> {
                 return None;
             }
             match part {
-                [one] => refused.push(one.id),
+                [one] => suspects.push(one),
                 _ => {
                     let (first, second) = part.split_at(part.len() / 2);
                     parts.extend([second, first]);
                 }
             }
         }
-        any_stored.then_some(refused)
+        // A suspect may have met a database that was away for a moment. It is at fault only if
+        // it fails between two rows that succeed; storing a row again does nothing.
+        let proof = std::slice::from_ref(stored?);
+        let mut refused = Vec::new();
+        for suspect in suspects {
+            if !self.takes(proof).await {
+                return None;
+            }
+            if !self.takes(std::slice::from_ref(suspect)).await {
+                if !self.takes(proof).await {
+                    return None;
+                }
+                refused.push(suspect.id);
+            }
+        }
+        Some(refused)
+    }
+
+    async fn takes(&self, samples: &[MetricsSample]) -> bool {
+        self.store.insert_metrics(samples).await.is_ok()
     }
 }
 

@@ -4,8 +4,8 @@
 use std::{path::PathBuf, sync::Arc};
 
 use super::{
-    plan::Step,
     ports::{Clock, Files, FilesError, LoopStore, SeedPlace},
+    step::Step,
 };
 use crate::{
     domain_xml::{DomainInputs, DomainKind, RenderError, Templates, render},

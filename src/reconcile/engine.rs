@@ -4,11 +4,7 @@
 //! looks everywhere with a constant number of calls, so that a lost hint costs one interval. A
 //! scan that could not see the domains still reaches every worker, as `Unknown`.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Semaphore, broadcast, mpsc},
@@ -234,7 +230,9 @@ async fn scan(shared: Arc<Shared>) -> Option<Scanned> {
         let id = bundle.record.id;
         let domain = match &mut host {
             None => DomainObservation::Unknown,
-            Some(host) => host.domains.remove(&id).map_or(DomainObservation::Absent, DomainObservation::Present),
+            Some(host) => {
+                host.domains.remove(&id).map_or(DomainObservation::Absent, DomainObservation::Present)
+            }
         };
         (id, Scan { begun, bundle, domain })
     };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::plan::Step;
+use super::step::Step;
 use crate::vm::AgentConnectivity;
 
 /// A step that failed, and when to try again.
@@ -19,6 +19,17 @@ pub struct Failure {
     pub message: String,
     /// Not before.
     pub retry_at: DateTime<Utc>,
+}
+
+/// How long to wait after a failure.
+#[derive(Debug, Clone, Copy)]
+pub struct Wait {
+    /// After the first one.
+    pub base: Duration,
+    /// At most, before chance is added.
+    pub max: Duration,
+    /// Within 0..1; spreads retries over half a delay.
+    pub jitter: f64,
 }
 
 /// A worker's memory.
@@ -69,21 +80,13 @@ impl Memory {
         }
     }
 
-    /// Notes that a step failed. `jitter` is within 0..1 and spreads retries over half a delay.
-    pub fn failed(
-        &mut self,
-        step: &Step,
-        counted: bool,
-        message: String,
-        now: DateTime<Utc>,
-        base: Duration,
-        max: Duration,
-        jitter: f64,
-    ) {
+    /// Notes that a step failed.
+    pub fn failed(&mut self, step: &Step, counted: bool, message: String, now: DateTime<Utc>, wait: Wait) {
         let same = self.failure.as_ref().filter(|failure| failure.step == step.name());
         let before = same.map_or(0, |failure| failure.attempts);
         let attempts = before + u32::from(counted);
-        let delay = backoff(attempts.max(1), base, max).mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 2.0);
+        let delay =
+            backoff(attempts.max(1), wait.base, wait.max).mul_f64(1.0 + wait.jitter.clamp(0.0, 1.0) / 2.0);
         let retry_at = now + TimeDelta::from_std(delay).unwrap_or(TimeDelta::MAX);
         self.failure = Some(Failure { step: step.name(), attempts, message, retry_at });
     }

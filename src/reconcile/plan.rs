@@ -13,12 +13,12 @@ use std::{path::PathBuf, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{memory::Memory, observation::Observation};
+use super::{memory::Memory, observation::Observation, step::Step};
 use crate::{
     store::VmBundle,
     vm::{
-        DomainObservation, DomainState, FirstBoot, Milestone, OperationError, OperationId, OperationStatus,
-        Resource, VmStatus,
+        DomainObservation, DomainState, FirstBoot, Milestone, OpenLink, OperationError, OperationId,
+        OperationStatus, VmStatus,
     },
 };
 
@@ -35,65 +35,6 @@ pub struct Rules {
     pub offline_after: Duration,
     /// A guest clock further off than this is a condition.
     pub max_clock_skew: Duration,
-}
-
-/// One change of the world. Each is idempotent: done again, it finds its work done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// Make the overlay volume.
-    CreateDisk,
-    /// Write the seed medium.
-    WriteSeed,
-    /// Define the domain.
-    Define,
-    /// Power on.
-    Start,
-    /// Unpause.
-    Resume,
-    /// Ask the guest to power off.
-    RequestShutdown,
-    /// Pull the plug.
-    Destroy,
-    /// Take the secrets off the seed medium and out of the store.
-    ScrubSeed,
-    /// Undefine the domain.
-    Undefine,
-    /// Remove the socket that a killed hypervisor left behind.
-    RemoveSocket,
-    /// Remove one thing that was made for the VM.
-    Remove(Resource),
-    /// Close the deletion: nothing is left but history.
-    Forget,
-}
-
-impl Step {
-    /// For conditions and logs.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::CreateDisk => "CreateDisk",
-            Self::WriteSeed => "WriteSeed",
-            Self::Define => "Define",
-            Self::Start => "Start",
-            Self::Resume => "Resume",
-            Self::RequestShutdown => "RequestShutdown",
-            Self::Destroy => "Destroy",
-            Self::ScrubSeed => "ScrubSeed",
-            Self::Undefine => "Undefine",
-            Self::RemoveSocket => "RemoveSocket",
-            Self::Remove(_) => "Remove",
-            Self::Forget => "Forget",
-        }
-    }
-
-    /// Whether doing it on incomplete knowledge could lose something.
-    #[cfg(test)]
-    pub(super) fn is_destructive(&self) -> bool {
-        matches!(
-            self,
-            Self::Destroy | Self::Undefine | Self::RemoveSocket | Self::Remove(_) | Self::Forget
-        )
-    }
 }
 
 /// What should become of the link.
@@ -152,6 +93,9 @@ pub struct Plan {
 /// Failures of one step after which the request it serves is given up.
 const MAX_ATTEMPTS: u32 = 6;
 
+/// How long a greeting is waited for after another message was heard.
+const GREETING_GRACE: Duration = Duration::from_secs(5);
+
 /// What all parts of the decision see.
 struct Look<'a> {
     rules: &'a Rules,
@@ -170,7 +114,10 @@ impl Look<'_> {
     fn is_missing(&self) -> bool {
         self.passed(Milestone::Defined)
             && matches!(self.observed.domain, DomainObservation::Absent)
-            && self.memory.missing_since.is_some_and(|since| self.now >= after(since, self.rules.missing_grace))
+            && self
+                .memory
+                .missing_since
+                .is_some_and(|since| self.now >= after(since, self.rules.missing_grace))
     }
 
     /// The request was tried often enough.
@@ -183,10 +130,16 @@ impl Look<'_> {
 
 /// Decides.
 #[must_use]
-pub fn plan(rules: &Rules, now: DateTime<Utc>, bundle: &VmBundle, observed: &Observation, memory: &Memory) -> Plan {
+pub fn plan(
+    rules: &Rules,
+    now: DateTime<Utc>,
+    bundle: &VmBundle,
+    observed: &Observation,
+    memory: &Memory,
+) -> Plan {
     // Milestones first: the rest of the decision already stands on them.
     let mut bundle = bundle.clone();
-    let milestones = passed_now(&bundle, observed);
+    let milestones = passed_now(&bundle, observed, now);
     for milestone in &milestones {
         bundle.record.milestones.pass(*milestone, now);
     }
@@ -209,12 +162,21 @@ pub fn plan(rules: &Rules, now: DateTime<Utc>, bundle: &VmBundle, observed: &Obs
         conditions: conditions::derive(&look, agent),
     };
     let operations = operations::update(&look, &course);
-    let wake_at = [course.wake_at, agent::wake_at(&look), conditions::wake_at(&look)].into_iter().flatten().min();
-    Plan { milestones, satisfied: course.satisfied, operations, status, link: link_wish(&look), step: course.step, wake_at }
+    let wake_at =
+        [course.wake_at, agent::wake_at(&look), conditions::wake_at(&look)].into_iter().flatten().min();
+    Plan {
+        milestones,
+        satisfied: course.satisfied,
+        operations,
+        status,
+        link: link_wish(&look),
+        step: course.step,
+        wake_at,
+    }
 }
 
 /// Facts that this look shows and the store does not know yet.
-fn passed_now(bundle: &VmBundle, observed: &Observation) -> Vec<Milestone> {
+fn passed_now(bundle: &VmBundle, observed: &Observation, now: DateTime<Utc>) -> Vec<Milestone> {
     let known = &bundle.record.milestones;
     let mut passed = Vec::new();
     let mut note = |milestone, holds: bool| {
@@ -230,9 +192,19 @@ fn passed_now(bundle: &VmBundle, observed: &Observation) -> Vec<Milestone> {
     if let Some(link) = observed.link.open() {
         let heard = link.last_message_at.is_some();
         note(Milestone::FirstSeen, heard);
-        note(Milestone::Installed, heard && !matches!(link.first_boot, FirstBoot::Running));
+        note(Milestone::Installed, heard && is_installed(link, now));
     }
     passed
+}
+
+/// An agent that greets says how its first boot stands. One that does not greet is taken at its
+/// word of being there, but not before a greeting would have come.
+fn is_installed(link: &OpenLink, now: DateTime<Utc>) -> bool {
+    match link.first_boot {
+        FirstBoot::Running => false,
+        FirstBoot::Finished { .. } => true,
+        FirstBoot::NotReported => link.version.is_some() || now >= after(link.since, GREETING_GRACE),
+    }
 }
 
 fn link_wish(look: &Look<'_>) -> LinkWish {
@@ -252,7 +224,10 @@ fn link_wish(look: &Look<'_>) -> LinkWish {
 
 /// `at + wait`, saturating.
 fn after(at: DateTime<Utc>, wait: Duration) -> DateTime<Utc> {
-    TimeDelta::from_std(wait).ok().and_then(|wait| at.checked_add_signed(wait)).unwrap_or(DateTime::<Utc>::MAX_UTC)
+    TimeDelta::from_std(wait)
+        .ok()
+        .and_then(|wait| at.checked_add_signed(wait))
+        .unwrap_or(DateTime::<Utc>::MAX_UTC)
 }
 
 #[cfg(test)]

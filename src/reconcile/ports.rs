@@ -21,7 +21,12 @@ pub trait LoopStore: Send + Sync + 'static {
     /// One VM; `None` when it is not, or not any more.
     async fn load_vm(&self, vm: VmId) -> Result<Option<VmBundle>, StoreError>;
     /// Notes a milestone.
-    async fn pass_milestone(&self, vm: VmId, milestone: Milestone, at: DateTime<Utc>) -> Result<(), StoreError>;
+    async fn pass_milestone(
+        &self,
+        vm: VmId,
+        milestone: Milestone,
+        at: DateTime<Utc>,
+    ) -> Result<(), StoreError>;
     /// Notes that the power of a generation was reached.
     async fn satisfy(&self, vm: VmId, generation: i64) -> Result<(), StoreError>;
     /// Replaces what people are told.

@@ -67,7 +67,10 @@ impl Run {
 
     async fn stop(self) {
         self.stop.cancel();
-        tokio::time::timeout(PATIENCE, self.task).await.expect("the loop does not stop").expect("the loop panicked");
+        tokio::time::timeout(PATIENCE, self.task)
+            .await
+            .expect("the loop does not stop")
+            .expect("the loop panicked");
     }
 }
 
@@ -81,9 +84,10 @@ async fn until(world: &World, what: &str, holds: impl Fn(&World) -> bool) {
 }
 
 fn is_ready(world: &World) -> bool {
-    world.status().is_some_and(|status| {
-        status.phase == VmPhase::Running && status.agent == AgentConnectivity::Online
-    }) && world.operations().iter().all(|operation| operation.status == OperationStatus::Succeeded)
+    world
+        .status()
+        .is_some_and(|status| status.phase == VmPhase::Running && status.agent == AgentConnectivity::Online)
+        && world.operations().iter().all(|operation| operation.status == OperationStatus::Succeeded)
         && world.is_scrubbed()
 }
 

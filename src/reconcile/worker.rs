@@ -18,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     apply::Hands,
-    memory::Memory,
+    memory::{Memory, Wait},
     observation::Observation,
-    plan::{LinkWish, OperationUpdate, Plan, Rules, Step, plan},
+    plan::{LinkWish, OperationUpdate, Plan, Rules, plan},
     ports::{LoopLinks, Randomness},
+    step::Step,
 };
 use crate::{
     config::ReconcileConfig,
@@ -143,7 +144,10 @@ impl Worker {
                 }
                 Err(error) => {
                     tracing::warn!(vm = %self.id, error = chain(&error), "the store failed; the VM is looked at again");
-                    alarm = Some(self.now() + TimeDelta::from_std(self.shared.config.retry_base).unwrap_or(BUSY_RECHECK));
+                    alarm = Some(
+                        self.now()
+                            + TimeDelta::from_std(self.shared.config.retry_base).unwrap_or(BUSY_RECHECK),
+                    );
                 }
             }
         }
@@ -305,15 +309,16 @@ impl Worker {
                 let message = chain(&error);
                 tracing::warn!(vm = %self.id, step = step.name(), error = message, "a step failed");
                 let config = &self.shared.config;
-                let (base, max) = (config.retry_base, config.retry_max);
                 let jitter = self.shared.randomness.jitter();
-                self.memory.failed(step, error.is_counted(), message, self.now(), base, max, jitter);
+                let wait = Wait { base: config.retry_base, max: config.retry_max, jitter };
+                self.memory.failed(step, error.is_counted(), message, self.now(), wait);
             }
         }
     }
 
     async fn tell_deleted(&self, bundle: &VmBundle) {
-        for operation in bundle.operations.iter().filter(|operation| operation.kind == OperationKind::Delete) {
+        for operation in bundle.operations.iter().filter(|operation| operation.kind == OperationKind::Delete)
+        {
             match self.shared.hands.store.operation(operation.id).await {
                 Ok(Some(now)) => self.shared.events.publish(VmEvent::Operation(Arc::new(now))),
                 Ok(None) => {}
@@ -326,7 +331,8 @@ impl Worker {
 
 fn offline_reason(status: &VmStatus) -> String {
     use crate::vm::ConditionKind;
-    let condition = status.conditions.iter().find(|condition| condition.kind == ConditionKind::AgentConnected);
+    let condition =
+        status.conditions.iter().find(|condition| condition.kind == ConditionKind::AgentConnected);
     condition.map(|condition| condition.message.clone()).unwrap_or_default()
 }
 

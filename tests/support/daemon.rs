@@ -214,7 +214,8 @@ impl Client {
     /// One request; the whole answer.
     pub async fn send(&self, query: &str, variables: Value) -> Value {
         let body = json!({ "query": query, "variables": variables });
-        let sent = self.http.post(format!("{}/graphql", self.url)).bearer_auth(&self.token).json(&body).send();
+        let sent =
+            self.http.post(format!("{}/graphql", self.url)).bearer_auth(&self.token).json(&body).send();
         let answer = sent.await.unwrap_or_else(|error| panic!("{query}: {error}"));
         answer.json().await.unwrap_or_else(|error| panic!("{query}: {error}"))
     }
@@ -235,7 +236,8 @@ impl Client {
 
     /// Asks for a VM; its id and its operation's.
     pub async fn create(&self, input: Value) -> (String, String) {
-        const CREATE: &str = "mutation($input: CreateVmInput!) { createVm(input: $input) { vm { id } operation { id } } }";
+        const CREATE: &str =
+            "mutation($input: CreateVmInput!) { createVm(input: $input) { vm { id } operation { id } } }";
         let data = self.ask(CREATE, json!({ "input": input })).await;
         let id = |path: &str| data["createVm"][path]["id"].as_str().unwrap().to_owned();
         (id("vm"), id("operation"))
@@ -324,7 +326,10 @@ pub fn wait<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>)
             return value;
         }
         assert!(Instant::now() < deadline, "waited {limit:?} in vain for {what}");
-        #[expect(clippy::disallowed_methods, reason = "a poll between two looks at a state, with a deadline")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a poll between two looks at a state, with a deadline"
+        )]
         std::thread::sleep(Duration::from_millis(20));
     }
 }

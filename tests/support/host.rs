@@ -71,7 +71,8 @@ pub struct DomainGuard(pub String);
 
 impl Drop for DomainGuard {
     fn drop(&mut self) {
-        for args in [&["destroy"][..], &["undefine", "--nvram", "--managed-save", "--snapshots-metadata"][..]] {
+        for args in [&["destroy"][..], &["undefine", "--nvram", "--managed-save", "--snapshots-metadata"][..]]
+        {
             let _ = Command::new("virsh")
                 .args(["-q", "-c", "qemu:///system"])
                 .args([args[0], &self.0])
@@ -84,7 +85,9 @@ impl Drop for DomainGuard {
 
 /// Where the images and the agent's files for stories are: `scripts/test` builds them there.
 pub fn test_images() -> PathBuf {
-    PathBuf::from(std::env::var_os("INFINIBAY_TEST_IMAGES").unwrap_or_else(|| "/var/lib/infinibay/images".into()))
+    PathBuf::from(
+        std::env::var_os("INFINIBAY_TEST_IMAGES").unwrap_or_else(|| "/var/lib/infinibay/images".into()),
+    )
 }
 
 /// See [`test_images`].

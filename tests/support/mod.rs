@@ -1,5 +1,6 @@
 //! What stories share. Each story uses a part of it.
 #![allow(dead_code, unused_imports, unused_macros, reason = "each story uses its part")]
+#![allow(clippy::unwrap_used, reason = "a broken expectation ends the story")]
 
 #[macro_use]
 pub(crate) mod database;

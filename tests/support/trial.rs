@@ -1,7 +1,7 @@
 //! A daemon on libvirt's test driver: everything real but the hypervisor, which lives in the
 //! daemon's own process. The guest's end of the channel is played by the story.
 
-use std::{os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
+use std::{os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use serde_json::{Value, json};
 
@@ -51,13 +51,13 @@ impl Trial {
 fn library() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    image(dir.path().join("blank"), None);
+    image(&dir.path().join("blank"), None);
     dir
 }
 
 /// An image folder with a 64 MiB qcow2 disk, on top of `backing` where given.
-pub fn image(folder: PathBuf, backing: Option<&str>) {
-    std::fs::create_dir(&folder).unwrap();
+pub fn image(folder: &Path, backing: Option<&str>) {
+    std::fs::create_dir(folder).unwrap();
     let disk = folder.join("disk.qcow2");
     let mut create = Command::new("qemu-img");
     create.args(["create", "-q", "-f", "qcow2"]);

@@ -332,6 +332,8 @@ fn guest_error(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -420,5 +422,73 @@ mod tests {
         let line = br#"{"type":"error_report","error_type":"Io","severity":"Fatal","timestamp":"2026-11-03T10:00:00Z"}"#;
         let GuestMessage::Error(error) = GuestMessage::decode(line).unwrap() else { panic!() };
         assert_eq!((error.error.as_str(), error.details), ("Io", serde_json::json!({"severity": "Fatal"})));
+    }
+
+    /// JSON that looks like messages, with fields of any kind.
+    fn message_like() -> impl Strategy<Value = String> {
+        let value = prop_oneof![
+            Just("null".to_owned()),
+            Just("true".to_owned()),
+            Just("[]".to_owned()),
+            Just("{}".to_owned()),
+            Just("{\"system\":{}}".to_owned()),
+            Just("\"2026-01-01T00:00:00Z\"".to_owned()),
+            Just("\"metrics\"".to_owned()),
+            any::<i64>().prop_map(|n| n.to_string()),
+            Just("1e300".to_owned()),
+            "[a-z\\\\u0]{0,8}".prop_map(|text| format!("\"{text}\"")),
+        ];
+        let key = prop::sample::select(vec![
+            "type",
+            "timestamp",
+            "data",
+            "id",
+            "success",
+            "exit_code",
+            "stdout",
+            "error",
+            "details",
+            "sequence_number",
+            "messages",
+            "first_boot",
+            "capabilities",
+            "state",
+            "error_type",
+        ]);
+        let kind = prop::sample::select(vec![
+            "handshake",
+            "metrics",
+            "metrics_batch",
+            "response",
+            "keep_alive",
+            "ping",
+            "connection_status",
+            "error",
+            "error_report",
+            "signed",
+        ]);
+        (kind, prop::collection::vec((key, value), 0..8)).prop_map(|(kind, fields)| {
+            let fields: String = fields.iter().map(|(key, value)| format!(",\"{key}\":{value}")).collect();
+            format!("{{\"type\":\"{kind}\"{fields}}}")
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = GuestMessage::decode(&bytes);
+            let _ = salvage(&bytes);
+        }
+
+        #[test]
+        fn whatever_looks_like_a_message_is_read_or_refused(line in message_like(), cut in 0usize..200) {
+            let _ = GuestMessage::decode(line.as_bytes());
+            let fragment = &line.as_bytes()[..cut.min(line.len())];
+            let spoilt = [fragment, line.as_bytes()].concat();
+            // A message that can be read is found behind a fragment of itself.
+            if GuestMessage::decode(line.as_bytes()).is_ok() && GuestMessage::decode(&spoilt).is_err() {
+                prop_assert!(salvage(&spoilt).is_some(), "{}", line);
+            }
+        }
     }
 }

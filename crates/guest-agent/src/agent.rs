@@ -222,8 +222,9 @@ impl Agent {
     fn receive(&mut self, now: Instant) {
         self.unread = false;
         for _ in 0..READS_PER_PASS {
-            if !self.outbox.has_room() {
-                // The host sends commands and does not take their answers: it has to wait.
+            if self.is_connected() && !self.outbox.has_room() {
+                // The host sends commands and does not take their answers: it has to wait. One
+                // that left can send no more, and only reading tells that the port is gone.
                 self.unread = true;
                 return;
             }
@@ -240,7 +241,7 @@ impl Agent {
             while let Some(frame) = self.decoder.next_frame() {
                 match frame {
                     Ok(frame) => self.handle(&frame),
-                    Err(e) => note(format_args!("from the host: {e}")),
+                    Err(e) => self.commands.complain(&e),
                 }
             }
         }

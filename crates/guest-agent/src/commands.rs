@@ -36,6 +36,8 @@ pub(crate) enum Request {
 pub(crate) struct Commands {
     limit: usize,
     running: usize,
+    /// Lines that were no message.
+    rubbish: u64,
     events: Sender<Event>,
     bell: Bell,
 }
@@ -43,12 +45,20 @@ pub(crate) struct Commands {
 impl Commands {
     /// At most `limit` at once.
     pub(crate) fn new(limit: usize, events: Sender<Event>, bell: Bell) -> Self {
-        Self { limit, running: 0, events, bell }
+        Self { limit, running: 0, rubbish: 0, events, bell }
     }
 
     /// A thread has ended.
     pub(crate) fn released(&mut self) {
         self.running = self.running.saturating_sub(1);
+    }
+
+    /// A line was no message. Said less and less often: the guest's log is not the host's to fill.
+    pub(crate) fn complain(&mut self, what: &dyn std::error::Error) {
+        self.rubbish += 1;
+        if self.rubbish.is_power_of_two() {
+            note(format_args!("from the host, bad line {}: {what}", self.rubbish));
+        }
     }
 
     /// Takes one line.
@@ -66,7 +76,7 @@ impl Commands {
             Err(e) => match salvage(line) {
                 Some((id, kind)) => Request::Answer(answer::refuse(&id, kind, Failure::undecodable(&e))),
                 None => {
-                    note(format_args!("from the host: {e}"));
+                    self.complain(&e);
                     Request::Nothing
                 }
             },

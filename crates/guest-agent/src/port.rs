@@ -122,11 +122,18 @@ impl Port {
     }
 
     /// Whether nobody holds the host end.
+    ///
+    /// # Errors
+    /// The port is gone. A terminal that was hung up says so here alone: reads find it empty.
     pub(crate) fn hung_up(&self) -> io::Result<bool> {
         let mut fds = [PollFd::new(&self.fd, PollFlags::empty())];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         rustix::io::retry_on_intr(|| poll(&mut fds, Some(&now)))?;
-        Ok(fds[0].revents().contains(PollFlags::HUP))
+        let state = fds[0].revents();
+        if state.intersects(PollFlags::ERR | PollFlags::NVAL) {
+            return Err(io::Error::new(io::ErrorKind::BrokenPipe, "it was hung up for good"));
+        }
+        Ok(state.contains(PollFlags::HUP))
     }
 }
 

@@ -6,7 +6,7 @@
 use std::{
     error::Error,
     fs::{self, File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, Seek, SeekFrom, Write},
     net::SocketAddr,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -18,13 +18,12 @@ use async_trait::async_trait;
 
 use crate::{
     agents::{SocketOwners, inspect_socket},
-    install::{AgentFiles, SeedFile, build_iso, scrubbed_seed_files, seed_files},
+    domain_xml::mac_address,
+    install::{AgentFiles, SeedFile, SeedInputs, build_iso, scrubbed_seed_files, seed_files},
     reconcile::ports::{Files, FilesError, SeedPlace},
     vm::{SocketObservation, VmId, VmSpec},
 };
 
-/// The agent's binary may not be larger; ours is a tenth of it.
-const MAX_AGENT_BYTES: u64 = 32 << 20;
 /// How long a listener is given to show itself before its socket counts as left over.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -45,17 +44,8 @@ impl HostFiles {
         Self { base_dir, guest_url, owners: Arc::new(SocketOwners::resolve(owners)) }
     }
 
-    fn agent_files(&self) -> Result<AgentFiles, FilesError> {
-        let root = self.base_dir.join("infiniservice");
-        let read = |path: PathBuf| {
-            let operation = format!("reading the agent's file {}", path.display());
-            read_bounded(&path).map_err(failed(operation))
-        };
-        Ok(AgentFiles {
-            binary: read(root.join("binaries/linux/infiniservice"))?,
-            installer: read(root.join("install/install-linux.sh"))?,
-            unit: read(root.join("install/infiniservice.service"))?,
-        })
+    fn inputs<'a>(&'a self, vm: VmId, spec: &'a VmSpec, mac: &'a str) -> SeedInputs<'a> {
+        SeedInputs { id: vm, spec, mac, url: self.guest_url.as_deref() }
     }
 }
 
@@ -65,8 +55,9 @@ impl Files for HostFiles {
         let (files, spec) = (self.clone(), spec.clone());
         let (dir, name) = (place.dir.to_owned(), place.name.to_owned());
         blocking("writing the seed medium", move || {
-            let agent = files.agent_files()?;
-            let contents = seed_files(&spec, vm, &agent, files.guest_url.as_deref())
+            let agent = AgentFiles::read(&files.base_dir).map_err(failed("reading the agent's files"))?;
+            let mac = mac_address(vm);
+            let contents = seed_files(&files.inputs(vm, &spec, &mac), &agent)
                 .map_err(failed("laying out the seed medium"))?;
             let iso = image(&contents)?;
             write_whole(&dir, &name, &iso).map_err(failed("writing the seed medium"))
@@ -75,10 +66,12 @@ impl Files for HostFiles {
     }
 
     async fn scrub_seed(&self, vm: VmId, spec: &VmSpec, place: SeedPlace<'_>) -> Result<(), FilesError> {
-        let spec = spec.clone();
+        let (files, spec) = (self.clone(), spec.clone());
         let path = place.dir.join(place.name);
         blocking("scrubbing the seed medium", move || {
-            let contents = scrubbed_seed_files(&spec, vm).map_err(failed("laying out the scrubbed seed medium"))?;
+            let mac = mac_address(vm);
+            let contents = scrubbed_seed_files(&files.inputs(vm, &spec, &mac))
+                .map_err(failed("laying out the scrubbed seed medium"))?;
             let iso = image(&contents)?;
             overwrite(&path, &iso).map_err(failed("scrubbing the seed medium"))
         })
@@ -143,15 +136,6 @@ fn image(contents: &[SeedFile]) -> Result<Vec<u8>, FilesError> {
     build_iso(contents).map_err(failed("building the seed medium"))
 }
 
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let read = File::open(path)?.take(MAX_AGENT_BYTES + 1).read_to_end(&mut bytes)?;
-    if read as u64 > MAX_AGENT_BYTES {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than any agent"));
-    }
-    Ok(bytes)
-}
-
 /// Beside the place first, then renamed into it: a crash leaves the old one or the new one.
 fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let draft = dir.join(format!("{name}.draft"));
@@ -200,7 +184,8 @@ fn remove_with_siblings(dir: &Path, name: &str) -> io::Result<()> {
         let entry = entry?;
         let file_name = entry.file_name();
         let Some(rest) = file_name.to_str().and_then(|file| file.strip_prefix(name)) else { continue };
-        let rotated = rest.strip_prefix('.').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+        let rotated =
+            rest.strip_prefix('.').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
         if rest.is_empty() || rest == ".draft" || rotated {
             match fs::remove_file(entry.path()) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

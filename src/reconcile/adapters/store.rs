@@ -37,7 +37,12 @@ impl LoopStore for HostStore {
         Ok(self.store.load_vm(vm).await?.filter(|bundle| bundle.record.host == self.host))
     }
 
-    async fn pass_milestone(&self, vm: VmId, milestone: Milestone, at: DateTime<Utc>) -> Result<(), StoreError> {
+    async fn pass_milestone(
+        &self,
+        vm: VmId,
+        milestone: Milestone,
+        at: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
         self.store.pass_milestone(vm, milestone, at).await
     }
 

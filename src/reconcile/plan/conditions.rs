@@ -4,8 +4,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Look, after};
 use crate::vm::{
-    AgentConnectivity, Condition, ConditionKind, ConditionStatus, DomainObservation, FirstBoot, LinkObservation,
-    Milestone,
+    AgentConnectivity, Condition, ConditionKind, ConditionStatus, DomainObservation, FirstBoot,
+    LinkObservation, Milestone,
 };
 
 type Draft = (ConditionKind, ConditionStatus, &'static str, String);
@@ -102,7 +102,9 @@ fn clock(look: &Look<'_>) -> Option<Draft> {
             kind,
             ConditionStatus::True,
             "TooFarOff",
-            format!("The guest's clock is off by about {minutes} minutes; its readings are refused. Set the clock, or enable time synchronisation in the guest."),
+            format!(
+                "The guest's clock is off by about {minutes} minutes; its readings are refused. Set the clock, or enable time synchronisation in the guest."
+            ),
         )
     } else {
         (kind, ConditionStatus::False, "InStep", "The guest's clock is close enough.".to_owned())
@@ -124,7 +126,10 @@ fn install(look: &Look<'_>) -> Option<Draft> {
             _ => {
                 // What was said of a finished first boot stands, also when the agent is away.
                 let before = look.bundle.status.as_ref().and_then(|status| {
-                    status.conditions.iter().find(|old| old.kind == kind && old.reason == "FinishedWithErrors")
+                    status
+                        .conditions
+                        .iter()
+                        .find(|old| old.kind == kind && old.reason == "FinishedWithErrors")
                 });
                 match (before, first_boot) {
                     (Some(old), None) => (kind, old.status, "FinishedWithErrors", old.message.clone()),
@@ -182,7 +187,8 @@ fn drift(look: &Look<'_>) -> Option<Draft> {
 fn reconciled(look: &Look<'_>) -> Draft {
     let kind = ConditionKind::Reconciled;
     if let Some(failure) = &look.memory.failure {
-        let next = if look.gives_up() { "It was given up; ask again to retry." } else { "It is tried again." };
+        let next =
+            if look.gives_up() { "It was given up; ask again to retry." } else { "It is tried again." };
         let message = format!("{}: {}. {next}", failure.step, failure.message);
         return (kind, ConditionStatus::False, "StepFailed", message);
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::{Look, Step, after};
-use crate::vm::{DesiredPower, DomainObservation, DomainState, Milestone, Provisioning, ResourceKind, SocketObservation};
+use crate::vm::{
+    DesiredPower, DomainObservation, DomainState, Milestone, Provisioning, ResourceKind, SocketObservation,
+};
 
 /// A guest that did not react is asked again after this: early in its boot it cannot hear.
 const ASK_AGAIN: Duration = Duration::from_secs(20);
@@ -64,7 +66,9 @@ fn live(look: &Look<'_>) -> Course {
                 return Course { satisfied: Some(intent.generation), given_up: true, ..Course::default() };
             }
             match look.memory.missing_since {
-                Some(since) if !look.is_missing() => Course::wait_until(after(since, look.rules.missing_grace)),
+                Some(since) if !look.is_missing() => {
+                    Course::wait_until(after(since, look.rules.missing_grace))
+                }
                 _ => Course::default(),
             }
         }

@@ -32,7 +32,8 @@ fn one(look: &Look<'_>, course: &Course, operation: &Operation) -> Option<Operat
             operation,
             OperationError {
                 code: "INSTALL_TIMEOUT".to_owned(),
-                message: "The first boot did not finish in time; look at the console (`virsh console`)".to_owned(),
+                message: "The first boot did not finish in time; look at the console (`virsh console`)"
+                    .to_owned(),
             },
         )),
         OperationKind::Create => progress(operation, create_progress(look), stage(look, course)),
@@ -53,7 +54,8 @@ fn create_progress(look: &Look<'_>) -> i32 {
         (Milestone::FirstStarted, 40),
         (Milestone::FirstSeen, 70),
     ];
-    let passed = steps.iter().filter(|(milestone, _)| look.passed(*milestone)).map(|(_, percent)| *percent).max();
+    let passed =
+        steps.iter().filter(|(milestone, _)| look.passed(*milestone)).map(|(_, percent)| *percent).max();
     match first_boot.map(|link| &link.first_boot) {
         Some(FirstBoot::Finished { .. }) => 90,
         _ => passed.unwrap_or(0),
@@ -96,7 +98,9 @@ fn given_up(look: &Look<'_>) -> OperationError {
         },
         None => OperationError {
             code: "VM_MISSING".to_owned(),
-            message: "The VM's domain is gone from the host; restore it under the same UUID, or delete the VM".to_owned(),
+            message:
+                "The VM's domain is gone from the host; restore it under the same UUID, or delete the VM"
+                    .to_owned(),
         },
     }
 }

@@ -14,7 +14,11 @@ pub(super) fn derive(look: &Look<'_>) -> VmPhase {
     match &look.observed.domain {
         DomainObservation::Unknown => VmPhase::Unknown,
         DomainObservation::Absent if look.passed(Milestone::Defined) => {
-            if look.is_missing() { VmPhase::Missing } else { VmPhase::Unknown }
+            if look.is_missing() {
+                VmPhase::Missing
+            } else {
+                VmPhase::Unknown
+            }
         }
         DomainObservation::Absent if look.gives_up() || !intent.is_open() => match intent.power {
             DesiredPower::Running => VmPhase::Failed,
@@ -40,7 +44,11 @@ fn of_domain(look: &Look<'_>, facts: &DomainFacts) -> VmPhase {
             VmPhase::Stopping
         }
         (DomainState::Running | DomainState::Blocked, _) => {
-            if look.passed(Milestone::Installed) { VmPhase::Running } else { VmPhase::Installing }
+            if look.passed(Milestone::Installed) {
+                VmPhase::Running
+            } else {
+                VmPhase::Installing
+            }
         }
     }
 }

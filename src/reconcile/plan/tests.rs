@@ -9,9 +9,9 @@ use crate::{
     reconcile::memory::Failure,
     vm::{
         AgentConnectivity, ChannelFacts, DesiredPower, DomainFacts, HostId, Image, ImageFormat, LinkCounters,
-        LinkObservation, Milestones, NetworkAttachment, OpenLink, Operation, OperationKind, OsFamily, Provisioning,
-        ResourceKind, ResourceState, SocketObservation, Unattended, UserId, VmId, VmIntent, VmPhase, VmRecord,
-        VmSpec,
+        LinkObservation, Milestones, NetworkAttachment, OpenLink, Operation, OperationKind, OsFamily,
+        Provisioning, Resource, ResourceKind, ResourceState, SocketObservation, Unattended, UserId, VmId,
+        VmIntent, VmPhase, VmRecord, VmSpec,
     },
 };
 
@@ -125,9 +125,15 @@ fn heard(ago: i64, first_boot: FirstBoot) -> LinkObservation {
 }
 
 fn made(bundle: &mut VmBundle) {
-    for milestone in
-        [Milestone::DiskCreated, Milestone::SeedWritten, Milestone::Defined, Milestone::FirstStarted, Milestone::FirstSeen, Milestone::Installed, Milestone::SeedScrubbed]
-    {
+    for milestone in [
+        Milestone::DiskCreated,
+        Milestone::SeedWritten,
+        Milestone::Defined,
+        Milestone::FirstStarted,
+        Milestone::FirstSeen,
+        Milestone::Installed,
+        Milestone::SeedScrubbed,
+    ] {
         bundle.record.milestones.pass(milestone, now() - TimeDelta::hours(1));
     }
 }
@@ -168,7 +174,9 @@ fn a_create_ends_when_the_first_boot_is_finished_and_not_before() {
     let mut seen = observed(domain(DomainState::Running));
     seen.link = heard(1, FirstBoot::Running);
     let plan = decide(&vm, &seen, &memory());
-    assert!(plan.milestones.contains(&Milestone::FirstSeen) && !plan.milestones.contains(&Milestone::Installed));
+    assert!(
+        plan.milestones.contains(&Milestone::FirstSeen) && !plan.milestones.contains(&Milestone::Installed)
+    );
     assert!(matches!(plan.operations[..], [OperationUpdate::Progress { .. }]), "{:?}", plan.operations);
     seen.link = heard(1, FirstBoot::Finished { errors: vec![] });
     let plan = decide(&vm, &seen, &memory());
@@ -230,8 +238,11 @@ fn a_domain_that_is_gone_becomes_missing_after_the_grace_and_is_never_made_again
     lately.missing_since = Some(now() - TimeDelta::seconds(16));
     let plan = decide(&vm, &absent, &lately);
     assert_eq!((plan.step, plan.status.phase), (None, VmPhase::Missing));
-    assert!(matches!(&plan.operations[..], [OperationUpdate::Finish { status: OperationStatus::Succeeded, .. }]
-        | [OperationUpdate::Finish { status: OperationStatus::Failed, .. }]));
+    assert!(matches!(
+        &plan.operations[..],
+        [OperationUpdate::Finish { status: OperationStatus::Succeeded, .. }]
+            | [OperationUpdate::Finish { status: OperationStatus::Failed, .. }]
+    ));
 }
 
 #[test]
@@ -343,7 +354,8 @@ fn any_vm() -> impl Strategy<Value = VmBundle> {
             vm.record.intent.satisfied = satisfied;
             vm.record.intent.asked_at = now() - TimeDelta::seconds(asked);
             if resources {
-                vm.resources = vec![resource(&vm, ResourceKind::Volume), resource(&vm, ResourceKind::ConsoleLog)];
+                vm.resources =
+                    vec![resource(&vm, ResourceKind::Volume), resource(&vm, ResourceKind::ConsoleLog)];
             }
             vm
         },

@@ -13,15 +13,17 @@ use tokio::sync::{Notify, broadcast};
 
 use crate::{
     hypervisor::{
-        DomainType, HostFacts, HostObservation, Hypervisor, HypervisorError, HypervisorEvent, Lease, OverlayVolume,
+        DomainType, HostFacts, HostObservation, Hypervisor, HypervisorError, HypervisorEvent, Lease,
+        OverlayVolume,
     },
     reconcile::ports::{Clock, Files, FilesError, LoopLinks, LoopStore, Randomness, SeedPlace},
     store::{StoreError, VmBundle},
     vm::{
         ChannelFacts, DesiredPower, DomainFacts, DomainObservation, DomainState, FirstBoot, HostId, Image,
-        ImageFormat, LinkCounters, LinkObservation, Milestone, Milestones, NetworkAttachment, OpenLink, Operation,
-        OperationError, OperationId, OperationKind, OperationStatus, OsFamily, Provisioning, Resource,
-        ResourceState, SocketObservation, Unattended, UserId, VmId, VmIntent, VmRecord, VmSpec, VmStatus,
+        ImageFormat, LinkCounters, LinkObservation, Milestone, Milestones, NetworkAttachment, OpenLink,
+        Operation, OperationError, OperationId, OperationKind, OperationStatus, OsFamily, Provisioning,
+        Resource, ResourceState, SocketObservation, Unattended, UserId, VmId, VmIntent, VmRecord, VmSpec,
+        VmStatus,
     },
 };
 
@@ -126,7 +128,10 @@ impl World {
                 return Err(HypervisorError::Unreachable { operation: name.to_owned(), source: None });
             }
             if state.faults.pop() == Some(true) {
-                return Err(HypervisorError::Invalid { operation: name.to_owned(), reason: "a fault".to_owned() });
+                return Err(HypervisorError::Invalid {
+                    operation: name.to_owned(),
+                    reason: "a fault".to_owned(),
+                });
             }
             Ok(work(state))
         })
@@ -196,10 +201,11 @@ impl World {
         let asked = operation(self.vm, bundle.record.owner, kind, bundle.record.intent.generation);
         let superseded = std::mem::take(&mut bundle.operations);
         bundle.operations.push(asked);
-        state.finished.extend(superseded.into_iter().map(|operation| Operation {
-            status: OperationStatus::Superseded,
-            ..operation
-        }));
+        state.finished.extend(
+            superseded
+                .into_iter()
+                .map(|operation| Operation { status: OperationStatus::Superseded, ..operation }),
+        );
     }
 
     pub(super) fn status(&self) -> Option<VmStatus> {
@@ -210,7 +216,11 @@ impl World {
     pub(super) fn operations(&self) -> Vec<Operation> {
         let state = self.state();
         let open = state.bundle.iter().flat_map(|bundle| bundle.operations.clone());
-        let over = state.finished.iter().filter(|operation| operation.status != OperationStatus::Superseded).cloned();
+        let over = state
+            .finished
+            .iter()
+            .filter(|operation| operation.status != OperationStatus::Superseded)
+            .cloned();
         open.chain(over).collect()
     }
 
@@ -228,7 +238,8 @@ impl World {
 
     pub(super) fn is_scrubbed(&self) -> bool {
         let state = self.state();
-        let noted = state.bundle.as_ref().is_some_and(|bundle| bundle.record.milestones.seed_scrubbed.is_some());
+        let noted =
+            state.bundle.as_ref().is_some_and(|bundle| bundle.record.milestones.seed_scrubbed.is_some());
         state.scrubbed && noted
     }
 
@@ -361,7 +372,11 @@ impl Files for World {
     }
 
     async fn inspect_socket(&self, path: &Path) -> SocketObservation {
-        if self.state().files.contains(path) { SocketObservation::Present } else { SocketObservation::Missing }
+        if self.state().files.contains(path) {
+            SocketObservation::Present
+        } else {
+            SocketObservation::Missing
+        }
     }
 
     async fn remove_socket(&self, path: &Path) -> Result<(), FilesError> {
@@ -380,7 +395,12 @@ impl LoopStore for World {
         Ok(self.state().bundle.clone().filter(|bundle| bundle.record.id == vm))
     }
 
-    async fn pass_milestone(&self, _vm: VmId, milestone: Milestone, at: DateTime<Utc>) -> Result<(), StoreError> {
+    async fn pass_milestone(
+        &self,
+        _vm: VmId,
+        milestone: Milestone,
+        at: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
         self.on_bundle(|bundle| bundle.record.milestones.pass(milestone, at)).await
     }
 
@@ -573,8 +593,12 @@ impl Hypervisor for World {
         assert!(volume.name.contains(&id.to_string()), "a volume without its VM's id");
         let path = PathBuf::from("/pool").join(&volume.name);
         self.on_host("create volume", |state| {
-            let reserved: HashSet<_> =
-                state.bundle.iter().flat_map(|bundle| &bundle.resources).map(|resource| &resource.name).collect();
+            let reserved: HashSet<_> = state
+                .bundle
+                .iter()
+                .flat_map(|bundle| &bundle.resources)
+                .map(|resource| &resource.name)
+                .collect();
             assert!(reserved.contains(&volume.name), "a volume was made before its row");
             state.volumes.insert(volume.name.clone());
         })

@@ -7,7 +7,7 @@ use rustix::{
     io::Errno,
     process::{Pid, Signal, kill_process},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::answer::{Failure, Outcome, bounded};
 use crate::{

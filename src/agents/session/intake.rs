@@ -1,0 +1,170 @@
+//! What one line of the guest means, and what is done with it.
+
+use agent_protocol::{Answer, DecodeError, FrameError, GuestMessage, KeepAlive, Metrics, salvage};
+use chrono::{DateTime, Utc};
+use tokio::{sync::mpsc::error::TrySendError, time::Instant};
+
+use super::{READ_BYTES, REST, Session};
+use crate::agents::{
+    GuestFrame,
+    clean::{Greeting, guest_error, may_hold_nul, outcome, without_nul},
+    flight::Settled,
+    shared::News,
+};
+
+/// The longest line whose reading is passed on; an ordinary one has 7 KiB.
+const MAX_METRICS_BYTES: usize = 128 << 10;
+
+/// Readings taken from one batch.
+const MAX_BATCH: usize = 64;
+
+impl Session<'_> {
+    /// One line, or the fact that one was too long. Over its rate a guest's answers are taken all
+    /// the same; everything else is counted and dropped.
+    pub(super) fn line(
+        &mut self,
+        line: Result<Vec<u8>, FrameError>,
+        now: Instant,
+        at: DateTime<Utc>,
+        news: &mut News,
+    ) {
+        let size = line.as_ref().map_or(READ_BYTES, Vec::len);
+        // Both are asked, whatever the first one says.
+        let within = self.frame_rate.allow(1.0, now) & self.byte_rate.allow(bytes(size), now);
+        if !within {
+            self.resting_until = Some(now + REST);
+        }
+        let Ok(line) = line else {
+            self.counters.oversized += 1;
+            return;
+        };
+        let message = match GuestMessage::decode(&line) {
+            Ok(message) => message,
+            Err(DecodeError::Malformed(_)) => {
+                self.counters.malformed += 1;
+                match salvage(&line) {
+                    Some(message) => message,
+                    None => return,
+                }
+            }
+            Err(DecodeError::WrongShape { .. }) => {
+                self.counters.wrong_shape += 1;
+                return;
+            }
+            Err(DecodeError::Untyped) => {
+                self.counters.unknown_type += 1;
+                return;
+            }
+        };
+        self.counters.frames += 1;
+        match message {
+            GuestMessage::Handshake(handshake) => {
+                news.hear(Some(handshake.timestamp), at);
+                let greeting = Greeting::of(&handshake);
+                self.flight.set_capacity(greeting.concurrency);
+                self.pacing.set_announced(greeting.concurrency > 1);
+                news.greeting = Some(greeting);
+            }
+            GuestMessage::Metrics(metrics) => {
+                news.hear(Some(metrics.timestamp), at);
+                self.shared.metrics_came();
+                self.pass_on(within && line.len() <= MAX_METRICS_BYTES, reading(metrics, &line), at);
+            }
+            GuestMessage::MetricsBatch(batch) => {
+                news.hear(batch.last().map(|metrics| metrics.timestamp), at);
+                self.shared.metrics_came();
+                self.batch(batch, &line, within, now, at);
+            }
+            GuestMessage::Answer(answer) => self.answer(answer, now, at, news),
+            GuestMessage::KeepAlive(KeepAlive { sequence_number, timestamp }) => {
+                news.hear(DateTime::from_timestamp(timestamp, 0), at);
+                if within {
+                    self.keep_alive = Some(sequence_number);
+                }
+            }
+            GuestMessage::Ping => news.hear(None, at),
+            GuestMessage::Status(status) => news.hear(status.timestamp, at),
+            GuestMessage::Error(error) => {
+                news.hear(error.timestamp, at);
+                let (text, details) = guest_error(&error);
+                self.pass_on(within, Decoded::Error(error.timestamp, text, details), at);
+            }
+            GuestMessage::Unknown { .. } => self.counters.unknown_type += 1,
+        }
+    }
+
+    fn answer(&mut self, answer: Answer, now: Instant, at: DateTime<Utc>, news: &mut News) {
+        let (id, timestamp) = (answer.id.clone(), answer.timestamp);
+        match self.flight.settle(&id, outcome(answer)) {
+            // Proves nothing: whoever can write to the channel can make it up.
+            Settled::Unsolicited => {
+                self.counters.unsolicited += 1;
+                return;
+            }
+            Settled::Late => self.counters.late += 1,
+            Settled::InTime => {}
+        }
+        self.pacing.answered(now);
+        news.hear(timestamp, at);
+    }
+
+    fn batch(&mut self, batch: Vec<Metrics>, line: &[u8], within: bool, now: Instant, at: DateTime<Utc>) {
+        self.counters.dropped += batch.len().saturating_sub(MAX_BATCH) as u64;
+        for (index, metrics) in batch.into_iter().take(MAX_BATCH).enumerate() {
+            // The first one is paid for by the line.
+            let within = within && (index == 0 || self.frame_rate.allow(1.0, now));
+            let fits =
+                line.len() <= MAX_METRICS_BYTES || metrics.data.system.to_string().len() <= MAX_METRICS_BYTES;
+            self.pass_on(within && fits, reading(metrics, line), at);
+        }
+    }
+
+    fn pass_on(&mut self, allowed: bool, decoded: Decoded, received_at: DateTime<Utc>) {
+        if !allowed {
+            self.counters.dropped += 1;
+            return;
+        }
+        let vm = self.shared.vm;
+        let frame = match decoded {
+            Decoded::Reading(timestamp, system) => GuestFrame::Metrics { vm, received_at, timestamp, system },
+            Decoded::Error(timestamp, error, details) => {
+                GuestFrame::Error { vm, received_at, timestamp, error, details }
+            }
+        };
+        if !self.stash.is_empty() {
+            self.counters.dropped += self.stash.push(frame);
+            return;
+        }
+        match self.outlets.frames.try_send(frame) {
+            Ok(()) => {}
+            Err(TrySendError::Full(frame)) => self.counters.dropped += self.stash.push(frame),
+            Err(TrySendError::Closed(_)) => self.counters.dropped += 1,
+        }
+    }
+}
+
+enum Decoded {
+    Reading(DateTime<Utc>, serde_json::Value),
+    Error(Option<DateTime<Utc>>, String, serde_json::Value),
+}
+
+fn reading(metrics: Metrics, line: &[u8]) -> Decoded {
+    let mut system = metrics.data.system;
+    if may_hold_nul(line) {
+        without_nul(&mut system);
+    }
+    Decoded::Reading(metrics.timestamp, system)
+}
+
+impl News {
+    fn hear(&mut self, guest_clock: Option<DateTime<Utc>>, at: DateTime<Utc>) {
+        self.heard = true;
+        self.skew = guest_clock.map(|clock| clock - at).or(self.skew);
+    }
+}
+
+/// Sizes here are far below 2^52.
+#[expect(clippy::cast_precision_loss, reason = "a line is at most 16 MiB")]
+fn bytes(size: usize) -> f64 {
+    size as f64
+}
