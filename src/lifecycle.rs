@@ -106,6 +106,11 @@ impl Lifecycle {
         Self { host, config, store, images, hypervisor, waker }
     }
 
+    /// What requests that leave something open get.
+    pub(crate) fn config(&self) -> &HypervisorConfig {
+        &self.config
+    }
+
     /// Accepts a VM: intent, operation and audit row are stored before this returns.
     ///
     /// # Errors

@@ -1,4 +1,5 @@
 //! The HTTP door: who is let in, what is too much, and what anybody may see.
+#![allow(clippy::unwrap_used)] // a story that cannot go on ends there
 
 #[macro_use]
 mod support;

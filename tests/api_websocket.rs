@@ -1,4 +1,5 @@
 //! The WebSocket door: introductions, what is told as it happens, and when it ends.
+#![allow(clippy::unwrap_used)] // a story that cannot go on ends there
 
 #[macro_use]
 mod support;

@@ -149,3 +149,35 @@ impl From<LifecycleError> for ApiError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_faults_are_told_by_number_only() {
+        let fault = StoreError::Corrupt { operation: "reading a VM", reason: "hunter2".to_owned() };
+        let told = async_graphql::Error::from(ApiError::from(fault));
+        let extensions = told.extensions.expect("extensions");
+        assert_eq!(extensions.get("code"), Some(&"INTERNAL".into()));
+        let Some(async_graphql::Value::String(correlation)) = extensions.get("correlationId") else {
+            panic!("no correlation id: {extensions:?}");
+        };
+        assert!(told.message.contains(correlation.as_str()), "{}", told.message);
+        assert!(
+            !told.message.contains("hunter2") && !told.message.contains("reading a VM"),
+            "{}",
+            told.message
+        );
+    }
+
+    #[test]
+    fn refusals_keep_their_code_and_field() {
+        let refused = LifecycleError::Invalid { field: "unattended.user", reason: "is odd".to_owned() };
+        let told = async_graphql::Error::from(ApiError::from(refused));
+        let extensions = told.extensions.expect("extensions");
+        assert_eq!(extensions.get("code"), Some(&"INVALID_INPUT".into()));
+        assert_eq!(extensions.get("field"), Some(&"unattended.user".into()));
+        assert_eq!(told.message, "unattended.user: is odd");
+    }
+}

@@ -5,7 +5,7 @@ use std::{io, path::PathBuf, time::Duration};
 use axum::{
     Router,
     body::Body,
-    extract::{Path, Request, State},
+    extract::{Path, Request, State, rejection::PathRejection},
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
@@ -69,17 +69,25 @@ pub async fn serve_guests(
     listener::serve(listener, guest_router(base_dir), BOUNDS, stop).await
 }
 
-async fn binary(State(base): State<PathBuf>, platform: Option<Path<Platform>>, request: Request) -> Response {
+async fn binary(
+    State(base): State<PathBuf>,
+    platform: Result<Path<Platform>, PathRejection>,
+    request: Request,
+) -> Response {
     match platform {
-        Some(Path(platform)) => send(base, platform.binary(), "application/octet-stream", request).await,
-        None => no_platform(),
+        Ok(Path(platform)) => send(base, platform.binary(), "application/octet-stream", request).await,
+        Err(_) => no_platform(),
     }
 }
 
-async fn script(State(base): State<PathBuf>, platform: Option<Path<Platform>>, request: Request) -> Response {
+async fn script(
+    State(base): State<PathBuf>,
+    platform: Result<Path<Platform>, PathRejection>,
+    request: Request,
+) -> Response {
     match platform {
-        Some(Path(platform)) => send(base, platform.script(), "text/plain; charset=utf-8", request).await,
-        None => no_platform(),
+        Ok(Path(platform)) => send(base, platform.script(), "text/plain; charset=utf-8", request).await,
+        Err(_) => no_platform(),
     }
 }
 
@@ -87,9 +95,7 @@ async fn script(State(base): State<PathBuf>, platform: Option<Path<Platform>>, r
 async fn send(base: PathBuf, name: &'static str, kind: &'static str, request: Request) -> Response {
     let path = base.join("infiniservice").join(name);
     match ServeFile::new(&path).try_call(request).await {
-        Ok(response) if response.status() == StatusCode::NOT_FOUND => {
-            missing("this controller has no such file for this platform")
-        }
+        Ok(response) if response.status() == StatusCode::NOT_FOUND => no_file(),
         Ok(response) => {
             let mut response = response.map(Body::new);
             if response.status().is_success() {
@@ -97,11 +103,23 @@ async fn send(base: PathBuf, name: &'static str, kind: &'static str, request: Re
             }
             response
         }
+        Err(error) if is_missing(&error) => no_file(),
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "a guest's download could not be read");
             (StatusCode::INTERNAL_SERVER_ERROR, "the file cannot be read\n").into_response()
         }
     }
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory
+    )
+}
+
+fn no_file() -> Response {
+    missing("this controller has no such file for this platform")
 }
 
 fn no_platform() -> Response {

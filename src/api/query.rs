@@ -87,7 +87,7 @@ impl QueryRoot {
         authorize(call.actor, Action::ViewHost)?;
         let facts = call.api.hypervisor.host().await?;
         let domain_type = call.api.hypervisor.domain_type().await?;
-        Ok(HostObject::new(call.api.host, facts, domain_type))
+        Ok(HostObject::new(call.api.host, facts, domain_type, call.api.lifecycle.config()))
     }
 
     /// One operation; null where there is none, or none that you may see.

@@ -4,9 +4,10 @@ use async_graphql::{Enum, SimpleObject};
 
 use crate::{
     api::scalars::BigInt,
+    config::HypervisorConfig,
     hypervisor::{DomainType, HostFacts},
     images::BrokenImage,
-    vm::{HostId, Image, OsFamily, Provisioning},
+    vm::{HostId, Image, OsFamily, Provisioning, VmSpec},
 };
 
 /// How new VMs run.
@@ -43,6 +44,19 @@ pub(crate) struct Network {
     active: bool,
 }
 
+/// What a VM may be at most, and at least.
+#[derive(Debug, SimpleObject)]
+pub(crate) struct VmLimits {
+    /// Virtual processors.
+    max_vcpus: u32,
+    /// MiB.
+    min_memory_mib: BigInt,
+    /// MiB.
+    max_memory_mib: BigInt,
+    /// Bytes.
+    max_disk_bytes: BigInt,
+}
+
 /// The hypervisor host.
 #[derive(Debug, SimpleObject)]
 #[graphql(name = "Host")]
@@ -71,10 +85,23 @@ pub(crate) struct HostObject {
     pools: Vec<StoragePool>,
     /// Networks.
     networks: Vec<Network>,
+    /// The pool of a request that names none.
+    default_pool: String,
+    /// The network of a request that names none.
+    default_network: String,
+    /// Whether requests may name the network `user`.
+    user_network: bool,
+    /// What VMs may be.
+    limits: VmLimits,
 }
 
 impl HostObject {
-    pub(crate) fn new(id: HostId, facts: HostFacts, domain_type: DomainType) -> Self {
+    pub(crate) fn new(
+        id: HostId,
+        facts: HostFacts,
+        domain_type: DomainType,
+        config: &HypervisorConfig,
+    ) -> Self {
         let pools = facts.pools.into_iter().map(|pool| StoragePool {
             name: pool.name,
             active: pool.active,
@@ -96,6 +123,15 @@ impl HostObject {
             domain_type: domain_type.into(),
             pools: pools.collect(),
             networks: networks.collect(),
+            default_pool: config.default_pool.clone(),
+            default_network: config.default_network.clone(),
+            user_network: config.allow_user_network,
+            limits: VmLimits {
+                max_vcpus: VmSpec::MAX_VCPUS,
+                min_memory_mib: VmSpec::MIN_MEMORY_MIB.into(),
+                max_memory_mib: VmSpec::MAX_MEMORY_MIB.into(),
+                max_disk_bytes: VmSpec::MAX_DISK_BYTES.into(),
+            },
         }
     }
 }
