@@ -5,10 +5,14 @@
 
 mod auth;
 mod batch;
+mod deadline;
 mod error;
 mod guests;
+mod health;
 mod http;
+mod listener;
 mod mutation;
+mod problem;
 mod query;
 mod scalars;
 mod schema;
@@ -16,11 +20,14 @@ mod subscription;
 mod types;
 mod websocket;
 
-pub use guests::guest_router;
-pub use http::{router, serve};
+pub use guests::{guest_router, serve_guests};
+pub use http::router;
 pub use schema::sdl;
 
-use std::sync::Arc;
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     accounts::Accounts,
@@ -60,4 +67,23 @@ pub struct ApiContext {
     pub events: EventBus,
     /// The host's capacity and leases.
     pub hypervisor: Arc<dyn Hypervisor>,
+}
+
+/// Serves until `stop`: no new connections then, WebSockets are told to go, and requests under
+/// way get a few seconds.
+///
+/// # Errors
+/// The listener's.
+pub async fn serve(listener: TcpListener, api: ApiContext, stop: CancellationToken) -> io::Result<()> {
+    // Everybody may sit behind one proxy, so there is no bound of one peer's own. A connection
+    // idles longest between two pings of a WebSocket.
+    let connections = usize::try_from(api.config.max_websockets).unwrap_or(usize::MAX).saturating_add(512);
+    let connections = connections.min(tokio::sync::Semaphore::MAX_PERMITS);
+    let bounds = listener::Bounds {
+        connections,
+        per_peer: connections,
+        idle: Duration::from_secs(60),
+        stop_limit: Duration::from_secs(6),
+    };
+    listener::serve(listener, router(api, stop.clone()), bounds, stop).await
 }

@@ -14,13 +14,13 @@ use chrono::Utc;
 use crate::{
     access::{Action, Actor, Denied, authorize},
     config::HypervisorConfig,
-    hypervisor::{Hypervisor, HypervisorError},
+    hypervisor::{HostFacts, Hypervisor, HypervisorError},
     images::{ImageError, Images},
     reconcile::Waker,
     store::{NewVm, Store, StoreError},
     vm::{
-        DesiredPower, HostId, NetworkAttachment, Operation, OperationId, VmId, VmRecord, VmSpec,
-        truncate_to_micros,
+        DesiredPower, DomainObservation, HostId, NetworkAttachment, Operation, OperationId, VmId, VmRecord,
+        VmSpec, truncate_to_micros,
     },
 };
 
@@ -119,9 +119,19 @@ impl Lifecycle {
             Denied::NotFound => LifecycleError::Forbidden("VMs may not be made"),
             Denied::Forbidden(why) => LifecycleError::Forbidden(why),
         })?;
-        let id = request.id.map_or_else(VmId::generate, VmId);
         let parsed = request.parse(&self.config)?;
-        let image = self.images.get(&parsed.image).await?;
+        let id = parsed.id.unwrap_or_else(VmId::generate);
+        // A request that is sent again finds what it made: it must not fail because the image or
+        // the pool went away meanwhile. Whether it is the same request, the store decides.
+        let known = match parsed.id {
+            Some(id) => self.store.vm(id).await.map_err(LifecycleError::Store)?,
+            None => None,
+        };
+        let stored = known.as_ref().map(|view| &view.record).filter(|record| record.owner == actor.user);
+        let image = match stored.map(|record| &record.spec.image) {
+            Some(image) if image.name == parsed.image => image.clone(),
+            _ => self.images.get(&parsed.image).await?,
+        };
         let spec = VmSpec {
             disk_bytes: parsed.disk_bytes.unwrap_or(image.virtual_bytes),
             image,
@@ -133,7 +143,9 @@ impl Lifecycle {
             unattended: request::unattended(request.unattended).await?,
         };
         spec.check().map_err(request::spec_error)?;
-        self.check_host(id, &spec).await?;
+        if known.is_none() {
+            self.check_host(parsed.id, &spec).await?;
+        }
         let new = NewVm { id, host: self.host, owner: actor.user, spec };
         let created =
             self.store.create_vm(&new, OperationId::generate(), truncate_to_micros(Utc::now())).await;
@@ -201,34 +213,56 @@ impl Lifecycle {
         authorize(actor, Action::ControlVm { owner }).map_err(|denied| LifecycleError::denied(denied, vm))
     }
 
-    /// What the host has to say: is the name free among domains that others made, are pool and
-    /// network there? The store has the last word on names; the loop finds out what changes later.
-    async fn check_host(&self, id: VmId, spec: &VmSpec) -> Result<(), LifecycleError> {
-        let unavailable = LifecycleError::Hypervisor;
-        let (named, host) =
-            tokio::join!(self.hypervisor.domain_named(spec.name.as_str()), self.hypervisor.host());
-        match named.map_err(unavailable)? {
-            // Our own VM: the store tells a retry from a name that is taken.
-            Some(other) if other != id => {
-                let ours = self.store.vm(other).await.map_err(LifecycleError::Store)?;
-                if ours.is_none() {
-                    return Err(LifecycleError::NameTaken(spec.name.to_string()));
-                }
+    /// What the host has to say: are name and id free among domains that others made, are pool
+    /// and network there? The store has the last word on names; the loop finds out what changes
+    /// later. `given` is the client's own choice of an id.
+    async fn check_host(&self, given: Option<VmId>, spec: &VmSpec) -> Result<(), LifecycleError> {
+        let with_id = async {
+            match given {
+                Some(id) => self.hypervisor.observe(id).await.map(|found| found != DomainObservation::Absent),
+                None => Ok(false),
             }
-            _ => {}
+        };
+        let (named, taken, host) =
+            tokio::join!(self.hypervisor.domain_named(spec.name.as_str()), with_id, self.hypervisor.host());
+        // A VM is the domain with its id: one with the id of a stranger's domain would be that
+        // domain, to be started, stopped and deleted.
+        let taken = taken.map_err(LifecycleError::Hypervisor)?.then_some(LifecycleError::IdTaken);
+        let named = named.map_err(LifecycleError::Hypervisor)?;
+        let named = named.map(|_| LifecycleError::NameTaken(spec.name.to_string()));
+        if let Some(conflict) = taken.or(named) {
+            // Unless the same request has made it meanwhile.
+            return match given {
+                Some(id) if self.store.vm(id).await.map_err(LifecycleError::Store)?.is_some() => Ok(()),
+                _ => Err(conflict),
+            };
         }
         let host = host.map_err(LifecycleError::Hypervisor)?;
-        if !host.pools.iter().any(|pool| pool.name == spec.pool.as_str()) {
-            return Err(LifecycleError::PoolNotFound(spec.pool.to_string()));
-        }
-        if let NetworkAttachment::Network(name) = &spec.network
-            && !host.networks.iter().any(|network| network.name == name.as_str())
-        {
-            return Err(LifecycleError::NetworkNotFound(name.to_string()));
-        }
-        Ok(())
+        check_places(&host, spec)
     }
 }
+
+/// Whether pool and network are there, and the network can be plugged into. (A pool that is not
+/// active is started when a volume is made.)
+fn check_places(host: &HostFacts, spec: &VmSpec) -> Result<(), LifecycleError> {
+    if !host.pools.iter().any(|pool| pool.name == spec.pool.as_str()) {
+        return Err(LifecycleError::PoolNotFound(spec.pool.to_string()));
+    }
+    let NetworkAttachment::Network(name) = &spec.network else { return Ok(()) };
+    match host.networks.iter().find(|network| network.name == name.as_str()) {
+        Some(network) if network.active => Ok(()),
+        Some(_) => Err(LifecycleError::Invalid {
+            field: "network",
+            reason: format!(
+                "the network {name} is not active; an operator has to start it (virsh net-start {name})"
+            ),
+        }),
+        None => Err(LifecycleError::NetworkNotFound(name.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests;
 
 fn changed(error: StoreError, vm: VmId) -> LifecycleError {
     match error {

@@ -12,22 +12,36 @@ use crate::{
 
 /// The token a request came with; kept to ask again during a long subscription.
 #[derive(Clone)]
-pub(super) struct Token(pub(super) String);
+pub(super) struct Token(String);
 
 /// The longest `Authorization` value worth hashing.
 const MAX_TOKEN_BYTES: usize = 256;
 
-/// The token of an `Authorization: Bearer …` value.
-pub(super) fn bearer(value: &str) -> Option<Token> {
-    let (scheme, token) = value.split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.len() <= MAX_TOKEN_BYTES)
-        .then(|| Token(token.to_owned()))
-}
+impl Token {
+    /// Of a text that is a token and nothing else.
+    pub(super) fn plain(text: &str) -> Option<Self> {
+        let token = text.trim();
+        (!token.is_empty() && token.len() <= MAX_TOKEN_BYTES).then(|| Self(token.to_owned()))
+    }
 
-/// The token of a request's headers.
-pub(super) fn token_of(headers: &HeaderMap) -> Option<Token> {
-    bearer(headers.get(AUTHORIZATION)?.to_str().ok()?)
+    /// Of an `Authorization: Bearer …` value.
+    pub(super) fn bearer(value: &str) -> Option<Self> {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| Self::plain(token)).flatten()
+    }
+
+    /// Of a request's headers.
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+        Self::bearer(headers.get(AUTHORIZATION)?.to_str().ok()?)
+    }
+
+    /// Who holds it, now.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED`; `INTERNAL` where it cannot be found out.
+    pub(super) async fn actor(&self, api: &ApiContext) -> Result<Actor, ApiError> {
+        api.accounts.authenticate(&self.0).await?.ok_or_else(ApiError::unauthenticated)
+    }
 }
 
 /// What a resolver works with.
@@ -48,6 +62,9 @@ impl<'a> Call<'a> {
     }
 
     /// A VM that the actor may see.
+    ///
+    /// # Errors
+    /// `VM_NOT_FOUND`, also where it is another's.
     pub(super) async fn visible(&self, vm: VmId) -> Result<VmView, ApiError> {
         let view = self.api.store.vm(vm).await?;
         let owner = view.as_ref().map(|view| view.record.owner);
@@ -56,6 +73,9 @@ impl<'a> Call<'a> {
     }
 
     /// Whether the actor may see a VM's history, which outlives the VM.
+    ///
+    /// # Errors
+    /// `VM_NOT_FOUND`, also where it is another's.
     pub(super) async fn may_see_history(&self, vm: VmId) -> Result<(), ApiError> {
         let owner: Option<UserId> = match self.api.store.vm(vm).await? {
             Some(view) => Some(view.record.owner),
@@ -71,10 +91,10 @@ mod tests {
 
     #[test]
     fn only_bearer_values_of_a_sane_length_are_tokens() {
-        assert_eq!(bearer("Bearer abc").unwrap().0, "abc");
-        assert_eq!(bearer("bearer  abc ").unwrap().0, "abc");
+        assert_eq!(Token::bearer("Bearer abc").unwrap().0, "abc");
+        assert_eq!(Token::bearer("bearer  abc ").unwrap().0, "abc");
         for bad in ["", "abc", "Basic abc", "Bearer ", &format!("Bearer {}", "x".repeat(300))] {
-            assert!(bearer(bad).is_none(), "{bad:.20}");
+            assert!(Token::bearer(bad).is_none(), "{bad:.20}");
         }
     }
 }

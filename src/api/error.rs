@@ -60,6 +60,15 @@ impl ApiError {
         }
     }
 
+    pub(super) fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// Our fault, as opposed to a refusal.
+    pub(super) fn is_internal(&self) -> bool {
+        self.code == "INTERNAL"
+    }
+
     pub(super) fn is_not_found(&self) -> bool {
         self.code == "VM_NOT_FOUND"
     }

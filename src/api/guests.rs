@@ -1,15 +1,28 @@
 //! What guests may fetch: the agent's binary and its installer, nothing secret, nothing else.
 
-use std::path::PathBuf;
+use std::{io, path::PathBuf, time::Duration};
 
 use axum::{
     Router,
-    extract::{Path, State},
+    body::Body,
+    extract::{Path, Request, State},
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
-use tokio_util::io::ReaderStream;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower_http::services::ServeFile;
+
+use super::listener::{self, Bounds};
+
+/// Guests are strangers: few connections each, and none that idle.
+const BOUNDS: Bounds = Bounds {
+    connections: 256,
+    per_peer: 8,
+    idle: Duration::from_secs(30),
+    stop_limit: Duration::from_secs(2),
+};
 
 /// The platforms there are; any other path segment is no path.
 #[derive(Debug, Clone, Copy, serde::Deserialize)]
@@ -44,43 +57,57 @@ pub fn guest_router(base_dir: PathBuf) -> Router {
         .with_state(base_dir)
 }
 
-async fn binary(State(base): State<PathBuf>, platform: Option<Path<Platform>>) -> Response {
+/// Serves guests until `stop`.
+///
+/// # Errors
+/// The listener's.
+pub async fn serve_guests(
+    listener: TcpListener,
+    base_dir: PathBuf,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    listener::serve(listener, guest_router(base_dir), BOUNDS, stop).await
+}
+
+async fn binary(State(base): State<PathBuf>, platform: Option<Path<Platform>>, request: Request) -> Response {
     match platform {
-        Some(Path(platform)) => send(base, platform.binary(), "application/octet-stream").await,
-        None => missing("there is no such platform; there are: linux, windows"),
+        Some(Path(platform)) => send(base, platform.binary(), "application/octet-stream", request).await,
+        None => no_platform(),
     }
 }
 
-async fn script(State(base): State<PathBuf>, platform: Option<Path<Platform>>) -> Response {
+async fn script(State(base): State<PathBuf>, platform: Option<Path<Platform>>, request: Request) -> Response {
     match platform {
-        Some(Path(platform)) => send(base, platform.script(), "text/plain; charset=utf-8").await,
-        None => missing("there is no such platform; there are: linux, windows"),
+        Some(Path(platform)) => send(base, platform.script(), "text/plain; charset=utf-8", request).await,
+        None => no_platform(),
     }
 }
 
-async fn send(base: PathBuf, name: &'static str, kind: &'static str) -> Response {
+/// Streams the file; a guest may ask for a part of it, to go on with a download.
+async fn send(base: PathBuf, name: &'static str, kind: &'static str, request: Request) -> Response {
     let path = base.join("infiniservice").join(name);
-    let file = match tokio::fs::File::open(&path).await {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return missing("this controller has no such file for this platform");
+    match ServeFile::new(&path).try_call(request).await {
+        Ok(response) if response.status() == StatusCode::NOT_FOUND => {
+            missing("this controller has no such file for this platform")
+        }
+        Ok(response) => {
+            let mut response = response.map(Body::new);
+            if response.status().is_success() {
+                response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+            }
+            response
         }
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "a guest's download could not be read");
-            return (StatusCode::INTERNAL_SERVER_ERROR, "the file cannot be read").into_response();
+            (StatusCode::INTERNAL_SERVER_ERROR, "the file cannot be read\n").into_response()
         }
-    };
-    let length = match file.metadata().await {
-        Ok(metadata) if metadata.is_file() => metadata.len(),
-        _ => return missing("this controller has no such file for this platform"),
-    };
-    let body = axum::body::Body::from_stream(ReaderStream::new(file));
-    let mut response = (StatusCode::OK, body).into_response();
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    response
+    }
+}
+
+fn no_platform() -> Response {
+    missing("there is no such platform; there are: linux, windows")
 }
 
 fn missing(words: &'static str) -> Response {
-    (StatusCode::NOT_FOUND, words).into_response()
+    (StatusCode::NOT_FOUND, format!("{words}\n")).into_response()
 }

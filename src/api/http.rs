@@ -1,27 +1,29 @@
-//! Routes, limits and the listener.
+//! Routes, and GraphQL over HTTP.
 
-use std::{io, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_graphql::http::GraphiQLSource;
-use async_graphql_axum::{GraphQLRequest, GraphQLResponse};
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, State},
-    http::{HeaderMap, StatusCode},
+    body::Body,
+    extract::{FromRequestParts, Request, State, WebSocketUpgrade},
+    http::{HeaderMap, HeaderName, Method, StatusCode, header},
     response::{Html, IntoResponse, Response},
     routing::get,
 };
-use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tower_http::timeout::TimeoutLayer;
 
 use super::{
-    ApiContext, auth,
+    ApiContext,
+    auth::Token,
+    deadline::Deadline,
+    error::ApiError,
+    health::{self, Health},
+    problem::coded,
     schema::{self, ApiSchema},
     websocket,
 };
-use crate::vm::chain;
 
 /// What routes share.
 #[derive(Clone)]
@@ -29,94 +31,123 @@ pub(super) struct Doors {
     pub(super) api: ApiContext,
     pub(super) schema: ApiSchema,
     pub(super) stop: CancellationToken,
-    pub(super) websockets: std::sync::Arc<tokio::sync::Semaphore>,
+    pub(super) websockets: Arc<Semaphore>,
+    pub(super) health: Health,
 }
 
-/// How long `/healthz` waits for the database.
-const HEALTH_LIMIT: Duration = Duration::from_secs(3);
+/// How long requests under way may still take once the controller stops.
+const STOP_GRACE: Duration = Duration::from_secs(4);
 
-/// The API's routes. `stop` ends WebSockets, which would otherwise keep a graceful stop waiting.
+/// Kept from a page that anybody may open: being framed, being guessed at, telling where it was.
+const PAGE_HEADERS: [(HeaderName, &str); 3] = [
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+];
+
+/// The API's routes. `stop` ends WebSockets, and after a grace requests too: they would otherwise
+/// keep a graceful stop waiting for as long as commands take.
 pub fn router(api: ApiContext, stop: CancellationToken) -> Router {
-    let timeout = api.config.request_timeout;
-    let body_limit = usize::try_from(api.config.max_body_bytes).unwrap_or(usize::MAX);
-    let websockets = usize::try_from(api.config.max_websockets).unwrap_or(usize::MAX);
-    let doors = Doors {
-        schema: schema::build(api.clone()),
-        api,
-        stop,
-        websockets: std::sync::Arc::new(tokio::sync::Semaphore::new(websockets)),
-    };
-    let timed = Router::new()
-        .route("/graphql", get(graphiql))
-        .route("/healthz", get(health))
-        .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, timeout));
-    // A mutation that waits for a command takes as long as the command may: it bounds itself.
+    let doors = Doors::new(api, stop);
+    routes(doors)
+}
+
+impl Doors {
+    pub(super) fn new(api: ApiContext, stop: CancellationToken) -> Self {
+        let websockets = usize::try_from(api.config.max_websockets).unwrap_or(Semaphore::MAX_PERMITS);
+        Self {
+            schema: schema::build(api.clone()),
+            websockets: Arc::new(Semaphore::new(websockets.min(Semaphore::MAX_PERMITS))),
+            health: Health::default(),
+            api,
+            stop,
+        }
+    }
+}
+
+pub(super) fn routes(doors: Doors) -> Router {
     Router::new()
-        .route("/graphql", axum::routing::post(graphql))
-        .route("/graphql/ws", get(websocket::upgrade))
-        .merge(timed)
-        .layer(DefaultBodyLimit::max(body_limit))
+        .route("/graphql", get(open).post(graphql))
+        .route("/graphql/ws", get(open))
+        .route("/healthz", get(health::healthz))
         .with_state(doors)
 }
 
-/// Serves until `stop`, then lets requests under way end.
-///
-/// # Errors
-/// The listener's.
-pub async fn serve(listener: TcpListener, api: ApiContext, stop: CancellationToken) -> io::Result<()> {
-    let router = router(api, stop.clone());
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
-}
-
-async fn graphql(State(doors): State<Doors>, headers: HeaderMap, request: GraphQLRequest) -> Response {
-    let Some(token) = auth::token_of(&headers) else { return unauthenticated() };
-    match doors.api.accounts.authenticate(&token.0).await {
-        Ok(Some(actor)) => {
-            let request = request.into_inner().data(actor).data(token);
-            GraphQLResponse::from(doors.schema.execute(request).await).into_response()
-        }
-        Ok(None) => unauthenticated(),
-        Err(error) => {
-            tracing::error!(error = chain(&error), "a caller could not be authenticated");
-            let body = problem("INTERNAL", "who you are could not be found out now; try again");
-            (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
-        }
+async fn graphql(State(doors): State<Doors>, request: Request) -> Response {
+    let deadline = Deadline::at(Instant::now() + doors.api.config.request_timeout);
+    let answer = tokio::select! {
+        answer = answer(&doors, request, &deadline) => answer,
+        () = deadline.passed() => Err(ApiError::new("REQUEST_TIMEOUT", "the request took too long; ask for less")),
+        () = stopped(&doors.stop) => Err(ApiError::new("SHUTTING_DOWN", "the controller is stopping; try again")),
+    };
+    match answer {
+        Ok(answer) => Json(coded(answer)).into_response(),
+        Err(error) => error.into_http(),
     }
 }
 
-fn unauthenticated() -> Response {
-    let body = problem("UNAUTHENTICATED", "send a valid token as `Authorization: Bearer …`");
-    (StatusCode::UNAUTHORIZED, [("www-authenticate", "Bearer")], Json(body)).into_response()
+async fn stopped(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(STOP_GRACE).await;
 }
 
-/// In GraphQL's shape, so that clients have one way to read errors.
-fn problem(code: &str, message: &str) -> serde_json::Value {
-    json!({ "data": null, "errors": [{ "message": message, "extensions": { "code": code } }] })
+/// Who is asking comes before what is asked: a stranger's body is not read.
+async fn answer(
+    doors: &Doors,
+    request: Request,
+    deadline: &Deadline,
+) -> Result<async_graphql::Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let token = Token::of(&parts.headers).ok_or_else(ApiError::unauthenticated)?;
+    let actor = token.actor(&doors.api).await?;
+    // Also what keeps foreign pages out: a browser sends this type only where it is allowed to.
+    if !is_json(&parts.headers) {
+        return Err(ApiError::new("INVALID_QUERY", "send the query as application/json"));
+    }
+    let request = read(body, doors.api.config.max_body_bytes).await?;
+    Ok(doors.schema.execute(request.data(actor).data(token).data(deadline.clone())).await)
 }
 
-/// The page only; what it asks needs a token like everything else.
-async fn graphiql() -> impl IntoResponse {
-    Html(
-        GraphiQLSource::build()
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+}
+
+/// One request: a batch would get around the limits of a query.
+async fn read(body: Body, limit: u32) -> Result<async_graphql::Request, ApiError> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let bytes = axum::body::to_bytes(body, limit).await.map_err(|_| {
+        ApiError::new(
+            "PAYLOAD_TOO_LARGE",
+            format!("the request could not be read, or has over {limit} bytes"),
+        )
+    })?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| ApiError::new("INVALID_QUERY", format!("the body is no GraphQL request: {error}")))
+}
+
+/// A WebSocket, or the page for people. What the page asks needs a token like everything else.
+async fn open(State(doors): State<Doors>, request: Request) -> Response {
+    let (mut parts, _body) = request.into_parts();
+    let upgrade = parts.headers.contains_key(header::UPGRADE) || parts.method == Method::CONNECT;
+    if upgrade {
+        return match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
+            Ok(upgrade) => websocket::open(doors, &parts.headers, upgrade),
+            Err(refused) => refused.into_response(),
+        };
+    }
+    let accepts =
+        parts.headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    if accepts.contains("text/html") {
+        let page = GraphiQLSource::build()
             .endpoint("/graphql")
-            .subscription_endpoint("/graphql/ws")
+            .subscription_endpoint("/graphql")
             .title("Infinibay")
-            .finish(),
-    )
-}
-
-async fn health(State(doors): State<Doors>) -> Response {
-    let database = tokio::time::timeout(HEALTH_LIMIT, doors.api.store.ping()).await;
-    match database {
-        Ok(Ok(())) => Json(json!({ "status": "ok" })).into_response(),
-        Ok(Err(error)) => {
-            tracing::warn!(error = chain(&error), "the database does not answer");
-            unhealthy("the database does not answer")
-        }
-        Err(_) => unhealthy("the database does not answer in time"),
+            .finish();
+        return (PAGE_HEADERS, Html(page)).into_response();
     }
-}
-
-fn unhealthy(reason: &str) -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "failing", "reason": reason }))).into_response()
+    let words = "send queries with POST as application/json, or open a WebSocket (graphql-transport-ws)";
+    let mut refused = ApiError::new("INVALID_QUERY", words).into_http();
+    *refused.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    refused
 }

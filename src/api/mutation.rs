@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use async_graphql::{Context, Object};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
     auth::Call,
+    deadline::Deadline,
     error::ApiError,
     types::{CommandInput, CommandLog, CreateVmInput, VmPayload},
 };
@@ -15,6 +17,9 @@ use crate::{
     lifecycle::LifecycleError,
     vm::{Operation, VmId, VmRecord},
 };
+
+/// What an outcome takes from the guest to the caller, beyond the command's own timeout.
+const ANSWER_MARGIN: Duration = Duration::from_secs(15);
 
 pub(super) struct MutationRoot;
 
@@ -68,13 +73,14 @@ impl MutationRoot {
         if found.is_some_and(|view| view.record.intent.deleting) {
             return Err(LifecycleError::Deleting(vm).into());
         }
+        let command = command.into_command()?;
         let timeout = u64::try_from(timeout_seconds).ok().filter(|seconds| *seconds > 0);
         let timeout = timeout.ok_or_else(|| ApiError::invalid("timeoutSeconds", "must be at least 1"))?;
-        let record = call
-            .api
-            .commands
-            .execute(call.actor, vm, command.into_command()?, Duration::from_secs(timeout))
-            .await?;
+        let timeout = Duration::from_secs(timeout);
+        if let Some(deadline) = ctx.data_opt::<Deadline>() {
+            deadline.extend_to(Instant::now() + timeout + ANSWER_MARGIN);
+        }
+        let record = call.api.commands.execute(call.actor, vm, command, timeout).await?;
         Ok(record.into())
     }
 }

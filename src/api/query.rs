@@ -7,25 +7,44 @@ use uuid::Uuid;
 use super::{
     auth::Call,
     error::ApiError,
+    schema::Gates,
     types::{
-        CommandLogConnection, HostObject, ImageObject, OperationObject, PageInfo, VmConnection,
-        VmErrorConnection, VmMetrics, VmObject, page,
+        CommandLog, CommandLogConnection, HostObject, ImageObject, MAX_FIRST, OperationObject, PageInfo,
+        User, VmConnection, VmErrorConnection, VmErrorEntry, VmFilter, VmMetrics, VmObject, page,
     },
 };
 use crate::{
     access::{Action, authorize},
-    vm::{OperationId, VmId},
+    store::PageOf,
+    vm::{OperationId, UserId, VmId},
 };
 
-/// Longest look back, hours: a month.
-const MAX_HOURS: i32 = 744;
-/// Most readings of one answer, newest first: a day at one every ten seconds.
-const MAX_READINGS: u32 = 8640;
+/// Longest look back, hours: thirty days.
+const MAX_HOURS: i32 = 720;
+/// Most readings of one answer, newest first.
+const MAX_READINGS: u32 = 10_000;
+
+/// What a page costs: each node as much as is asked of it.
+fn page_complexity(first: i32, child: usize) -> usize {
+    usize::try_from(first.min(MAX_FIRST)).unwrap_or(0).saturating_mul(child).saturating_add(1)
+}
+
+/// What readings cost: a search, and a share of each reading. A month of every field fits into
+/// one query, twice does not.
+fn metrics_complexity(hours: i32, child: usize) -> usize {
+    let hours = usize::try_from(hours.clamp(1, MAX_HOURS)).unwrap_or(1);
+    (hours / 8).saturating_mul(child).saturating_add(100)
+}
 
 pub(super) struct QueryRoot;
 
 #[Object(name = "Query")]
 impl QueryRoot {
+    /// Who you are.
+    async fn me(&self, ctx: &Context<'_>) -> Result<User, ApiError> {
+        Ok(User::from(Call::of(ctx)?.actor))
+    }
+
     /// One VM; null where there is none, or none that you may see.
     async fn vm(&self, ctx: &Context<'_>, id: Uuid) -> Result<Option<VmObject>, ApiError> {
         match Call::of(ctx)?.visible(VmId(id)).await {
@@ -35,18 +54,26 @@ impl QueryRoot {
         }
     }
 
-    /// Your VMs; all of them for admins.
-    #[graphql(complexity = "usize::try_from(first).unwrap_or(0).saturating_mul(child_complexity)")]
+    /// Your VMs; for admins everybody's, or those of one owner.
+    #[graphql(complexity = "page_complexity(first, child_complexity)")]
     async fn vms(
         &self,
         ctx: &Context<'_>,
         #[graphql(default = 50)] first: i32,
         after: Option<String>,
+        filter: Option<VmFilter>,
     ) -> Result<VmConnection, ApiError> {
         let call = Call::of(ctx)?;
         authorize(call.actor, Action::ListVms)?;
-        let owner = (!call.actor.admin).then_some(call.actor.user);
-        let found = call.api.store.list_vms(owner, page(first, after.as_deref())?).await?;
+        let page = page(first, after.as_deref())?;
+        let wanted = filter.and_then(|filter| filter.owner_id).map(UserId);
+        let owner = if call.actor.admin { wanted } else { Some(call.actor.user) };
+        // Nobody's VMs but one's own can be seen, so another's list is empty, not forbidden.
+        let found = if !call.actor.admin && wanted.is_some() && wanted != owner {
+            PageOf { nodes: Vec::new(), has_next: false }
+        } else {
+            call.api.store.list_vms(owner, page).await?
+        };
         let last = found.nodes.last().map(|view| view.record.id.uuid());
         Ok(VmConnection {
             nodes: VmObject::many(found.nodes),
@@ -74,7 +101,10 @@ impl QueryRoot {
         }
     }
 
-    /// Readings of the last hours, newest first.
+    /// Readings of the last hours, newest first: at most 10,000, and where `diskUsage`,
+    /// `networkStats`, `processes`, `ports` or `raw` are asked for, at most 24 MiB of frames, which
+    /// is about a day.
+    #[graphql(complexity = "metrics_complexity(hours, child_complexity)")]
     async fn get_vm_metrics(
         &self,
         ctx: &Context<'_>,
@@ -87,11 +117,19 @@ impl QueryRoot {
             return Err(ApiError::invalid("hours", format!("must be between 1 and {MAX_HOURS}")));
         }
         let since = Utc::now() - TimeDelta::hours(hours.into());
-        let rows = call.api.store.metrics(VmId(vm_id), since, MAX_READINGS).await?;
+        let look = ctx.look_ahead();
+        let rows = if VmMetrics::FRAME_FIELDS.iter().any(|field| look.field(field).exists()) {
+            let _turn =
+                Gates::of(ctx)?.frames.acquire().await.map_err(|closed| ApiError::internal(&closed))?;
+            call.api.store.metrics(VmId(vm_id), since, MAX_READINGS).await?
+        } else {
+            call.api.store.metrics_without_frames(VmId(vm_id), since, MAX_READINGS).await?
+        };
         Ok(rows.into_iter().map(VmMetrics::from).collect())
     }
 
     /// The commands of a VM, newest first. Outlives the VM, until it expires.
+    #[graphql(complexity = "page_complexity(first, child_complexity)")]
     async fn command_log(
         &self,
         ctx: &Context<'_>,
@@ -102,12 +140,13 @@ impl QueryRoot {
         let call = Call::of(ctx)?;
         call.may_see_history(VmId(vm_id)).await?;
         let found = call.api.store.command_log(VmId(vm_id), page(first, after.as_deref())?).await?;
-        let nodes: Vec<super::types::CommandLog> = found.nodes.into_iter().map(Into::into).collect();
-        let last = nodes.last().map(super::types::CommandLog::cursor);
+        let nodes: Vec<CommandLog> = found.nodes.into_iter().map(Into::into).collect();
+        let last = nodes.last().map(CommandLog::cursor);
         Ok(CommandLogConnection { nodes, page_info: PageInfo::new(found.has_next, last) })
     }
 
     /// Errors that a VM's guest reported, newest first. Outlives the VM, until it expires.
+    #[graphql(complexity = "page_complexity(first, child_complexity)")]
     async fn vm_errors(
         &self,
         ctx: &Context<'_>,
@@ -118,8 +157,8 @@ impl QueryRoot {
         let call = Call::of(ctx)?;
         call.may_see_history(VmId(vm_id)).await?;
         let found = call.api.store.vm_errors(VmId(vm_id), page(first, after.as_deref())?).await?;
-        let nodes: Vec<super::types::VmErrorEntry> = found.nodes.into_iter().map(Into::into).collect();
-        let last = nodes.last().map(super::types::VmErrorEntry::cursor);
+        let nodes: Vec<VmErrorEntry> = found.nodes.into_iter().map(Into::into).collect();
+        let last = nodes.last().map(VmErrorEntry::cursor);
         Ok(VmErrorConnection { nodes, page_info: PageInfo::new(found.has_next, last) })
     }
 

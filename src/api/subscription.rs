@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_graphql::{Context, Subscription};
 use futures_util::{Stream, stream};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 use uuid::Uuid;
 
 use super::{
@@ -19,46 +19,61 @@ use super::{
 };
 use crate::{
     events::{Notice, Subscription as BusSubscription},
-    vm::{OperationId, VmEvent, VmId},
+    vm::{Operation, OperationId, VmEvent, VmId, chain},
 };
 
 /// How often the right to listen is looked at again.
 const RECHECK: Duration = Duration::from_secs(30);
+/// How often an operation is read again: what the bus lost, or nobody told, is seen then.
+const LOOK: Duration = Duration::from_secs(3);
 
 /// One client's watch over one VM.
 struct Watch {
     api: ApiContext,
-    token: Option<Token>,
+    token: Token,
     vm: VmId,
     bus: BusSubscription,
-    recheck: tokio::time::Interval,
+    recheck: Interval,
+    look: Interval,
     ended: bool,
 }
 
+/// What a watch has to say.
+enum Sight {
+    /// From the bus.
+    Notice(Notice),
+    /// Nothing in particular; time to look.
+    Look,
+}
+
 impl Watch {
-    async fn begin(ctx: &Context<'_>, vm: VmId) -> Result<Self, ApiError> {
+    /// A watch by whoever asks; whether he may has to be asked after this, so that nothing falls
+    /// between the check and the first event.
+    fn begin(ctx: &Context<'_>, vm: VmId) -> Result<Self, ApiError> {
         let call = Call::of(ctx)?;
-        // Before the check, so that nothing falls between check and first event.
+        let token = ctx.data_opt::<Token>().cloned().ok_or_else(ApiError::unauthenticated)?;
+        let every = |period| {
+            let mut interval = tokio::time::interval_at(Instant::now() + period, period);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            interval
+        };
         let bus = call.api.events.subscribe();
-        call.may_see_history(vm).await?;
-        let mut recheck = tokio::time::interval_at(Instant::now() + RECHECK, RECHECK);
-        recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let token = ctx.data_opt::<Token>().cloned();
-        Ok(Self { api: call.api.clone(), token, vm, bus, recheck, ended: false })
+        let (recheck, look) = (every(RECHECK), every(LOOK));
+        Ok(Self { api: call.api.clone(), token, vm, bus, recheck, look, ended: false })
     }
 
-    /// The next notice about the VM; `None` at the end.
-    async fn next(&mut self) -> Option<Notice> {
+    /// What comes next; `None` at the end: the VM is gone, or the right to watch it.
+    async fn next(&mut self) -> Option<Sight> {
         while !self.ended {
-            // Both arms are cancel-safe.
             tokio::select! {
                 notice = self.bus.next() => match notice? {
                     Notice::Event(event) if event.vm() != self.vm => {}
                     notice => {
                         self.ended = matches!(&notice, Notice::Event(VmEvent::Deleted { .. }));
-                        return Some(notice);
+                        return Some(Sight::Notice(notice));
                     }
                 },
+                _ = self.look.tick() => return Some(Sight::Look),
                 _ = self.recheck.tick() => {
                     if !self.still_allowed().await {
                         return None;
@@ -70,12 +85,25 @@ impl Watch {
     }
 
     async fn still_allowed(&self) -> bool {
-        let Some(token) = &self.token else { return false };
-        match self.api.accounts.authenticate(&token.0).await {
-            Ok(Some(actor)) => Call { api: &self.api, actor: &actor }.may_see_history(self.vm).await.is_ok(),
+        let checked = async {
+            let actor = self.token.actor(&self.api).await?;
+            Call { api: &self.api, actor: &actor }.may_see_history(self.vm).await
+        };
+        match checked.await {
+            Ok(()) => true,
             // The database is away: what was allowed a moment ago is not cut off for that.
-            Err(_) => true,
-            Ok(None) => false,
+            Err(error) => error.is_internal(),
+        }
+    }
+
+    /// An operation as it is now; `None` where there is none, or it cannot be read.
+    async fn operation(&self, id: OperationId) -> Option<Operation> {
+        match self.api.store.operation(id).await {
+            Ok(operation) => operation,
+            Err(error) => {
+                tracing::warn!(%id, error = chain(&error), "an operation could not be read for a subscriber");
+                None
+            }
         }
     }
 }
@@ -84,16 +112,21 @@ pub(super) struct SubscriptionRoot;
 
 #[Subscription(name = "Subscription")]
 impl SubscriptionRoot {
-    /// Everything that happens to a VM.
+    /// Everything that happens to a VM, until it is deleted. A slow subscriber loses events and
+    /// gets a notice of the type `lagged` instead.
     async fn vm_events(
         &self,
         ctx: &Context<'_>,
         vm_id: Uuid,
     ) -> Result<impl Stream<Item = VmEventNotice> + use<>, ApiError> {
-        let watch = Watch::begin(ctx, VmId(vm_id)).await?;
+        let watch = Watch::begin(ctx, VmId(vm_id))?;
+        Call::of(ctx)?.visible(watch.vm).await?;
         Ok(stream::unfold(watch, |mut watch| async move {
-            let notice = watch.next().await?;
-            Some((VmEventNotice::new(watch.vm, &notice), watch))
+            loop {
+                if let Sight::Notice(notice) = watch.next().await? {
+                    return Some((VmEventNotice::new(watch.vm, &notice), watch));
+                }
+            }
         }))
     }
 
@@ -103,10 +136,11 @@ impl SubscriptionRoot {
         ctx: &Context<'_>,
         vm_id: Uuid,
     ) -> Result<impl Stream<Item = VmMetrics> + use<>, ApiError> {
-        let watch = Watch::begin(ctx, VmId(vm_id)).await?;
+        let watch = Watch::begin(ctx, VmId(vm_id))?;
+        Call::of(ctx)?.visible(watch.vm).await?;
         Ok(stream::unfold(watch, |mut watch| async move {
             loop {
-                if let Notice::Event(VmEvent::Metrics(sample)) = watch.next().await? {
+                if let Sight::Notice(Notice::Event(VmEvent::Metrics(sample))) = watch.next().await? {
                     return Some((VmMetrics::from(&*sample), watch));
                 }
             }
@@ -121,30 +155,47 @@ impl SubscriptionRoot {
     ) -> Result<impl Stream<Item = OperationObject> + use<>, ApiError> {
         let id = OperationId(id);
         let not_found = || ApiError::new("OPERATION_NOT_FOUND", format!("there is no operation {id}"));
-        let known = Call::of(ctx)?.api.store.operation(id).await?.ok_or_else(not_found)?;
-        let watch = Watch::begin(ctx, known.vm)
-            .await
-            .map_err(|error| if error.is_not_found() { not_found() } else { error })?;
+        let call = Call::of(ctx)?;
+        let vm = call.api.store.operation(id).await?.ok_or_else(not_found)?.vm;
+        let watch = Watch::begin(ctx, vm)?;
+        call.may_see_history(vm).await.map_err(|e| if e.is_not_found() { not_found() } else { e })?;
         // Read again: it may have moved on before the bus was listened to.
-        let now = watch.api.store.operation(id).await?.ok_or_else(not_found)?;
-        let state = (Some(watch), Some(now));
-        Ok(stream::unfold(state, move |(watch, first)| async move {
-            let mut watch = watch?;
-            let operation = match first {
-                Some(first) => first,
-                None => loop {
-                    match watch.next().await? {
-                        Notice::Event(VmEvent::Operation(operation)) if operation.id == id => {
-                            break (*operation).clone();
-                        }
-                        // What was missed may have been the end.
-                        Notice::Lagged(_) => break watch.api.store.operation(id).await.ok()??,
-                        Notice::Event(_) => {}
-                    }
-                },
+        let now = call.api.store.operation(id).await?.ok_or_else(not_found)?;
+        Ok(stream::unfold(Follower { watch, id, next: Some(now), told: None }, Follower::step))
+    }
+}
+
+/// Follows one operation to its end.
+struct Follower {
+    watch: Watch,
+    id: OperationId,
+    next: Option<Operation>,
+    told: Option<Operation>,
+}
+
+impl Follower {
+    async fn step(mut self) -> Option<(OperationObject, Self)> {
+        if self.told.as_ref().is_some_and(|told| told.status.is_final()) {
+            return None;
+        }
+        let operation = loop {
+            if let Some(operation) = self.next.take()
+                && self.told.as_ref() != Some(&operation)
+            {
+                break operation;
+            }
+            self.next = match self.watch.next().await? {
+                Sight::Notice(Notice::Event(VmEvent::Operation(operation))) if operation.id == self.id => {
+                    Some((*operation).clone())
+                }
+                // What was missed may have been the end, and so is the end of the VM.
+                Sight::Look | Sight::Notice(Notice::Lagged(_) | Notice::Event(VmEvent::Deleted { .. })) => {
+                    self.watch.operation(self.id).await
+                }
+                Sight::Notice(Notice::Event(_)) => None,
             };
-            let left = (!operation.status.is_final()).then_some(watch);
-            Some((OperationObject::from(operation), (left, None)))
-        }))
+        };
+        self.told = Some(operation.clone());
+        Some((OperationObject::from(operation), self))
     }
 }

@@ -1,90 +1,241 @@
 //! GraphQL over WebSocket (graphql-transport-ws), for subscriptions.
+//!
+//! A connection has to introduce itself, has to show that it lives, and has to read what it is
+//! sent, each within a time; it may run so many operations at once. Each operation asks anew who
+//! is there: a token that was revoked starts nothing more.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    str::FromStr,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use async_graphql::Data;
-use async_graphql_axum::{GraphQLProtocol, GraphQLWebSocket};
+use async_graphql::{
+    Data, Executor, Request,
+    http::{ALL_WEBSOCKET_PROTOCOLS, WebSocketProtocols, WsMessage},
+};
 use axum::{
-    extract::{State, WebSocketUpgrade},
-    http::{HeaderMap, StatusCode},
-    response::{IntoResponse, Response},
+    extract::{
+        WebSocketUpgrade,
+        ws::{CloseFrame, Message, WebSocket},
+    },
+    http::HeaderMap,
+    response::Response,
+};
+use futures_util::{
+    FutureExt, SinkExt, StreamExt,
+    stream::{self, BoxStream, SplitSink},
 };
 use serde_json::Value;
-
-use super::{
-    auth::{self, Token},
-    error::ApiError,
-    http::Doors,
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, MissedTickBehavior, timeout},
 };
-use crate::vm::chain;
+
+use super::{auth::Token, error::ApiError, http::Doors, problem::coded};
 
 /// How long a client may take to introduce itself.
 const INTRODUCTION: Duration = Duration::from_secs(10);
-/// The largest message a client may send.
-const MAX_MESSAGE_BYTES: usize = 256 << 10;
+/// How often a client is asked whether it lives.
+const PING: Duration = Duration::from_secs(20);
+/// Silence after which it does not.
+const SILENCE: Duration = Duration::from_secs(50);
+/// How long a client may take to read one message.
+const SEND_LIMIT: Duration = Duration::from_secs(10);
+/// Operations of one connection at once.
+const MAX_OPERATIONS: usize = 64;
 
-pub(super) async fn upgrade(
-    State(doors): State<Doors>,
-    protocol: GraphQLProtocol,
-    headers: HeaderMap,
-    upgrade: WebSocketUpgrade,
-) -> Response {
-    let Ok(permit) = doors.websockets.clone().try_acquire_owned() else {
-        return (StatusCode::SERVICE_UNAVAILABLE, "too many WebSockets are open").into_response();
+/// Close codes of graphql-transport-ws, and of WebSocket itself.
+mod close {
+    pub(super) const GOING_AWAY: u16 = 1001;
+    pub(super) const UNAUTHORIZED: u16 = 4401;
+    pub(super) const FORBIDDEN: u16 = 4403;
+    pub(super) const INTRODUCTION_TIMEOUT: u16 = 4408;
+}
+
+/// Answers the upgrade, if there is room for one more.
+pub(super) fn open(doors: Doors, headers: &HeaderMap, upgrade: WebSocketUpgrade) -> Response {
+    let Ok(place) = doors.websockets.clone().try_acquire_owned() else {
+        return ApiError::new("TOO_MANY_CONNECTIONS", "too many WebSockets are open; try again").into_http();
     };
-    let from_header = auth::token_of(&headers);
-    upgrade
-        .max_message_size(MAX_MESSAGE_BYTES)
-        .protocols(async_graphql::http::ALL_WEBSOCKET_PROTOCOLS)
-        .on_upgrade(move |stream| async move {
-            let _permit = permit;
-            let introduced = Arc::new(AtomicBool::new(false));
-            let (accounts, flag) = (doors.api.accounts.clone(), introduced.clone());
-            let served = GraphQLWebSocket::new(stream, doors.schema.clone(), protocol)
-                .on_connection_init(move |payload| async move {
-                    let token = from_header.or_else(|| token_in(&payload));
-                    let token = token.ok_or_else(ApiError::unauthenticated)?;
-                    let known = accounts.authenticate(&token.0).await.map_err(|error| {
-                        tracing::error!(error = chain(&error), "a caller could not be authenticated");
-                        ApiError::new("INTERNAL", "who you are could not be found out now; try again")
-                    })?;
-                    let actor = known.ok_or_else(ApiError::unauthenticated)?;
-                    flag.store(true, Ordering::Relaxed);
-                    let mut data = Data::default();
-                    data.insert(actor);
-                    data.insert(token);
-                    Ok(data)
-                })
-                .serve();
-            tokio::pin!(served);
-            tokio::select! {
-                () = &mut served => return,
-                () = doors.stop.cancelled() => return,
-                () = tokio::time::sleep(INTRODUCTION) => {}
-            }
-            if !introduced.load(Ordering::Relaxed) {
-                return;
-            }
-            tokio::select! {
-                () = served => {}
-                () = doors.stop.cancelled() => {}
-            }
+    let limit = usize::try_from(doors.api.config.max_body_bytes).unwrap_or(usize::MAX);
+    let upgrade = upgrade.max_message_size(limit).max_frame_size(limit).protocols(ALL_WEBSOCKET_PROTOCOLS);
+    let protocol = upgrade.selected_protocol().and_then(|name| name.to_str().ok());
+    let Some(protocol) = protocol.and_then(|name| WebSocketProtocols::from_str(name).ok()) else {
+        return ApiError::new("INVALID_QUERY", "the subprotocol is graphql-transport-ws").into_http();
+    };
+    let operations =
+        Operations { doors, token: Arc::default(), places: Arc::new(Semaphore::new(MAX_OPERATIONS)) };
+    let from_header = Token::of(headers);
+    upgrade.on_upgrade(move |socket| async move {
+        serve(socket, protocol, operations, from_header).await;
+        drop(place);
+    })
+}
+
+async fn serve(
+    socket: WebSocket,
+    protocol: WebSocketProtocols,
+    operations: Operations,
+    from_header: Option<Token>,
+) {
+    let stop = operations.doors.stop.clone();
+    let (mut sink, incoming) = socket.split();
+    let heard = Arc::new(std::sync::Mutex::new(Instant::now()));
+    let note = heard.clone();
+    let incoming = incoming
+        .take_while(|message| std::future::ready(message.is_ok()))
+        .filter_map(move |message| {
+            *note.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
+            std::future::ready(match message {
+                Ok(message @ (Message::Text(_) | Message::Binary(_))) => Some(message.into_data()),
+                _ => None,
+            })
         })
+        .boxed();
+    let introduce = {
+        let operations = operations.clone();
+        move |payload: Value| async move {
+            let token = token_in(&payload).or(from_header).ok_or_else(ApiError::unauthenticated)?;
+            token.actor(&operations.doors.api).await?;
+            // Only the first introduction counts; the protocol closes on a second one.
+            let _ = operations.token.set(token);
+            Ok::<_, async_graphql::Error>(Data::default())
+        }
+    };
+    let outgoing = async_graphql::http::WebSocket::new(operations.clone(), incoming, protocol)
+        .on_connection_init(introduce);
+    let mut outgoing = std::pin::pin!(outgoing);
+    let mut ping = tokio::time::interval_at(Instant::now() + PING, PING);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut introduction = std::pin::pin!(tokio::time::sleep(INTRODUCTION).fuse());
+    loop {
+        let introduced = operations.token.get().is_some();
+        let message = tokio::select! {
+            biased;
+            () = stop.cancelled() => farewell(close::GOING_AWAY, "the controller is stopping"),
+            () = &mut introduction, if !introduced => {
+                farewell(close::INTRODUCTION_TIMEOUT, "connection_init did not come in time")
+            }
+            _ = ping.tick() => {
+                let silent = heard.lock().unwrap_or_else(std::sync::PoisonError::into_inner).elapsed();
+                if silent > SILENCE {
+                    return;
+                }
+                Message::Ping(axum::body::Bytes::new())
+            }
+            message = outgoing.next() => match message {
+                Some(WsMessage::Text(text)) => Message::Text(text.into()),
+                // The library's codes are those of WebSocket itself; clients of the protocol know
+                // these two.
+                Some(WsMessage::Close(1002, words)) if !introduced => farewell(close::FORBIDDEN, &words),
+                Some(WsMessage::Close(1011, words)) if !introduced => farewell(close::UNAUTHORIZED, &words),
+                Some(WsMessage::Close(code, words)) => farewell(code, &words),
+                None => return,
+            },
+        };
+        let last = matches!(message, Message::Close(_));
+        if !send(&mut sink, message).await || last {
+            return;
+        }
+    }
+}
+
+/// Whether the client took it.
+async fn send(sink: &mut SplitSink<WebSocket, Message>, message: Message) -> bool {
+    matches!(timeout(SEND_LIMIT, sink.send(message)).await, Ok(Ok(())))
+}
+
+fn farewell(code: u16, words: &str) -> Message {
+    // A control frame has room for 123 bytes of reason.
+    let words: String = words.chars().filter(char::is_ascii).take(120).collect();
+    Message::Close(Some(CloseFrame { code, reason: words.into() }))
 }
 
 /// `{"authorization": "Bearer …"}`, in the spellings that clients use, or `{"token": "…"}`.
 fn token_in(payload: &Value) -> Option<Token> {
-    for key in ["authorization", "Authorization"] {
-        if let Some(token) = payload.get(key).and_then(Value::as_str).and_then(auth::bearer) {
-            return Some(token);
+    let bearer = ["authorization", "Authorization"].into_iter().find_map(|key| payload.get(key)?.as_str());
+    bearer.and_then(Token::bearer).or_else(|| {
+        payload.get("token")?.as_str().and_then(|text| Token::bearer(text).or_else(|| Token::plain(text)))
+    })
+}
+
+/// The schema as one connection may use it.
+#[derive(Clone)]
+struct Operations {
+    doors: Doors,
+    token: Arc<OnceLock<Token>>,
+    places: Arc<Semaphore>,
+}
+
+impl Operations {
+    async fn admit(&self, request: Request) -> Result<Request, ApiError> {
+        let token = self.token.get().ok_or_else(ApiError::unauthenticated)?;
+        let actor = token.actor(&self.doors.api).await?;
+        Ok(request.data(actor).data(token.clone()))
+    }
+
+    async fn begin(self, request: Request) -> BoxStream<'static, async_graphql::Response> {
+        match self.admit(request).await {
+            Ok(request) => self.doors.schema.execute_stream(request).map(coded).boxed(),
+            Err(error) => stream::iter([error.into_answer()]).boxed(),
         }
     }
-    let token = payload.get("token")?.as_str()?;
-    auth::bearer(&format!("Bearer {token}"))
+}
+
+impl Executor for Operations {
+    async fn execute(&self, request: Request) -> async_graphql::Response {
+        match self.admit(request).await {
+            Ok(request) => coded(self.doors.schema.execute(request).await),
+            Err(error) => error.into_answer(),
+        }
+    }
+
+    fn execute_stream(
+        &self,
+        request: Request,
+        _session: Option<Arc<Data>>,
+    ) -> BoxStream<'static, async_graphql::Response> {
+        let Ok(place) = self.places.clone().try_acquire_owned() else {
+            let words = format!("at most {MAX_OPERATIONS} operations at once on one connection");
+            return stream::iter([ApiError::new("TOO_MANY_OPERATIONS", words).into_answer()]).boxed();
+        };
+        let answers = self.clone().begin(request).into_stream().flatten();
+        answers.map(move |answer| kept(&place, answer)).boxed()
+    }
+}
+
+/// Ties a place to the answers that it was taken for.
+fn kept(_place: &OwnedSemaphorePermit, answer: async_graphql::Response) -> async_graphql::Response {
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn tokens_are_found_in_every_spelling() {
+        for payload in [
+            json!({ "authorization": "Bearer abc" }),
+            json!({ "Authorization": "bearer abc" }),
+            json!({ "token": "abc" }),
+            json!({ "token": "Bearer abc" }),
+        ] {
+            assert!(token_in(&payload).is_some(), "{payload}");
+        }
+        for payload in [json!(null), json!({}), json!({ "token": 5 }), json!({ "authorization": "abc" })] {
+            assert!(token_in(&payload).is_none(), "{payload}");
+        }
+    }
+
+    #[test]
+    fn a_farewell_fits_a_control_frame() {
+        let Message::Close(Some(frame)) = farewell(4403, &"é€x".repeat(200)) else {
+            panic!("no close frame")
+        };
+        assert_eq!(frame.reason.as_str(), "x".repeat(120));
+    }
 }

@@ -275,9 +275,7 @@ async fn serve_guests(address: SocketAddr, base_dir: std::path::PathBuf, stop: C
         }
     };
     tracing::info!(%address, "guests are served");
-    let server =
-        axum::serve(listener, api::guest_router(base_dir)).with_graceful_shutdown(stop.cancelled_owned());
-    if let Err(error) = server.await {
+    if let Err(error) = api::serve_guests(listener, base_dir, stop).await {
         tracing::error!(error = chain(&error), "the guests' listener failed");
     }
 }

@@ -8,12 +8,9 @@ use uuid::Uuid;
 use super::LifecycleError;
 use crate::{
     config::HypervisorConfig,
-    install,
-    vm::{NetworkAttachment, ResourceName, SpecError, Unattended, VmName, VmSpec},
+    install::{self, PasswordError},
+    vm::{NetworkAttachment, ResourceName, SpecError, Unattended, VmId, VmName, VmSpec},
 };
-
-/// Longest plain password, in bytes: more would only cost time to hash.
-const MAX_PASSWORD_BYTES: usize = 1024;
 
 /// A request for a VM, as a client wrote it: nothing checked yet.
 #[derive(Debug, Clone, Default)]
@@ -69,6 +66,7 @@ impl fmt::Debug for UnattendedRequest {
 
 /// What could be checked without asking anybody.
 pub(super) struct Parsed {
+    pub(super) id: Option<VmId>,
     pub(super) name: VmName,
     pub(super) image: ResourceName,
     pub(super) vcpus: u32,
@@ -117,7 +115,12 @@ impl CreateVm {
             }
             other => NetworkAttachment::Network(name("network", other)?),
         };
+        // The nil UUID stands for "none" in too many programs to be anybody's name.
+        if self.id.is_some_and(|id| id.is_nil() || id.is_max()) {
+            return Err(invalid("id", "is not a UUID that can be given to anything"));
+        }
         Ok(Parsed {
+            id: self.id.map(VmId),
             name: name("name", &self.name)?,
             image: name("image", &self.image)?,
             vcpus,
@@ -141,7 +144,6 @@ pub(super) fn spec_error(error: SpecError) -> LifecycleError {
 
 /// First-boot settings, checked, with the password hashed: the plain one goes no further.
 pub(super) async fn unattended(request: Option<UnattendedRequest>) -> Result<Unattended, LifecycleError> {
-    use secrecy::ExposeSecret;
     let Some(request) = request else { return Ok(Unattended::default()) };
     let mut settings = Unattended {
         user: request.user,
@@ -157,13 +159,12 @@ pub(super) async fn unattended(request: Option<UnattendedRequest>) -> Result<Una
         if settings.user.is_none() {
             return Err(invalid("unattended.password", "needs unattended.user"));
         }
-        let length = password.expose_secret().len();
-        if !(1..=MAX_PASSWORD_BYTES).contains(&length) {
-            return Err(invalid("unattended.password", format_args!("has 1 to {MAX_PASSWORD_BYTES} bytes")));
-        }
         let hashed = tokio::task::spawn_blocking(move || install::hash_password(&password)).await;
         let hashed = hashed.map_err(|error| LifecycleError::Password(error.into()))?;
-        settings.password_hash = Some(hashed.map_err(|error| LifecycleError::Password(error.into()))?);
+        settings.password_hash = Some(hashed.map_err(|error| match error {
+            PasswordError::Refused(wrong) => invalid(wrong.field, wrong.reason),
+            failed @ PasswordError::Hash(_) => LifecycleError::Password(failed.into()),
+        })?);
     }
     Ok(settings)
 }

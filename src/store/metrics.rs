@@ -6,6 +6,7 @@ mod frame;
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
+use futures_util::{Stream, StreamExt, stream};
 use sqlx::{PgPool, QueryBuilder, SqlitePool};
 use uuid::Uuid;
 
@@ -35,12 +36,19 @@ pub struct MetricsRow {
     pub memory_total: i64,
     /// When it was received.
     pub created_at: DateTime<Utc>,
-    /// The whole `data.system` object, as it came.
+    /// The whole `data.system` object, as it came; null where it was not asked for.
     pub system: serde_json::Value,
 }
 
 #[derive(Debug, sqlx::FromRow)]
 struct Row {
+    #[sqlx(flatten)]
+    bare: BareRow,
+    system: Vec<u8>,
+}
+
+#[derive(Debug, sqlx::FromRow)]
+struct BareRow {
     id: Uuid,
     vm_id: Uuid,
     timestamp: DateTime<Utc>,
@@ -48,14 +56,17 @@ struct Row {
     memory_used: i64,
     memory_total: i64,
     created_at: DateTime<Utc>,
-    system: Vec<u8>,
 }
 
 /// Frames packed or unpacked between two chances for other tasks: about a millisecond's work.
 const FRAMES_AT_ONCE: usize = 16;
 
-/// Readings given at once at most: a day and a half at one every 30 s.
-const MAX_READINGS: u32 = 5000;
+/// Readings given at once at most: three days and a half at one every 30 s.
+const MAX_READINGS: u32 = 10_000;
+
+/// Frames given at once at most, as text. A day of ordinary ones fits; a guest that sends large
+/// ones gets fewer of them back instead of all our memory.
+const MAX_FRAME_BYTES: usize = 24 << 20;
 
 /// Rows per statement on SQLite, which allows some 32,000 parameters.
 const SQLITE_ROWS: usize = 500;
@@ -100,8 +111,8 @@ impl Store {
         .map_err(failed("storing readings"))
     }
 
-    /// Readings of a VM not older than `since`, newest first, at most `limit` and never more than
-    /// 5000: they are unpacked in memory.
+    /// Readings of a VM not older than `since`, newest first: at most `limit`, never more than
+    /// 10,000, and never more than 24 MiB of frames, which are unpacked in memory.
     ///
     /// # Errors
     /// `Database`, `Corrupt`.
@@ -112,8 +123,31 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<MetricsRow>, StoreError> {
         const OPERATION: &str = "reading a VM's readings";
-        let rows = on_pool!(self, db => sqlx::query_as::<_, Row>(
+        on_pool!(self, db => within(OPERATION, sqlx::query_as::<_, Row>(
             "SELECT id, vm_id, timestamp, cpu_usage, memory_used, memory_total, created_at, system
+             FROM vm_metrics WHERE vm_id = $1 AND timestamp >= $2
+             ORDER BY timestamp DESC, id DESC LIMIT $3",
+        )
+        .bind(vm.uuid())
+        .bind(storable(since))
+        .bind(i64::from(limit.min(MAX_READINGS)))
+        .fetch(db), MAX_FRAME_BYTES)
+        .await)
+    }
+
+    /// The same readings without their frames: `system` is null. For charts, which need a
+    /// hundredth of the memory.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub async fn metrics_without_frames(
+        &self,
+        vm: VmId,
+        since: DateTime<Utc>,
+        limit: u32,
+    ) -> Result<Vec<MetricsRow>, StoreError> {
+        let rows = on_pool!(self, db => sqlx::query_as::<_, BareRow>(
+            "SELECT id, vm_id, timestamp, cpu_usage, memory_used, memory_total, created_at
              FROM vm_metrics WHERE vm_id = $1 AND timestamp >= $2
              ORDER BY timestamp DESC, id DESC LIMIT $3",
         )
@@ -122,8 +156,8 @@ impl Store {
         .bind(i64::from(limit.min(MAX_READINGS)))
         .fetch_all(db)
         .await)
-        .map_err(failed(OPERATION))?;
-        read(OPERATION, rows).await
+        .map_err(failed("reading a VM's readings without frames"))?;
+        Ok(rows.into_iter().map(|row| row.with(serde_json::Value::Null)).collect())
     }
 
     /// The newest reading of each VM, in one statement.
@@ -159,28 +193,56 @@ impl Store {
     }
 }
 
-async fn read(operation: &'static str, rows: Vec<Row>) -> Result<Vec<MetricsRow>, StoreError> {
-    let mut read = Vec::with_capacity(rows.len());
-    for (index, row) in rows.into_iter().enumerate() {
-        if index % FRAMES_AT_ONCE == FRAMES_AT_ONCE - 1 {
+/// The first rows whose frames are no more than `budget` bytes together, and always the first.
+async fn within(
+    operation: &'static str,
+    rows: impl Stream<Item = Result<Row, sqlx::Error>>,
+    budget: usize,
+) -> Result<Vec<MetricsRow>, StoreError> {
+    let mut rows = std::pin::pin!(rows);
+    let (mut read, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = rows.next().await {
+        let (row, size) = row.map_err(failed(operation))?.unpack(operation)?;
+        bytes += size;
+        if bytes > budget && !read.is_empty() {
+            break;
+        }
+        read.push(row);
+        if read.len() % FRAMES_AT_ONCE == 0 {
             tokio::task::yield_now().await;
         }
-        let system = unpack(&row.system).map_err(|reason| StoreError::Corrupt {
-            operation,
-            reason: format!("row {}: {reason}", row.id),
-        })?;
-        read.push(MetricsRow {
-            id: row.id,
-            vm: row.vm_id.into(),
-            timestamp: row.timestamp,
-            cpu_usage: row.cpu_usage,
-            memory_used: row.memory_used,
-            memory_total: row.memory_total,
-            created_at: row.created_at,
-            system,
-        });
     }
     Ok(read)
+}
+
+async fn read(operation: &'static str, rows: Vec<Row>) -> Result<Vec<MetricsRow>, StoreError> {
+    within(operation, stream::iter(rows.into_iter().map(Ok)), usize::MAX).await
+}
+
+impl Row {
+    /// With its frame, and the size of that as text.
+    fn unpack(self, operation: &'static str) -> Result<(MetricsRow, usize), StoreError> {
+        let (system, size) = unpack(&self.system).map_err(|reason| StoreError::Corrupt {
+            operation,
+            reason: format!("row {}: {reason}", self.bare.id),
+        })?;
+        Ok((self.bare.with(system), size))
+    }
+}
+
+impl BareRow {
+    fn with(self, system: serde_json::Value) -> MetricsRow {
+        MetricsRow {
+            id: self.id,
+            vm: self.vm_id.into(),
+            timestamp: self.timestamp,
+            cpu_usage: self.cpu_usage,
+            memory_used: self.memory_used,
+            memory_total: self.memory_total,
+            created_at: self.created_at,
+            system,
+        }
+    }
 }
 
 async fn insert_postgres(pool: &PgPool, rows: Vec<StoredSample>) -> Result<(), sqlx::Error> {

@@ -80,6 +80,13 @@ impl From<CreateVmInput> for CreateVm {
     }
 }
 
+/// Which VMs.
+#[derive(InputObject)]
+pub(crate) struct VmFilter {
+    /// Of this user.
+    pub(crate) owner_id: Option<Uuid>,
+}
+
 /// An action that needs no shell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 pub(crate) enum SafeActionName {

@@ -24,6 +24,9 @@ pub(crate) struct VmMetrics {
 }
 
 impl VmMetrics {
+    /// Fields that are read from the frame.
+    pub(crate) const FRAME_FIELDS: [&str; 5] = ["diskUsage", "networkStats", "processes", "ports", "raw"];
+
     fn part(&self, name: &str) -> Option<Json<Value>> {
         self.system.get(name).filter(|part| !part.is_null()).cloned().map(Json)
     }

@@ -7,7 +7,7 @@ use super::{CommandLog, VmErrorEntry, VmObject};
 use crate::{api::error::ApiError, store::Page};
 
 /// Most nodes of one page.
-const MAX_FIRST: i32 = 200;
+pub(crate) const MAX_FIRST: i32 = 200;
 
 /// Where a page ends.
 #[derive(Debug, SimpleObject)]

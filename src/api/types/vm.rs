@@ -145,6 +145,12 @@ impl VmObject {
         self.view.record.id
     }
 
+    fn may_have_addresses(&self) -> bool {
+        use VmPhase::{Deleting, Installing, Paused, Running, Starting, Stopping, Unknown};
+        let phase = self.view.status.as_ref().map(|status| status.phase);
+        matches!(phase, Some(Starting | Installing | Running | Paused | Stopping | Deleting | Unknown))
+    }
+
     fn mac(&self) -> Option<String> {
         (self.view.record.spec.network != NetworkAttachment::None).then(|| mac_address(self.vm()))
     }
@@ -228,8 +234,11 @@ impl VmObject {
     }
 
     /// Addresses, as the agent and the host's DHCP server know them; without loopback and
-    /// link-local ones.
+    /// link-local ones. Empty while the VM is off: what it had may be another's by now.
     async fn ip_addresses(&self, ctx: &Context<'_>) -> Result<Vec<String>, ApiError> {
+        if !self.may_have_addresses() {
+            return Ok(Vec::new());
+        }
         let api = Call::of(ctx)?.api;
         let mut addresses: BTreeSet<IpAddr> = BTreeSet::new();
         if let Some(mac) = self.mac() {

@@ -57,15 +57,17 @@ fn pack(system: &Value) -> std::io::Result<Vec<u8>> {
     zstd::bulk::compress(system.to_string().as_bytes(), LEVEL)
 }
 
-/// Unpacks, within a bound: what stands in the database may not have been written by us.
-pub(super) fn unpack(packed: &[u8]) -> Result<Value, String> {
+/// Unpacks, within a bound: what stands in the database may not have been written by us. Gives
+/// the frame and its size as text.
+pub(super) fn unpack(packed: &[u8]) -> Result<(Value, usize), String> {
     let mut text = Vec::new();
     let decoder = zstd::stream::Decoder::new(packed).map_err(|error| error.to_string())?;
     decoder.take(MAX_UNPACKED + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
     if text.len() as u64 > MAX_UNPACKED {
         return Err(format!("a frame unpacks to more than {MAX_UNPACKED} bytes"));
     }
-    serde_json::from_slice(&text).map_err(|error| error.to_string())
+    let frame = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    Ok((frame, text.len()))
 }
 
 #[cfg(test)]
@@ -75,7 +77,7 @@ mod tests {
     #[test]
     fn a_frame_comes_back_as_it_went() {
         let frame = serde_json::json!({ "cpu": { "usage_percent": 1.5 }, "odd": "\u{0}é\"", "n": [1, null] });
-        assert_eq!(unpack(&pack(&frame).unwrap()).unwrap(), frame);
+        assert_eq!(unpack(&pack(&frame).unwrap()).unwrap(), (frame.clone(), frame.to_string().len()));
     }
 
     #[test]

@@ -1,0 +1,96 @@
+use axum::routing::get;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+
+const BOUNDS: Bounds = Bounds {
+    connections: 8,
+    per_peer: 2,
+    idle: Duration::from_millis(300),
+    stop_limit: Duration::from_secs(1),
+};
+
+async fn start(bounds: Bounds, work: Duration) -> (SocketAddr, CancellationToken) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let routes = Router::new().route(
+        "/",
+        get(move || async move {
+            tokio::time::sleep(work).await;
+            "done"
+        }),
+    );
+    let token = stop.clone();
+    tokio::spawn(async move { serve(listener, routes, bounds, token).await.unwrap() });
+    (address, stop)
+}
+
+/// What comes until the end, which has to come.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    let read = stream.read_to_end(&mut text);
+    // A closed connection may also show as a reset.
+    let _ = tokio::time::timeout(Duration::from_secs(10), read).await.expect("the connection was not closed");
+    String::from_utf8(text).unwrap()
+}
+
+#[tokio::test]
+async fn silence_is_closed_and_work_is_not() {
+    let (address, stop) = start(BOUNDS, Duration::from_secs(1)).await;
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    silent.write_all(b"GET / HT").await.unwrap();
+    assert_eq!(rest(&mut silent).await, "");
+    // The work takes more than three times as long as idling is allowed.
+    let mut working = TcpStream::connect(address).await.unwrap();
+    working.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let answer = rest(&mut working).await;
+    assert!(answer.ends_with("done"), "{answer}");
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn one_peer_has_so_many_connections() {
+    let bounds = Bounds { idle: Duration::from_secs(60), ..BOUNDS };
+    let (address, stop) = start(bounds, Duration::ZERO).await;
+    let ask = async |stream: &mut TcpStream| {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        rest(stream).await
+    };
+    let first = TcpStream::connect(address).await.unwrap();
+    let mut second = TcpStream::connect(address).await.unwrap();
+    let mut third = TcpStream::connect(address).await.unwrap();
+    assert_eq!(rest(&mut third).await, "", "a third connection was served");
+    assert!(ask(&mut second).await.ends_with("done"));
+    // Its place is free again, as soon as the server has noticed.
+    for attempt in 0.. {
+        let mut fourth = TcpStream::connect(address).await.unwrap();
+        let _ = fourth.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+        if rest(&mut fourth).await.ends_with("done") {
+            break;
+        }
+        assert!(attempt < 100, "the place was not freed");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drop(first);
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_ever() {
+    let bounds = Bounds { idle: Duration::from_secs(60), ..BOUNDS };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let served = tokio::spawn(serve(
+        listener,
+        Router::new().route("/", get(std::future::pending::<()>)),
+        bounds,
+        stop.clone(),
+    ));
+    let mut stuck = TcpStream::connect(address).await.unwrap();
+    stuck.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    tokio::task::yield_now().await;
+    stop.cancel();
+    tokio::time::timeout(Duration::from_secs(10), served).await.expect("the stop waits").unwrap().unwrap();
+}

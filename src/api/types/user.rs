@@ -1,0 +1,30 @@
+//! Users.
+
+use async_graphql::SimpleObject;
+use uuid::Uuid;
+
+use crate::access::Actor;
+
+/// Somebody who may call this API.
+#[derive(Debug, SimpleObject)]
+pub(crate) struct User {
+    /// Its id.
+    id: Uuid,
+    /// Unique.
+    name: String,
+    /// May see and use everything.
+    admin: bool,
+    /// What else he may do, such as `unsafe_commands`.
+    permissions: Vec<String>,
+}
+
+impl From<&Actor> for User {
+    fn from(actor: &Actor) -> Self {
+        Self {
+            id: actor.user.uuid(),
+            name: actor.name.clone(),
+            admin: actor.admin,
+            permissions: actor.permissions.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
