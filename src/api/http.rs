@@ -122,6 +122,11 @@ async fn read(body: Body, limit: u32) -> Result<async_graphql::Request, ApiError
             format!("the request could not be read, or has over {limit} bytes"),
         )
     })?;
+    // A list would be taken for the request's fields in their order.
+    let object = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
+    if !object {
+        return Err(ApiError::new("INVALID_QUERY", "the body is no single GraphQL request in a JSON object"));
+    }
     serde_json::from_slice(&bytes)
         .map_err(|error| ApiError::new("INVALID_QUERY", format!("the body is no GraphQL request: {error}")))
 }

@@ -4,6 +4,7 @@
 
 #[macro_use]
 pub(crate) mod database;
+pub(crate) mod api;
 pub(crate) mod daemon;
 pub(crate) mod guest;
 pub(crate) mod host;

@@ -12,8 +12,9 @@ use super::{
 
 /// A home, its daemon, an admin's client, and the database's keeper.
 pub struct Trial {
-    pub home: Home,
+    // Ended, and its log read, before its home is removed.
     pub daemon: Daemon,
+    pub home: Home,
     pub client: Client,
     pub token: String,
     pub library: tempfile::TempDir,
