@@ -11,9 +11,13 @@ recipe_hash() {
     sha256sum -- "$@" | awk '{ print $1 }' | sha256sum | awk '{ print $1 }'
 }
 
-# image_is_current DIR HASH: whether DIR holds an image made by the recipe of that hash.
+# image_is_current DIR HASH: whether DIR holds an image, whole, made by the recipe of that hash.
 image_is_current() {
-    [ -e "$1/manifest.toml" ] && [ "$(cat -- "$1/recipe.sha256" 2>/dev/null)" = "$2" ]
+    local name
+    [ "$(cat -- "$1/recipe.sha256" 2>/dev/null)" = "$2" ] && [ -e "$1/manifest.toml" ] || return 1
+    while read -r name; do
+        [ -e "$1/$name" ] || return 1
+    done < <(sed -n 's/^\(disk\|kernel\|initrd\) = "\(.*\)"$/\2/p' "$1/manifest.toml")
 }
 
 # adopt FILE DIR STEM SUFFIX: moves FILE into DIR as STEM-<12 digits of its SHA-256>SUFFIX, and

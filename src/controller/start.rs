@@ -78,6 +78,8 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     let store = open_store(&config).await?;
     let database_lock = store.lock(host).await?;
 
+    store.age_statuses(host).await?;
+
     let events = EventBus::default();
     let (links, inbox) = Links::new(config.agents.clone());
     let Inbox { frames, hints: link_hints } = inbox;

@@ -162,8 +162,14 @@ pub fn plan(
         conditions: conditions::derive(&look, agent),
     };
     let operations = operations::update(&look, &course);
-    let wake_at =
-        [course.wake_at, agent::wake_at(&look), conditions::wake_at(&look)].into_iter().flatten().min();
+    let greeting = open
+        .filter(|link| link.last_message_at.is_some() && link.first_boot == FirstBoot::NotReported)
+        .map(|link| after(link.since, GREETING_GRACE))
+        .filter(|end| *end > now);
+    let wake_at = [course.wake_at, agent::wake_at(&look), conditions::wake_at(&look), greeting]
+        .into_iter()
+        .flatten()
+        .min();
     Plan {
         milestones,
         satisfied: course.satisfied,

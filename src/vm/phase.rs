@@ -5,7 +5,7 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::Condition;
+use super::{Condition, ConditionKind, ConditionStatus};
 
 /// Where a VM is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,4 +85,27 @@ pub struct VmStatus {
     pub agent_version: Option<String>,
     /// Everything a person may have to act on.
     pub conditions: Vec<Condition>,
+}
+
+impl VmStatus {
+    /// What is left of a status after the controller that derived it has ended: what was seen
+    /// then may have changed since, and is `Unknown` until it is seen again. What was asked for,
+    /// or failed, stands.
+    #[must_use]
+    pub fn aged(mut self) -> Self {
+        if !matches!(self.phase, VmPhase::Provisioning | VmPhase::Deleting | VmPhase::Failed) {
+            self.phase = VmPhase::Unknown;
+        }
+        if matches!(self.agent, AgentConnectivity::Online | AgentConnectivity::Offline) {
+            self.agent = AgentConnectivity::Unknown;
+        }
+        for condition in &mut self.conditions {
+            if matches!(condition.kind, ConditionKind::AgentConnected | ConditionKind::HypervisorReachable) {
+                condition.status = ConditionStatus::Unknown;
+                "NotSeenYet".clone_into(&mut condition.reason);
+                "Not seen since the controller started.".clone_into(&mut condition.message);
+            }
+        }
+        self
+    }
 }

@@ -1,9 +1,9 @@
 //! Whether the system's first boot is finished, packages and first-boot commands included.
 //!
-//! cloud-init leaves two kinds of traces: under `/var`, what was once done for an instance, and
-//! under `/run`, what it does in this boot. Neither suffices alone: an image that was booted
-//! before carries somebody else's `/var`, and a later boot of a finished system begins with an
-//! empty `/run`.
+//! cloud-init says what it does in this boot, under `/run`, and takes back at the beginning of
+//! each boot what it said under `/var` about the first one. So that a later boot need not wait
+//! for its routine, the agent remembers, together with the machine it remembers it for: a copied
+//! disk carries the memory along, but not the machine's UUID.
 
 use std::{
     path::Path,
@@ -11,8 +11,10 @@ use std::{
 };
 
 use agent_protocol::FirstBootReport;
+use serde::{Deserialize, Serialize};
 
 use crate::{
+    log::note,
     read,
     settings::{self, FirstBootMode, Settings},
 };
@@ -22,6 +24,15 @@ const SILENCE: Duration = Duration::from_secs(180);
 /// A result file beyond this is cut, and then no JSON.
 const MAX_RESULT_BYTES: usize = 256 << 10;
 const MAX_ERRORS: usize = 20;
+/// Holds a [`Memory`].
+const MEMORY: &str = "var/lib/infiniservice/first-boot.json";
+
+/// What is remembered of a finished first boot.
+#[derive(Debug, Serialize, Deserialize)]
+struct Memory {
+    vm_id: String,
+    errors: Vec<String>,
+}
 
 /// What can be seen of cloud-init.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,10 +43,8 @@ struct Traces {
     at_work: bool,
     /// It was told not to run.
     disabled: bool,
-    /// Some instance was finished once.
-    instance_finished: bool,
-    /// That instance is this machine, not the one the image was made on.
-    instance_is_ours: bool,
+    /// It has finished a boot and not begun another.
+    boot_finished: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,14 +56,13 @@ enum Verdict {
 }
 
 fn judge(traces: Traces) -> Verdict {
-    if traces.result || traces.disabled {
-        return Verdict::Finished;
+    if traces.result || traces.disabled || (traces.boot_finished && !traces.at_work) {
+        Verdict::Finished
+    } else if traces.at_work {
+        Verdict::Working
+    } else {
+        Verdict::Silent
     }
-    if traces.instance_finished && (traces.instance_is_ours || !traces.at_work) {
-        // A later boot: what cloud-init does now is its routine of every boot.
-        return Verdict::Finished;
-    }
-    if traces.at_work { Verdict::Working } else { Verdict::Silent }
 }
 
 /// Looks until the first boot is finished, then no more.
@@ -91,7 +99,11 @@ impl FirstBoot {
             self.report.finished = true;
             return true;
         }
-        match judge(traces(root, self.vm_id.as_deref())) {
+        if let Some(memory) = self.recall(root) {
+            self.report = FirstBootReport { finished: true, errors: memory.errors };
+            return true;
+        }
+        match judge(traces(root)) {
             Verdict::Working => return false,
             Verdict::Silent if now.saturating_duration_since(self.since) < SILENCE => return false,
             Verdict::Silent => {
@@ -105,22 +117,38 @@ impl FirstBoot {
             }
         }
         self.report.finished = true;
+        self.remember(root);
         true
+    }
+
+    fn recall(&self, root: &Path) -> Option<Memory> {
+        let memory: Memory =
+            serde_json::from_slice(&read::bytes(root.join(MEMORY), MAX_RESULT_BYTES).ok()?).ok()?;
+        (Some(&memory.vm_id) == self.vm_id.as_ref()).then_some(memory)
+    }
+
+    /// Without the memory a later boot is reported a little later, that is all.
+    fn remember(&self, root: &Path) {
+        let Some(vm_id) = self.vm_id.clone() else { return };
+        let memory = Memory { vm_id, errors: self.report.errors.clone() };
+        let path = root.join(MEMORY);
+        let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        if let Err(e) = folder
+            .and_then(|()| Ok(serde_json::to_vec(&memory)?))
+            .and_then(|text| std::fs::write(&path, text))
+        {
+            note(format_args!("remember the first boot: {e}"));
+        }
     }
 }
 
-fn traces(root: &Path, vm_id: Option<&str>) -> Traces {
+fn traces(root: &Path) -> Traces {
     let run = root.join("run/cloud-init");
-    let instance = root.join("var/lib/cloud/instance");
-    let name = std::fs::read_link(&instance)
-        .ok()
-        .and_then(|target| Some(target.file_name()?.to_string_lossy().into_owned()));
     Traces {
         result: run.join("result.json").exists(),
         at_work: run.join("status.json").exists() || run.join("enabled").exists(),
         disabled: run.join("disabled").exists() || root.join("etc/cloud/cloud-init.disabled").exists(),
-        instance_finished: instance.join("boot-finished").exists(),
-        instance_is_ours: matches!((name, vm_id), (Some(n), Some(id)) if n.eq_ignore_ascii_case(id)),
+        boot_finished: root.join("var/lib/cloud/instance/boot-finished").exists(),
     }
 }
 
@@ -139,7 +167,7 @@ fn errors(result: &[u8]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::symlink};
+    use std::fs;
 
     use super::*;
 
@@ -149,17 +177,12 @@ mod tests {
         let table = [
             ("the first boot has begun", Traces { at_work: true, ..none }, Verdict::Working),
             (
-                "an image that was booted elsewhere",
-                Traces { at_work: true, instance_finished: true, ..none },
+                "an image that was booted elsewhere, before cloud-init looks at it",
+                Traces { at_work: true, boot_finished: true, ..none },
                 Verdict::Working,
             ),
             ("the final stage is over", Traces { at_work: true, result: true, ..none }, Verdict::Finished),
-            (
-                "a later boot, before or during cloud-init",
-                Traces { at_work: true, instance_finished: true, instance_is_ours: true, ..none },
-                Verdict::Finished,
-            ),
-            ("removed after the first boot", Traces { instance_finished: true, ..none }, Verdict::Finished),
+            ("removed after the first boot", Traces { boot_finished: true, ..none }, Verdict::Finished),
             ("disabled", Traces { disabled: true, ..none }, Verdict::Finished),
             ("not there", none, Verdict::Silent),
         ];
@@ -195,14 +218,20 @@ mod tests {
     #[test]
     fn a_later_boot_is_finished_before_cloud_init_is() {
         let root = tempfile::tempdir().unwrap();
-        let cloud = root.path().join("var/lib/cloud");
-        fs::create_dir_all(cloud.join("instances/ID-1")).unwrap();
-        fs::create_dir_all(root.path().join("run/cloud-init")).unwrap();
-        fs::write(root.path().join("run/cloud-init/enabled"), "").unwrap();
-        symlink(cloud.join("instances/ID-1"), cloud.join("instance")).unwrap();
-        fs::write(cloud.join("instances/ID-1/boot-finished"), "").unwrap();
+        let run = root.path().join("run/cloud-init");
+        fs::create_dir_all(&run).unwrap();
+        fs::write(run.join("result.json"), r#"{"v1":{"errors":["no mirror"]}}"#).unwrap();
         assert!(first_boot("id-1").look(root.path(), Instant::now()));
+        // The next boot: nothing but the memory is left.
+        fs::remove_file(run.join("result.json")).unwrap();
+        fs::write(run.join("enabled"), "").unwrap();
+        let mut later = first_boot("id-1");
+        assert!(later.look(root.path(), Instant::now()));
+        assert_eq!(later.report().errors, ["no mirror"]);
         assert!(!first_boot("id-2").look(root.path(), Instant::now()), "another machine's disk");
+        // A memory that was torn by a crash is none.
+        fs::write(root.path().join(MEMORY), "{\"vm_id\":\"id-1\",").unwrap();
+        assert!(!first_boot("id-1").look(root.path(), Instant::now()));
     }
 
     #[test]

@@ -277,7 +277,7 @@ mod tests {
 
     #[tokio::test]
     async fn hanging_calls_hold_their_places_but_not_the_scans() {
-        let (gate, _events) = gate(1, 50);
+        let (gate, _events) = gate(1, 1_000);
         let (release, call) = hanging();
         gate.run("hang".to_owned(), Some(VmId::generate()), Lane::Work, call).await.unwrap_err();
         let error = gate.run("more".to_owned(), None, Lane::Work, |_| Ok(())).await.unwrap_err();

@@ -415,3 +415,19 @@ proptest! {
         prop_assert_eq!(first.status, second.status);
     }
 }
+
+#[test]
+fn an_agent_that_does_not_greet_counts_after_a_while() {
+    let mut vm = bundle();
+    vm.record.milestones.pass(Milestone::Defined, now());
+    let mut seen = observed(domain(DomainState::Running));
+    for (age, installed) in [(4, false), (5, true)] {
+        let LinkObservation::Open(mut link) = heard(0, FirstBoot::NotReported) else { unreachable!() };
+        link.version = None;
+        link.since = now() - TimeDelta::seconds(age);
+        seen.link = LinkObservation::Open(link);
+        let plan = decide(&vm, &seen, &memory());
+        assert_eq!(plan.milestones.contains(&Milestone::Installed), installed);
+        assert_eq!(plan.wake_at == Some(now() + TimeDelta::seconds(1)), !installed, "{:?}", plan.wake_at);
+    }
+}

@@ -10,7 +10,7 @@ use crate::{
         db::{Db, on_pool, on_tx},
         failed, operations,
     },
-    vm::{Milestone, OperationKind, OperationStatus, VmId, VmSpec, VmStatus},
+    vm::{HostId, Milestone, OperationKind, OperationStatus, VmId, VmSpec, VmStatus},
 };
 
 impl Store {
@@ -72,6 +72,29 @@ impl Store {
             .map(|done| done.rows_affected()))
         .map_err(failed(OPERATION))?;
         found(changed)
+    }
+
+    /// Marks what an earlier controller told of this host's VMs as out of date (see
+    /// [`VmStatus::aged`]), in one transaction. Once, at start, before anybody is answered.
+    ///
+    /// # Errors
+    /// `Database`, `Corrupt`.
+    pub async fn age_statuses(&self, host: HostId) -> Result<(), StoreError> {
+        const OPERATION: &str = "marking statuses as out of date";
+        let bundles = self.load_host(host).await?;
+        let mut tx = self.begin(OPERATION).await?;
+        for bundle in bundles {
+            let Some(status) = bundle.status else { continue };
+            let aged = JsonText::write(OPERATION, &status.aged())?;
+            on_tx!(&mut tx, db => sqlx::query("UPDATE vms SET status = $2 WHERE id = $1")
+                .bind(bundle.record.id.uuid())
+                .bind(&aged)
+                .execute(db)
+                .await
+                .map(drop))
+            .map_err(failed(OPERATION))?;
+        }
+        tx.commit(OPERATION).await
     }
 
     /// Takes the secrets out of the stored specification and passes `SeedScrubbed`, in one

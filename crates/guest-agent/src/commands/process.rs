@@ -188,6 +188,9 @@ pub(super) fn run(job: &Job<'_>) -> io::Result<Finished> {
     let mut stdout = Stream::new(child.stdout.take())?;
     let mut stderr = Stream::new(child.stderr.take())?;
     let pid = Pid::from_child(&child);
+    // The agent is spared when memory is short; what it runs must not inherit that. Without the
+    // right to change it there was nothing to inherit.
+    let _nothing_inherited = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), "0");
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok();
     let mut buffer = vec![0; 16 << 10];
     let deadline = Instant::now() + job.limit;

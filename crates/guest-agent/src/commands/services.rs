@@ -41,7 +41,7 @@ pub(super) fn list(limit: Duration) -> Result<Outcome, Failure> {
         services.entry(name.clone()).or_insert_with(|| {
             row(&BTreeMap::from([
                 ("Id", name.as_str()),
-                ("LoadState", "stub"),
+                ("LoadState", "not-loaded"),
                 ("ActiveState", "inactive"),
                 ("SubState", "dead"),
                 ("UnitFileState", state.as_str()),
