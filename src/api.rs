@@ -16,6 +16,7 @@ mod problem;
 mod query;
 mod scalars;
 mod schema;
+mod size;
 mod subscription;
 mod types;
 mod websocket;

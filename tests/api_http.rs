@@ -115,6 +115,12 @@ on_both! {
             .map(|n| format!("m{n}: getVmMetrics(vmId: \"{}\") {{ cpuUsage }} ", uuid::Uuid::nil()))
             .collect();
         let circle = "{ ...A } fragment A on Query { ...B } fragment B on Query { ...A }";
+        // Two hundred bytes a level, and a million times the fields of the last.
+        let doubling: String = (0..20).map(|n| format!("fragment F{n} on Query {{ ...F{0} ...F{0} }} ", n + 1)).collect();
+        let doubling = format!("{{ ...F0 }} {doubling} fragment F20 on Query {{ me {{ name }} }}");
+        let begun = std::time::Instant::now();
+        assert_eq!(code(&ask(&doubling).await.1), "INVALID_QUERY");
+        assert!(begun.elapsed() < std::time::Duration::from_secs(2), "it took {:?}", begun.elapsed());
         for query in [&deep, &format!("{{ {wide} }}"), pages, &format!("{{ {readings} }}"), circle, "{ nonsense }", ""] {
             let (status, answer) = ask(query).await;
             assert_eq!((status, code(&answer)), (200, "INVALID_QUERY"), "{query:.60}");

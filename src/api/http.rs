@@ -22,6 +22,7 @@ use super::{
     health::{self, Health},
     problem::coded,
     schema::{self, ApiSchema},
+    size::sized,
     websocket,
 };
 
@@ -105,6 +106,7 @@ async fn answer(
         return Err(ApiError::new("INVALID_QUERY", "send the query as application/json"));
     }
     let request = read(body, doors.api.config.max_body_bytes).await?;
+    let request = sized(request, &doors.api)?;
     Ok(doors.schema.execute(request.data(actor).data(token).data(deadline.clone())).await)
 }
 

@@ -32,7 +32,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, timeout},
 };
 
-use super::{auth::Token, error::ApiError, http::Doors, problem::coded};
+use super::{auth::Token, error::ApiError, http::Doors, problem::coded, size::sized};
 
 /// How long a client may take to introduce itself.
 const INTRODUCTION: Duration = Duration::from_secs(10);
@@ -172,6 +172,7 @@ impl Operations {
     async fn admit(&self, request: Request) -> Result<Request, ApiError> {
         let token = self.token.get().ok_or_else(ApiError::unauthenticated)?;
         let actor = token.actor(&self.doors.api).await?;
+        let request = sized(request, &self.doors.api)?;
         Ok(request.data(actor).data(token.clone()))
     }
 
