@@ -192,7 +192,7 @@ impl Links {
         }
     }
 
-    /// Asks for a reading at once, if the link is open. Never waits. At most one request is out
+    /// Asks for a reading, as soon as the link is open. Never waits. At most one request is out
     /// at a time, since a guest that does not read finds them all later.
     pub fn request_metrics(&self, vm: VmId) {
         if let Some(Wanted::Live { shared, .. }) = self.inner.wanted().get(&vm) {

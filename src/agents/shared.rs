@@ -94,7 +94,7 @@ impl Shared {
         state.connection = Connection::Open { since: at, last_message_at: None, skew: None };
         state.concurrency = 1;
         // An agent known from before is asked at once, so that it need not be waited for.
-        self.metrics_wanted.store(state.heard_before, Ordering::Relaxed);
+        self.metrics_wanted.fetch_or(state.heard_before, Ordering::Relaxed);
         state.counters
     }
 
@@ -157,10 +157,8 @@ impl Shared {
 
     /// Asks the session to ask the guest.
     pub(super) fn want_metrics(&self) {
-        if matches!(self.state().connection, Connection::Open { .. }) {
-            self.metrics_wanted.store(true, Ordering::Relaxed);
-            self.wake.notify_one();
-        }
+        self.metrics_wanted.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
     }
 
     /// Whether a request is due.

@@ -256,18 +256,19 @@ impl Worker {
                 self.shared.events.publish(VmEvent::Operation(Arc::new(operation)));
             }
         }
-        self.wish(&plan.link);
+        self.wish(&plan.link, plan.status.agent);
         self.tell(bundle, &plan.status, now);
         Ok(())
     }
 
-    fn wish(&self, wish: &LinkWish) {
+    fn wish(&self, wish: &LinkWish, agent: AgentConnectivity) {
         let links = &self.shared.links;
         match wish {
             LinkWish::Open(path) => {
                 let fresh = links.observe(self.id) == LinkObservation::None;
                 links.open(self.id, path);
-                if fresh && self.memory.agent == Some(AgentConnectivity::Unknown) {
+                // An agent known from before may not have noticed that we were away.
+                if fresh && agent == AgentConnectivity::Unknown {
                     links.request_metrics(self.id);
                 }
             }
