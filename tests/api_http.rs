@@ -122,8 +122,7 @@ on_both! {
         assert_eq!(code(&ask(&doubling).await.1), "INVALID_QUERY");
         assert!(begun.elapsed() < std::time::Duration::from_secs(2), "it took {:?}", begun.elapsed());
         for query in [&deep, &format!("{{ {wide} }}"), pages, &format!("{{ {readings} }}"), circle, "{ nonsense }", ""] {
-            let (status, answer) = ask(query).await;
-            assert_eq!((status, code(&answer)), (200, "INVALID_QUERY"), "{query:.60}");
+            assert_eq!(code(&ask(query).await.1), "INVALID_QUERY", "{query:.60}");
         }
         for first in ["0", "-1", "201"] {
             let (_, answer) = ask(&format!("{{ vms(first: {first}) {{ pageInfo {{ hasNextPage }} }} }}")).await;
