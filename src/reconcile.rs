@@ -13,11 +13,11 @@
 //!          observe again
 //! ```
 //!
-//! Each VM has one task ([`worker`]), the only writer of that VM's domain. It takes **one step
+//! Each VM has one task (`worker`), the only writer of that VM's domain. It takes **one step
 //! per look**: whatever it does is decided on an observation that began after its last step
-//! ended. The [`engine`] feeds the workers: a full scan every so often, hints in between.
+//! ended. The `engine` feeds the workers: a full scan every so often, hints in between.
 //!
-//! What the loop touches is behind traits ([`ports`]), so that a simulation can stand in for all
+//! What the loop touches is behind traits (`ports`), so that a simulation can stand in for all
 //! of it on one thread.
 
 mod adapters;

@@ -143,21 +143,20 @@ on_both! {
         let user = store.user_named("eve").await.unwrap().unwrap();
         assert!(store.revoke_tokens(user.id).await.unwrap() >= 1);
         // What she starts now is refused at once; what she listens to ends within its time.
-        let mut refused = false;
+        let (mut refused, mut ended) = (false, false);
         socket.begin("e", "{ me { name } }", json!({})).await;
-        loop {
+        while !(refused && ended) {
             match socket.next_within(Duration::from_secs(60)).await {
                 Said::Message(message) if message["id"] == "e" && message["type"] != "complete" => {
                     let text = message.to_string();
                     assert!(text.contains("UNAUTHENTICATED"), "{text}");
                     refused = true;
                 }
-                Said::Message(message) if message["id"] == "d" && message["type"] == "complete" => break,
+                Said::Message(message) if message["id"] == "d" && message["type"] == "complete" => ended = true,
                 Said::Message(_) => {}
                 Said::Closed(code) => panic!("closed with {code}"),
             }
         }
-        assert!(refused, "a revoked token was good for one more question");
         store.close().await;
     }
 
