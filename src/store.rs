@@ -43,6 +43,12 @@ pub enum StoreError {
         #[source]
         source: sqlx::Error,
     },
+    /// The database did not answer in time; what was asked may have been done or not.
+    #[error("the database did not answer within {limit:?}")]
+    NoAnswer {
+        /// How long was waited.
+        limit: std::time::Duration,
+    },
     /// The migrations did not run.
     #[error("migrating the database")]
     Migrate(#[source] sqlx::migrate::MigrateError),

@@ -109,7 +109,10 @@ async fn killed_when_the_guest_boots_and_again_in_the_middle_of_its_deletion() {
     assert_eq!(client.shell(&vm, "echo alive").await["response"]["stdout"], "alive\n");
 
     let operation = client.change("deleteVm", &vm).await;
+    // Begun: the guest is down, and something is left to do.
+    wait("the domain to go down", SOON, || (!socket.exists()).then_some(()));
     daemon.kill();
+    assert!(!stage.pool.volumes().is_empty(), "the deletion was over before it could be interrupted");
     let daemon = stage.home.start();
     daemon.client(&stage.token).succeeded(&operation, SOON).await;
     stage.nothing_is_left(&vm);
@@ -127,15 +130,41 @@ async fn a_restart_finds_the_agent_again_at_once_and_a_second_daemon_is_refused(
     assert!(words.contains("held"), "the refusal does not say who holds the host: {words}");
 
     daemon.kill();
+    let begun = std::time::Instant::now();
     let daemon = stage.home.start();
     let client = daemon.client(&stage.token);
     client.agent_is(&vm, "ONLINE", Duration::from_secs(5)).await;
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(5), "the agent was online again only {took:?} after the restart");
     assert_eq!(client.shell(&vm, "echo back").await["response"]["stdout"], "back\n");
 
     let took = daemon.stop();
     assert!(took < Duration::from_secs(12), "a graceful stop took {took:?}");
     let daemon = stage.home.start();
     daemon.client(&stage.token).agent_is(&vm, "ONLINE", Duration::from_secs(5)).await;
+    delete(&stage, &daemon, &vm).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_whose_process_dies_is_told_started_again_and_deleted_with_its_socket() {
+    let stage = Stage::set("died");
+    let daemon = stage.home.start();
+    let (vm, operation) = stage.create(&daemon).await;
+    let client = stage.is_ready(&daemon, &vm, &operation).await;
+
+    host::kill_hypervisor_process(&stage.name);
+    client.phase_is(&vm, "CRASHED", SOON).await;
+    client.agent_is(&vm, "OFFLINE", SOON).await;
+    let start = client.change("startVm", &vm).await;
+    client.succeeded(&start, SOON).await;
+    client.agent_is(&vm, "ONLINE", READY).await;
+
+    host::kill_hypervisor_process(&stage.name);
+    client.phase_is(&vm, "CRASHED", SOON).await;
+    assert!(stage.home.socket(&vm).exists(), "a killed process leaves its socket; the story needs that");
+    // Off is what it is.
+    let stop = client.change("stopVm", &vm).await;
+    client.succeeded(&stop, SOON).await;
     delete(&stage, &daemon, &vm).await;
 }
 

@@ -16,6 +16,7 @@ CREATE TABLE vms (
     deleting         BOOLEAN NOT NULL DEFAULT FALSE,
     generation       BIGINT NOT NULL CHECK (generation >= 1),
     satisfied        BIGINT NOT NULL CHECK (satisfied >= 0),
+    given_up         BIGINT NOT NULL DEFAULT 0 CHECK (given_up >= 0),
     asked_at         TIMESTAMPTZ NOT NULL,
     disk_created_at  TIMESTAMPTZ,
     seed_written_at  TIMESTAMPTZ,
@@ -26,7 +27,7 @@ CREATE TABLE vms (
     seed_scrubbed_at TIMESTAMPTZ,
     status           JSON,
     created_at       TIMESTAMPTZ NOT NULL,
-    CHECK (satisfied <= generation)
+    CHECK (satisfied <= generation AND given_up <= satisfied)
 );
 -- A VM's name is its domain's name: unique on its host.
 CREATE UNIQUE INDEX vms_host_name ON vms (host_id, name);

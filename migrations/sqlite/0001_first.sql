@@ -16,6 +16,7 @@ CREATE TABLE vms (
     deleting         INTEGER NOT NULL DEFAULT FALSE,
     generation       INTEGER NOT NULL CHECK (generation >= 1),
     satisfied        INTEGER NOT NULL CHECK (satisfied >= 0),
+    given_up         INTEGER NOT NULL DEFAULT 0 CHECK (given_up >= 0),
     asked_at         TEXT NOT NULL,
     disk_created_at  TEXT,
     seed_written_at  TEXT,
@@ -26,7 +27,7 @@ CREATE TABLE vms (
     seed_scrubbed_at TEXT,
     status           TEXT,
     created_at       TEXT NOT NULL,
-    CHECK (satisfied <= generation)
+    CHECK (satisfied <= generation AND given_up <= satisfied)
 ) STRICT;
 -- A VM's name is its domain's name: unique on its host.
 CREATE UNIQUE INDEX vms_host_name ON vms (host_id, name);

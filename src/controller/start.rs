@@ -182,9 +182,10 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
         }
         // Ends what is still pending, and with it the requests that wait for it.
         links.shutdown(grace / 4).await;
-        parts.all_ends().await;
         flush.cancel();
-        while readings.join_next().await.is_some() {}
+        // A worker may sit in a libvirt call for longer than the grace: readings do not wait for it.
+        let flushed = async { while readings.join_next().await.is_some() {} };
+        tokio::join!(parts.all_ends(), flushed);
         store.close().await;
     });
     if stopped.await.is_err() {

@@ -41,6 +41,11 @@ pub struct Memory {
     generation: i64,
     /// Since when the domain has been gone unasked.
     pub missing_since: Option<DateTime<Utc>>,
+    /// Since when a polite stop has been tried: the grace counts from there, not from the request,
+    /// so that a guest that was never asked is not cut off.
+    pub stopping_since: Option<DateTime<Utc>>,
+    /// The last step that ended well, if nothing else happened since.
+    pub last_done: Option<Step>,
     /// When the guest was last asked to power off.
     pub shutdown_asked_at: Option<DateTime<Utc>>,
     /// The last failure, until a step succeeds.
@@ -57,6 +62,8 @@ impl Memory {
             started_at,
             generation: 0,
             missing_since: None,
+            stopping_since: None,
+            last_done: None,
             shutdown_asked_at: None,
             failure: None,
             agent: None,
@@ -67,14 +74,24 @@ impl Memory {
     pub fn enter_generation(&mut self, generation: i64) {
         if self.generation != generation {
             self.generation = generation;
+            self.stopping_since = None;
+            self.last_done = None;
             self.shutdown_asked_at = None;
             self.failure = None;
         }
     }
 
+    /// Whether this step was just done, and is wanted again: it has no lasting effect, as when a
+    /// hypervisor dies as soon as it is started. Asking a guest again is no such case.
+    #[must_use]
+    pub fn is_in_vain(&self, step: &Step) -> bool {
+        !matches!(step, Step::RequestShutdown) && self.last_done.as_ref() == Some(step)
+    }
+
     /// Notes that a step ended well.
     pub fn succeeded(&mut self, step: &Step, now: DateTime<Utc>) {
         self.failure = None;
+        self.last_done = Some(step.clone());
         if matches!(step, Step::RequestShutdown) {
             self.shutdown_asked_at = Some(now);
         }

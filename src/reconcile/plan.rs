@@ -76,8 +76,10 @@ pub enum OperationUpdate {
 pub struct Plan {
     /// Facts to note before anything else.
     pub milestones: Vec<Milestone>,
-    /// The generation whose power is reached, or given up.
+    /// The generation whose power is reached.
     pub satisfied: Option<i64>,
+    /// The generation that is given up, and what those who asked for it are told.
+    pub given_up: Option<(i64, OperationError)>,
     /// What operations are told.
     pub operations: Vec<OperationUpdate>,
     /// What people are told.
@@ -126,6 +128,11 @@ impl Look<'_> {
             && self.bundle.record.intent.is_open()
             && self.memory.failure.as_ref().is_some_and(|failure| failure.attempts >= MAX_ATTEMPTS)
     }
+
+    /// The request is given up now, or was.
+    fn gave_up(&self) -> bool {
+        self.gives_up() || self.bundle.record.intent.is_given_up()
+    }
 }
 
 /// Decides.
@@ -173,6 +180,7 @@ pub fn plan(
     Plan {
         milestones,
         satisfied: course.satisfied,
+        given_up: course.given_up,
         operations,
         status,
         link: link_wish(&look),

@@ -29,6 +29,14 @@ pub trait LoopStore: Send + Sync + 'static {
     ) -> Result<(), StoreError>;
     /// Notes that the power of a generation was reached.
     async fn satisfy(&self, vm: VmId, generation: i64) -> Result<(), StoreError>;
+    /// Gives a generation up and fails its operations, in one transaction; gives those.
+    async fn give_up(
+        &self,
+        vm: VmId,
+        generation: i64,
+        error: &OperationError,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Operation>, StoreError>;
     /// Replaces what people are told.
     async fn save_status(&self, vm: VmId, status: &VmStatus) -> Result<(), StoreError>;
     /// Moves an operation on.

@@ -29,8 +29,8 @@ use crate::{
     events::EventBus,
     store::{StoreError, VmBundle},
     vm::{
-        AgentConnectivity, DomainObservation, LinkObservation, Milestone, OperationKind, SocketObservation,
-        VmEvent, VmId, VmStatus, chain,
+        AgentConnectivity, DesiredPower, DomainObservation, LinkObservation, Milestone, OperationKind,
+        SocketObservation, VmEvent, VmId, VmStatus, chain,
     },
 };
 
@@ -39,7 +39,7 @@ const STEPS_PER_TURN: usize = 16;
 /// How soon a VM is looked at again whose libvirt call does not return.
 const BUSY_RECHECK: TimeDelta = TimeDelta::seconds(2);
 /// `lastSeen` alone is not worth a write more often than this.
-const LAST_SEEN_GRAIN: TimeDelta = TimeDelta::seconds(60);
+const LAST_SEEN_GRAIN: TimeDelta = TimeDelta::minutes(10);
 
 /// What all workers share.
 pub(super) struct Shared {
@@ -106,12 +106,14 @@ pub(super) struct Worker {
     mailbox: Arc<Mailbox>,
     memory: Memory,
     last_turn_ended: Option<Instant>,
+    /// What people were last told.
+    told: Option<VmStatus>,
 }
 
 impl Worker {
     pub(super) fn new(id: VmId, shared: Arc<Shared>, mailbox: Arc<Mailbox>) -> Self {
         let memory = Memory::new(shared.started_at);
-        Self { id, shared, mailbox, memory, last_turn_ended: None }
+        Self { id, shared, mailbox, memory, last_turn_ended: None, told: None }
     }
 
     /// Works until the VM is gone or `stop`. A step under way is finished first.
@@ -214,6 +216,10 @@ impl Worker {
             DomainObservation::Unknown => {}
             _ => self.memory.missing_since = None,
         }
+        let stops = record.intent.is_open() && record.intent.power == DesiredPower::Stopped;
+        if stops && matches!(&domain, DomainObservation::Present(facts) if facts.state.is_active()) {
+            self.memory.stopping_since.get_or_insert(now);
+        }
         let socket = if record.intent.deleting {
             let path = self.shared.hands.socket_path(self.id);
             self.shared.hands.files.inspect_socket(&path).await
@@ -239,6 +245,12 @@ impl Worker {
         }
         if let Some(generation) = plan.satisfied {
             store.satisfy(self.id, generation).await?;
+        }
+        if let Some((generation, error)) = &plan.given_up {
+            tracing::warn!(vm = %self.id, code = error.code, error = error.message, "a request is given up");
+            for operation in store.give_up(self.id, *generation, error, now).await? {
+                self.shared.events.publish(VmEvent::Operation(Arc::new(operation)));
+            }
         }
         if worth_storing(bundle.status.as_ref(), &plan.status) {
             store.save_status(self.id, &plan.status).await?;
@@ -292,7 +304,9 @@ impl Worker {
             }
             _ => {}
         }
-        if bundle.status.as_ref().is_none_or(|old| is_news(old, status)) {
+        // What was told, not what was stored: a store that failed in between costs no news.
+        let told = self.told.replace(status.clone());
+        if told.as_ref().or(bundle.status.as_ref()).is_none_or(|old| is_news(old, status)) {
             events.publish(VmEvent::Status { vm: self.id, status: Arc::new(status.clone()), at: now });
         }
     }
@@ -300,6 +314,12 @@ impl Worker {
     async fn take(&mut self, bundle: &VmBundle, step: &Step) {
         tracing::info!(vm = %self.id, step = step.name(), "taking a step");
         match self.shared.hands.apply(bundle, step).await {
+            Ok(()) if self.memory.is_in_vain(step) => {
+                tracing::warn!(vm = %self.id, step = step.name(), "a step was done again and had no lasting effect");
+                let message =
+                    "it was done, and had no lasting effect; look at the console and at libvirt's log";
+                self.note_failure(step, true, message.to_owned());
+            }
             Ok(()) => {
                 self.memory.succeeded(step, self.now());
                 if matches!(step, Step::Forget) {
@@ -307,14 +327,24 @@ impl Worker {
                 }
             }
             Err(error) => {
-                let message = chain(&error);
-                tracing::warn!(vm = %self.id, step = step.name(), error = message, "a step failed");
-                let config = &self.shared.config;
-                let jitter = self.shared.randomness.jitter();
-                let wait = Wait { base: config.retry_base, max: config.retry_max, jitter };
-                self.memory.failed(step, error.is_counted(), message, self.now(), wait);
+                // The causes name paths and other things of the host: for its operator, not for
+                // everybody who may see the VM.
+                let correlation = uuid::Uuid::now_v7();
+                let why = chain(&error);
+                tracing::warn!(vm = %self.id, step = step.name(), %correlation, error = why, "a step failed");
+                let message = format!("{error} (the log tells why under {correlation})");
+                // That a guest cannot be asked is no reason to let it run: the plug is pulled in time.
+                let counted = error.is_counted() && !matches!(step, Step::RequestShutdown);
+                self.note_failure(step, counted, message);
             }
         }
+    }
+
+    fn note_failure(&mut self, step: &Step, counted: bool, message: String) {
+        let config = &self.shared.config;
+        let jitter = self.shared.randomness.jitter();
+        let wait = Wait { base: config.retry_base, max: config.retry_max, jitter };
+        self.memory.failed(step, counted, message, self.now(), wait);
     }
 
     async fn tell_deleted(&self, bundle: &VmBundle) {

@@ -154,6 +154,25 @@ pub(super) async fn insert(tx: &mut Tx, operation: &Operation) -> Result<(), Sto
     .map_err(failed("storing an operation"))
 }
 
+/// The open operations of a VM that asked for this generation or an earlier one; a deletion's is
+/// not among them, because it is never given up.
+pub(super) async fn open_up_to(
+    tx: &mut Tx,
+    vm: VmId,
+    generation: i64,
+) -> Result<Vec<OperationId>, StoreError> {
+    on_tx!(tx, db => sqlx::query_scalar::<_, Uuid>(
+        "SELECT id FROM operations
+         WHERE vm_id = $1 AND generation <= $2 AND kind <> 'delete' AND finished_at IS NULL",
+    )
+    .bind(vm.uuid())
+    .bind(generation)
+    .fetch_all(db)
+    .await)
+    .map_err(failed("reading a VM's open operations"))
+    .map(|ids| ids.into_iter().map(OperationId).collect())
+}
+
 /// Ends an open operation; `None` when it is not open.
 pub(super) async fn finish(
     tx: &mut Tx,

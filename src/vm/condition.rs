@@ -16,8 +16,6 @@ pub enum ConditionKind {
     ClockSkew,
     /// The first boot advances.
     InstallProgressing,
-    /// The VM's volumes exist.
-    DisksPresent,
     /// The domain is not as it was asked for.
     DriftedFromIntent,
     /// The last step of the loop went well; false says which did not, and why.

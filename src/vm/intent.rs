@@ -28,8 +28,10 @@ pub struct VmIntent {
     pub deleting: bool,
     /// Counts requests; starts at 1.
     pub generation: i64,
-    /// The last generation whose power was reached; 0 before any.
+    /// The last generation whose power was reached, or given up; 0 before any.
     pub satisfied: i64,
+    /// The last generation that was given up: its steps kept failing. 0: none.
+    pub given_up: i64,
     /// When the current generation was asked for: the clock of graces and budgets.
     pub asked_at: DateTime<Utc>,
 }
@@ -39,6 +41,12 @@ impl VmIntent {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.satisfied < self.generation
+    }
+
+    /// Whether the current generation was given up.
+    #[must_use]
+    pub fn is_given_up(&self) -> bool {
+        self.given_up == self.generation
     }
 }
 

@@ -28,6 +28,14 @@ pub fn domain_state(domain: &str) -> Option<String> {
     domain_exists(domain).then(|| virsh(&["domstate", domain]).trim().to_owned())
 }
 
+/// SIGKILL for the process behind a domain, as the kernel does when memory runs out.
+pub fn kill_hypervisor_process(name: &str) {
+    let file = format!("/run/libvirt/qemu/{name}.pid");
+    let pid = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let pid = pid.trim().parse().ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
 /// A directory pool of the story's own.
 pub struct Pool {
     pub name: String,

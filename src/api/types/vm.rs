@@ -87,8 +87,6 @@ pub(crate) enum ConditionTypeName {
     ClockSkew,
     /// The first boot advances.
     InstallProgressing,
-    /// The VM's volumes exist.
-    DisksPresent,
     /// The domain is not as it was asked for.
     DriftedFromIntent,
     /// The last step went well.

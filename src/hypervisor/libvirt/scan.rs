@@ -189,12 +189,10 @@ fn present(name: String, raw: Option<RawState>, persistent: bool, part: XmlPart)
 }
 
 /// libvirt's numbers as a state. What a later libvirt may add is `Unknown`. A domain whose process
-/// died is "shut off" to libvirt, with the crash as the reason; "crashed" is to it only one whose
-/// remains were kept. To us both ended by a fault.
+/// died is "shut off", with the crash as the reason: there is nothing left to destroy. "Crashed" is
+/// only one whose remains were kept.
 pub(super) fn state(raw: RawState) -> DomainState {
-    const DIED: i32 = sys::VIR_DOMAIN_SHUTOFF_CRASHED.cast_signed();
     match u32::try_from(raw.state).unwrap_or(sys::VIR_DOMAIN_NOSTATE) {
-        sys::VIR_DOMAIN_SHUTOFF if raw.reason == DIED => DomainState::Crashed,
         sys::VIR_DOMAIN_RUNNING => DomainState::Running,
         sys::VIR_DOMAIN_BLOCKED => DomainState::Blocked,
         sys::VIR_DOMAIN_PAUSED => DomainState::Paused,
@@ -256,6 +254,6 @@ mod tests {
             assert_eq!(state(RawState { state: number, reason: 1 }), expected, "{number}");
         }
         assert_eq!(state(RawState { state: -1, reason: 0 }), DomainState::Unknown);
-        assert_eq!(state(RawState { state: 5, reason: 3 }), DomainState::Crashed, "its process died");
+        assert_eq!(state(RawState { state: 5, reason: 3 }), DomainState::Shutoff, "its process died");
     }
 }

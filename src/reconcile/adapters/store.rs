@@ -1,5 +1,7 @@
 //! The store, narrowed to one host and to what the loop uses.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
@@ -26,15 +28,22 @@ impl HostStore {
     }
 }
 
+/// A database that vanished without a word must not hold the loop for as long as TCP hopes.
+const LIMIT: Duration = Duration::from_secs(30);
+
+async fn bounded<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    tokio::time::timeout(LIMIT, work).await.unwrap_or(Err(StoreError::NoAnswer { limit: LIMIT }))
+}
+
 #[async_trait]
 impl LoopStore for HostStore {
     async fn load_host(&self) -> Result<Vec<VmBundle>, StoreError> {
-        self.store.load_host(self.host).await
+        bounded(self.store.load_host(self.host)).await
     }
 
     async fn load_vm(&self, vm: VmId) -> Result<Option<VmBundle>, StoreError> {
         // Another host's VM is none of this loop's business.
-        Ok(self.store.load_vm(vm).await?.filter(|bundle| bundle.record.host == self.host))
+        Ok(bounded(self.store.load_vm(vm)).await?.filter(|bundle| bundle.record.host == self.host))
     }
 
     async fn pass_milestone(
@@ -43,15 +52,25 @@ impl LoopStore for HostStore {
         milestone: Milestone,
         at: DateTime<Utc>,
     ) -> Result<(), StoreError> {
-        self.store.pass_milestone(vm, milestone, at).await
+        bounded(self.store.pass_milestone(vm, milestone, at)).await
     }
 
     async fn satisfy(&self, vm: VmId, generation: i64) -> Result<(), StoreError> {
-        self.store.satisfy(vm, generation).await
+        bounded(self.store.satisfy(vm, generation)).await
+    }
+
+    async fn give_up(
+        &self,
+        vm: VmId,
+        generation: i64,
+        error: &OperationError,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Operation>, StoreError> {
+        bounded(self.store.give_up(vm, generation, error, now)).await
     }
 
     async fn save_status(&self, vm: VmId, status: &VmStatus) -> Result<(), StoreError> {
-        self.store.save_status(vm, status).await
+        bounded(self.store.save_status(vm, status)).await
     }
 
     async fn progress_operation(
@@ -60,7 +79,7 @@ impl LoopStore for HostStore {
         progress: i32,
         stage: &str,
     ) -> Result<Option<Operation>, StoreError> {
-        self.store.progress_operation(id, progress, stage).await
+        bounded(self.store.progress_operation(id, progress, stage)).await
     }
 
     async fn finish_operation(
@@ -70,30 +89,30 @@ impl LoopStore for HostStore {
         error: Option<OperationError>,
         now: DateTime<Utc>,
     ) -> Result<Option<Operation>, StoreError> {
-        self.store.finish_operation(id, status, error, now).await
+        bounded(self.store.finish_operation(id, status, error, now)).await
     }
 
     async fn reserve_resource(&self, resource: &Resource) -> Result<(), StoreError> {
-        self.store.reserve_resource(resource).await
+        bounded(self.store.reserve_resource(resource)).await
     }
 
     async fn resource_created(&self, resource: &Resource) -> Result<(), StoreError> {
-        self.store.resource_created(resource).await
+        bounded(self.store.resource_created(resource)).await
     }
 
     async fn release_resource(&self, resource: &Resource) -> Result<(), StoreError> {
-        self.store.release_resource(resource).await
+        bounded(self.store.release_resource(resource)).await
     }
 
     async fn forget_secrets(&self, vm: VmId, now: DateTime<Utc>) -> Result<(), StoreError> {
-        self.store.forget_secrets(vm, now).await
+        bounded(self.store.forget_secrets(vm, now)).await
     }
 
     async fn finish_delete(&self, vm: VmId, now: DateTime<Utc>) -> Result<(), StoreError> {
-        self.store.finish_delete(vm, now).await
+        bounded(self.store.finish_delete(vm, now)).await
     }
 
     async fn operation(&self, id: OperationId) -> Result<Option<Operation>, StoreError> {
-        self.store.operation(id).await
+        bounded(self.store.operation(id)).await
     }
 }

@@ -187,8 +187,7 @@ fn drift(look: &Look<'_>) -> Option<Draft> {
 fn reconciled(look: &Look<'_>) -> Draft {
     let kind = ConditionKind::Reconciled;
     if let Some(failure) = &look.memory.failure {
-        let next =
-            if look.gives_up() { "It was given up; ask again to retry." } else { "It is tried again." };
+        let next = if look.gave_up() { "It was given up; ask again to retry." } else { "It is tried again." };
         let message = format!("{}: {}. {next}", failure.step, failure.message);
         return (kind, ConditionStatus::False, "StepFailed", message);
     }
@@ -196,16 +195,18 @@ fn reconciled(look: &Look<'_>) -> Draft {
         let message = "A libvirt call on this domain does not return; nothing else is done meanwhile.";
         return (kind, ConditionStatus::Unknown, "CallUnderWay", message.to_owned());
     }
-    // A request that was given up before a restart of the controller is remembered by its words.
-    let given_up = look.bundle.status.as_ref().and_then(|status| {
-        status.conditions.iter().find(|old| old.kind == kind && old.reason == "StepFailed")
-    });
-    match given_up {
-        Some(old) if !look.bundle.record.intent.is_open() && !look.passed(Milestone::Defined) => {
-            (kind, ConditionStatus::False, "StepFailed", old.message.clone())
-        }
-        _ => (kind, ConditionStatus::True, "Done", "Nothing is left to do, or all goes well.".to_owned()),
+    if look.bundle.record.intent.is_given_up() {
+        // Given up before this controller started, or other steps went well since: the words stand.
+        let before = look.bundle.status.as_ref().and_then(|status| {
+            status.conditions.iter().find(|old| old.kind == kind && old.reason == "StepFailed")
+        });
+        let message = before.map_or_else(
+            || "The last request was given up; its operation says why. Ask again to retry.".to_owned(),
+            |old| old.message.clone(),
+        );
+        return (kind, ConditionStatus::False, "StepFailed", message);
     }
+    (kind, ConditionStatus::True, "Done", "Nothing is left to do, or all goes well.".to_owned())
 }
 
 /// When the install budget ends.

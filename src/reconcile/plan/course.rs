@@ -6,7 +6,8 @@ use chrono::{DateTime, Utc};
 
 use super::{Look, Step, after};
 use crate::vm::{
-    DesiredPower, DomainObservation, DomainState, Milestone, Provisioning, ResourceKind, SocketObservation,
+    DesiredPower, DomainObservation, DomainState, Milestone, OperationError, Provisioning, ResourceKind,
+    SocketObservation,
 };
 
 /// A guest that did not react is asked again after this: early in its boot it cannot hear.
@@ -17,10 +18,10 @@ const ASK_AGAIN: Duration = Duration::from_secs(20);
 pub(super) struct Course {
     /// The next step.
     pub(super) step: Option<Step>,
-    /// The generation that is reached, or given up.
+    /// The generation that is reached.
     pub(super) satisfied: Option<i64>,
-    /// Whether it was given up rather than reached.
-    pub(super) given_up: bool,
+    /// The generation that is given up, and why.
+    pub(super) given_up: Option<(i64, OperationError)>,
     /// Look again then.
     pub(super) wake_at: Option<DateTime<Utc>>,
 }
@@ -34,6 +35,11 @@ impl Course {
         Self { wake_at: Some(at), ..Self::default() }
     }
 
+    fn given_up(generation: i64, code: &str, message: String) -> Self {
+        let error = OperationError { code: code.to_owned(), message };
+        Self { given_up: Some((generation, error)), ..Self::default() }
+    }
+
     fn satisfied(generation: i64) -> Self {
         Self { satisfied: Some(generation), ..Self::default() }
     }
@@ -45,15 +51,27 @@ pub(super) fn choose(look: &Look<'_>) -> Course {
         // An earlier call has not returned: whatever it does, nothing else may be done beside it.
         return Course::default();
     }
-    if look.gives_up() {
-        return Course { satisfied: Some(generation), given_up: true, ..Course::default() };
+    if let Some(failure) = look.memory.failure.as_ref().filter(|_| look.gives_up()) {
+        let message = format!("{} failed {} times: {}", failure.step, failure.attempts, failure.message);
+        return Course::given_up(generation, "STEP_FAILED", message);
     }
-    if let Some(failure) = &look.memory.failure
-        && failure.retry_at > look.now
-    {
-        return Course::wait_until(failure.retry_at);
+    if let Some(wait_until) = pause(look) {
+        return Course::wait_until(wait_until);
     }
     if look.bundle.record.intent.deleting { delete(look) } else { live(look) }
+}
+
+/// The end of the wait after a failure. A guest that cannot even be asked to power off does not
+/// outlive the grace for it.
+fn pause(look: &Look<'_>) -> Option<DateTime<Utc>> {
+    let retry_at = look.memory.failure.as_ref()?.retry_at;
+    let intent = &look.bundle.record.intent;
+    let stopping = !intent.deleting && intent.is_open() && intent.power == DesiredPower::Stopped;
+    let end = if stopping { retry_at.min(stop_deadline(look)) } else { retry_at };
+    // After the deadline a failed attempt by force is paced like any other.
+    let forced = look.memory.failure.as_ref().is_some_and(|failure| failure.step == Step::Destroy.name());
+    let end = if forced { retry_at } else { end };
+    (end > look.now).then_some(end)
 }
 
 fn live(look: &Look<'_>) -> Course {
@@ -63,7 +81,9 @@ fn live(look: &Look<'_>) -> Course {
         DomainObservation::Absent if look.passed(Milestone::Defined) => {
             if intent.is_open() && look.is_missing() {
                 // Never silently made again; whoever asked is told.
-                return Course { satisfied: Some(intent.generation), given_up: true, ..Course::default() };
+                let words =
+                    "The VM's domain is gone from the host; restore it under the same UUID, or delete the VM";
+                return Course::given_up(intent.generation, "VM_MISSING", words.to_owned());
             }
             match look.memory.missing_since {
                 Some(since) if !look.is_missing() => {
@@ -117,8 +137,12 @@ fn power(look: &Look<'_>, state: DomainState) -> Course {
     }
 }
 
+fn stop_deadline(look: &Look<'_>) -> DateTime<Utc> {
+    after(look.memory.stopping_since.unwrap_or(look.now), look.rules.stop_grace)
+}
+
 fn stop(look: &Look<'_>, state: DomainState) -> Course {
-    let deadline = after(look.bundle.record.intent.asked_at, look.rules.stop_grace);
+    let deadline = stop_deadline(look);
     if look.now >= deadline {
         return Course::step(Step::Destroy);
     }

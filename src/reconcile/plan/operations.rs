@@ -16,9 +16,9 @@ pub(super) fn update(look: &Look<'_>, course: &Course) -> Vec<OperationUpdate> {
 
 fn one(look: &Look<'_>, course: &Course, operation: &Operation) -> Option<OperationUpdate> {
     let intent = &look.bundle.record.intent;
-    let current = operation.generation >= intent.generation;
-    if course.given_up && current && operation.kind != OperationKind::Delete {
-        return Some(fail(operation, given_up(look)));
+    if course.given_up.is_some() && operation.kind != OperationKind::Delete {
+        // Failed in the transaction that gives the request up.
+        return None;
     }
     let reached = intent.satisfied.max(course.satisfied.unwrap_or(0)) >= operation.generation;
     match operation.kind {
@@ -87,21 +87,6 @@ fn deletion_stage(course: &Course) -> &'static str {
         Some(Step::Remove(_) | Step::RemoveSocket) => "removing disks and files",
         Some(_) => "closing",
         None => "waiting",
-    }
-}
-
-fn given_up(look: &Look<'_>) -> OperationError {
-    match &look.memory.failure {
-        Some(failure) => OperationError {
-            code: "STEP_FAILED".to_owned(),
-            message: format!("{} failed {} times: {}", failure.step, failure.attempts, failure.message),
-        },
-        None => OperationError {
-            code: "VM_MISSING".to_owned(),
-            message:
-                "The VM's domain is gone from the host; restore it under the same UUID, or delete the VM"
-                    .to_owned(),
-        },
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) fn derive(look: &Look<'_>) -> VmPhase {
                 VmPhase::Unknown
             }
         }
-        DomainObservation::Absent if look.gives_up() || !intent.is_open() => match intent.power {
+        DomainObservation::Absent if look.gave_up() || !intent.is_open() => match intent.power {
             DesiredPower::Running => VmPhase::Failed,
             DesiredPower::Stopped | DesiredPower::ForcedOff => VmPhase::Stopped,
         },
@@ -31,13 +31,15 @@ pub(super) fn derive(look: &Look<'_>) -> VmPhase {
 
 fn of_domain(look: &Look<'_>, facts: &DomainFacts) -> VmPhase {
     let intent = &look.bundle.record.intent;
-    let wants = (intent.is_open() && !look.gives_up()).then_some(intent.power);
+    let wants = (intent.is_open() && !look.gave_up()).then_some(intent.power);
     match (facts.state, wants) {
         (DomainState::Unknown, _) => VmPhase::Unknown,
         (DomainState::Paused | DomainState::Suspended, _) => VmPhase::Paused,
         (DomainState::Shutoff | DomainState::Crashed, Some(DesiredPower::Running)) => VmPhase::Starting,
         (DomainState::Crashed, _) => VmPhase::Crashed,
-        (DomainState::Shutoff, _) if look.gives_up() => VmPhase::Failed,
+        (DomainState::Shutoff, _) if look.gave_up() && intent.power == DesiredPower::Running => {
+            VmPhase::Failed
+        }
         (DomainState::Shutoff, _) if facts.reason == SHUTOFF_CRASHED => VmPhase::Crashed,
         (DomainState::Shutoff, _) => VmPhase::Stopped,
         (_, Some(DesiredPower::Stopped | DesiredPower::ForcedOff)) | (DomainState::ShuttingDown, _) => {

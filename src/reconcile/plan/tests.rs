@@ -8,10 +8,10 @@ use super::*;
 use crate::{
     reconcile::memory::Failure,
     vm::{
-        AgentConnectivity, ChannelFacts, DesiredPower, DomainFacts, HostId, Image, ImageFormat, LinkCounters,
-        LinkObservation, Milestones, NetworkAttachment, OpenLink, Operation, OperationKind, OsFamily,
-        Provisioning, Resource, ResourceKind, ResourceState, SocketObservation, Unattended, UserId, VmId,
-        VmIntent, VmPhase, VmRecord, VmSpec,
+        AgentConnectivity, ChannelFacts, ConditionKind, DesiredPower, DomainFacts, HostId, Image,
+        ImageFormat, LinkCounters, LinkObservation, Milestones, NetworkAttachment, OpenLink, Operation,
+        OperationKind, OsFamily, Provisioning, Resource, ResourceKind, ResourceState, SocketObservation,
+        Unattended, UserId, VmId, VmIntent, VmPhase, VmRecord, VmSpec,
     },
 };
 
@@ -65,6 +65,7 @@ fn bundle() -> VmBundle {
             deleting: false,
             generation: 1,
             satisfied: 0,
+            given_up: 0,
             asked_at: now(),
         },
         milestones: Milestones::default(),
@@ -221,7 +222,19 @@ fn a_stop_is_polite_first_and_forced_after_the_grace() {
     let plan = decide(&vm, &running, &asked);
     assert_eq!(plan.step, None);
     assert_eq!(plan.wake_at, Some(now() + TimeDelta::seconds(20)));
-    vm.record.intent.asked_at = now() - TimeDelta::seconds(91);
+    // However long ago it was asked for: the grace counts from the first try.
+    vm.record.intent.asked_at = now() - TimeDelta::hours(1);
+    asked.stopping_since = Some(now() - TimeDelta::seconds(89));
+    assert_eq!(decide(&vm, &running, &asked).step, None);
+    asked.stopping_since = Some(now() - TimeDelta::seconds(90));
+    assert_eq!(decide(&vm, &running, &asked).step, Some(Step::Destroy));
+    // A guest that cannot even be asked is cut off then, too.
+    asked.failure = Some(Failure {
+        step: "RequestShutdown",
+        attempts: 0,
+        message: "busy".to_owned(),
+        retry_at: now() + TimeDelta::seconds(30),
+    });
     assert_eq!(decide(&vm, &running, &asked).step, Some(Step::Destroy));
 }
 
@@ -238,11 +251,7 @@ fn a_domain_that_is_gone_becomes_missing_after_the_grace_and_is_never_made_again
     lately.missing_since = Some(now() - TimeDelta::seconds(16));
     let plan = decide(&vm, &absent, &lately);
     assert_eq!((plan.step, plan.status.phase), (None, VmPhase::Missing));
-    assert!(matches!(
-        &plan.operations[..],
-        [OperationUpdate::Finish { status: OperationStatus::Succeeded, .. }]
-            | [OperationUpdate::Finish { status: OperationStatus::Failed, .. }]
-    ));
+    assert!(plan.given_up.is_some_and(|(generation, error)| generation == 1 && error.code == "VM_MISSING"));
 }
 
 #[test]
@@ -279,11 +288,23 @@ fn a_request_that_keeps_failing_is_given_up_and_told() {
         retry_at: now(),
     });
     let plan = decide(&vm, &observed(DomainObservation::Absent), &failing);
-    assert_eq!((plan.step, plan.satisfied, plan.status.phase), (None, Some(1), VmPhase::Failed));
-    let [OperationUpdate::Finish { error: Some(error), .. }] = &plan.operations[..] else {
-        panic!("{:?}", plan.operations)
-    };
+    assert_eq!((plan.step, plan.satisfied, plan.status.phase), (None, None, VmPhase::Failed));
+    let Some((1, error)) = &plan.given_up else { panic!("{:?}", plan.given_up) };
     assert!(error.message.contains("no space"));
+
+    // It stays told, also by a controller that does not remember.
+    let mut vm = vm;
+    vm.record.intent.satisfied = 1;
+    vm.record.intent.given_up = 1;
+    vm.status = Some(plan.status);
+    for memory in [failing, memory()] {
+        let plan = decide(&vm, &observed(DomainObservation::Absent), &memory);
+        assert_eq!((plan.step, plan.given_up, plan.status.phase), (None, None, VmPhase::Failed));
+        let told =
+            plan.status.conditions.iter().find(|condition| condition.kind == ConditionKind::Reconciled);
+        let told = told.expect("the condition");
+        assert!(told.message.contains("no space") && told.message.contains("given up"), "{told:?}");
+    }
 }
 
 #[test]

@@ -78,6 +78,7 @@ impl World {
                 deleting: false,
                 generation: 1,
                 satisfied: 0,
+                given_up: 0,
                 asked_at: epoch(),
             },
             milestones: Milestones::default(),
@@ -410,6 +411,34 @@ impl LoopStore for World {
             intent.satisfied = intent.satisfied.max(generation);
         })
         .await
+    }
+
+    async fn give_up(
+        &self,
+        _vm: VmId,
+        generation: i64,
+        error: &OperationError,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Operation>, StoreError> {
+        let ended = self.effect(|state| {
+            let Some(bundle) = &mut state.bundle else { return Vec::new() };
+            bundle.record.intent.satisfied = bundle.record.intent.satisfied.max(generation);
+            bundle.record.intent.given_up = generation;
+            let (over, open): (Vec<_>, Vec<_>) = bundle.operations.drain(..).partition(|operation| {
+                operation.generation <= generation && operation.kind != OperationKind::Delete
+            });
+            bundle.operations = open;
+            let failed = over.into_iter().map(|operation| Operation {
+                status: OperationStatus::Failed,
+                error: Some(error.clone()),
+                finished_at: Some(now),
+                ..operation
+            });
+            let failed: Vec<_> = failed.collect();
+            state.finished.extend(failed.clone());
+            failed
+        });
+        Ok(ended.await)
     }
 
     async fn save_status(&self, _vm: VmId, status: &VmStatus) -> Result<(), StoreError> {

@@ -10,7 +10,9 @@ use crate::{
         db::{Db, on_pool, on_tx},
         failed, operations,
     },
-    vm::{HostId, Milestone, OperationKind, OperationStatus, VmId, VmSpec, VmStatus},
+    vm::{
+        HostId, Milestone, Operation, OperationError, OperationKind, OperationStatus, VmId, VmSpec, VmStatus,
+    },
 };
 
 impl Store {
@@ -50,6 +52,42 @@ impl Store {
         .map(|done| done.rows_affected()))
         .map_err(failed("noting that a generation is satisfied"))?;
         found(changed)
+    }
+
+    /// Gives a generation up, in one transaction: it counts as satisfied, nothing more is tried
+    /// for it, and the operations that asked for it or for less fail with `error`. Gives those.
+    ///
+    /// # Errors
+    /// `NotFound`; `Database` for a generation that nobody asked for.
+    pub async fn give_up(
+        &self,
+        vm: VmId,
+        generation: i64,
+        error: &OperationError,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Operation>, StoreError> {
+        const OPERATION: &str = "giving a request up";
+        let mut tx = self.begin(OPERATION).await?;
+        lock_vm(&mut tx, OPERATION, vm).await?.ok_or(StoreError::NotFound)?;
+        on_tx!(&mut tx, db => sqlx::query(
+            "UPDATE vms SET satisfied = CASE WHEN satisfied < $2 THEN $2 ELSE satisfied END,
+                            given_up = CASE WHEN given_up < $2 THEN $2 ELSE given_up END
+             WHERE id = $1",
+        )
+        .bind(vm.uuid())
+        .bind(generation)
+        .execute(db)
+        .await
+        .map(drop))
+        .map_err(failed(OPERATION))?;
+        let mut failed_operations = Vec::new();
+        for id in operations::open_up_to(&mut tx, vm, generation).await? {
+            let ended =
+                operations::finish(&mut tx, id, OperationStatus::Failed, Some(error.clone()), storable(now));
+            failed_operations.extend(ended.await?);
+        }
+        tx.commit(OPERATION).await?;
+        Ok(failed_operations)
     }
 
     /// Replaces what people are told.

@@ -26,6 +26,7 @@ pub(super) struct VmRow {
     pub(super) deleting: bool,
     generation: i64,
     satisfied: i64,
+    given_up: i64,
     asked_at: DateTime<Utc>,
     disk_created_at: Option<DateTime<Utc>>,
     seed_written_at: Option<DateTime<Utc>>,
@@ -50,6 +51,7 @@ impl VmRow {
                 deleting: self.deleting,
                 generation: self.generation,
                 satisfied: self.satisfied,
+                given_up: self.given_up,
                 asked_at: self.asked_at,
             },
             milestones: Milestones {
