@@ -45,7 +45,8 @@ section! {
         max_connections: u32 = "10" in 1..=1000,
         /// How long a request waits for a connection.
         acquire_timeout: Duration = "10s" in 1..=300,
-        /// Days that command logs, guest errors and the audit log are kept.
+        /// Days that command logs, guest errors and the audit log are kept, and after its deletion
+        /// a VM's operations, by which its owner still finds the rest of its history.
         history_days: u32 = "90" in 1..=3650,
     }
 }
