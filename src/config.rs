@@ -9,6 +9,7 @@
 //! defaults, its reader and the reference that `infinibayd config keys` prints.
 
 mod load;
+mod rules;
 mod section;
 mod value;
 
@@ -74,7 +75,8 @@ section! {
 section! {
     /// The listener for guests: downloads of the agent, nothing secret.
     GuestsConfig "guests" {
-        /// Address and port on the guests' network; empty: no listener.
+        /// This host's address on the guests' network, and a port; guests are told this very
+        /// address. Empty: no listener.
         listen: Option<SocketAddr> = "",
     }
 }
