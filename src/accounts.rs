@@ -125,7 +125,7 @@ impl Accounts {
     /// `NoSuchUser`.
     pub async fn revoke_tokens(&self, user: &str) -> Result<u64, AccountError> {
         let user = self.named(user).await?;
-        Ok(self.store.revoke_tokens(user.id).await?)
+        Ok(self.store.revoke_tokens(user.id, Utc::now()).await?)
     }
 
     async fn named(&self, name: &str) -> Result<UserRecord, AccountError> {

@@ -83,7 +83,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let done = runtime.block_on(async move {
         match command {
             Command::Serve => {
-                controller::init_logging(&config.log);
+                controller::init_logging(&config.log)?;
                 controller::serve(config).await?;
                 Ok(ExitCode::SUCCESS)
             }

@@ -9,6 +9,7 @@
 //! defaults, its reader and the reference that `infinibayd config keys` prints.
 
 mod load;
+mod rules;
 mod section;
 mod value;
 
@@ -45,7 +46,8 @@ section! {
         max_connections: u32 = "10" in 1..=1000,
         /// How long a request waits for a connection.
         acquire_timeout: Duration = "10s" in 1..=300,
-        /// Days that command logs, guest errors and the audit log are kept.
+        /// Days that command logs, guest errors and the audit log are kept, and after its deletion
+        /// a VM's operations, by which its owner still finds the rest of its history.
         history_days: u32 = "90" in 1..=3650,
     }
 }
@@ -73,7 +75,8 @@ section! {
 section! {
     /// The listener for guests: downloads of the agent, nothing secret.
     GuestsConfig "guests" {
-        /// Address and port on the guests' network; empty: no listener.
+        /// This host's address on the guests' network, and a port; guests are told this very
+        /// address. Empty: no listener.
         listen: Option<SocketAddr> = "",
     }
 }

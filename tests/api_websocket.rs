@@ -141,7 +141,7 @@ on_both! {
 
         let store = db.store().await;
         let user = store.user_named("eve").await.unwrap().unwrap();
-        assert!(store.revoke_tokens(user.id).await.unwrap() >= 1);
+        assert!(store.revoke_tokens(user.id, chrono::Utc::now()).await.unwrap() >= 1);
         // What she starts now is refused at once; what she listens to ends within its time.
         let (mut refused, mut ended) = (false, false);
         socket.begin("e", "{ me { name } }", json!({})).await;

@@ -97,8 +97,13 @@ async fn all_means_all() {
     let uri = format!("test://{}", file.path().display());
     let (success, out) = channel(&["add", "--connect", &uri, "--all"], "").await.unwrap();
     assert!(success, "{out}");
-    for id in ids {
+    for id in &ids {
         assert!(out.contains(&format!("d-{id}: added")), "{out}");
+    }
+    let (success, listed) = channel(&["list", "--connect", &uri, "--all"], "").await.unwrap();
+    assert!(success, "{listed}");
+    for id in &ids {
+        assert!(listed.contains(&format!("d-{id}")), "{listed}");
     }
 }
 
@@ -118,7 +123,8 @@ async fn xml_is_edited_without_libvirt() {
 
 #[tokio::test]
 async fn whom_it_is_about_must_be_said() {
-    for arguments in [&["add"][..], &["remove"], &["add", "--all", "a"], &["inject"]] {
+    for arguments in [&["add"][..], &["remove"], &["add", "--all", "a"], &["list", "--all", "a"], &["inject"]]
+    {
         channel(arguments, "").await.expect_err(&arguments.join(" "));
     }
 }

@@ -12,6 +12,7 @@ use infinibay::{
     vm::{TokenId, UserId},
 };
 use secrecy::ExposeSecret;
+use support::database::Backend;
 
 on_both! {
     async fn a_token_says_who_one_is(db: TestDatabase) {
@@ -89,6 +90,54 @@ on_both! {
         assert_eq!(accounts.revoke_tokens("ana").await.unwrap(), 2);
         assert!(accounts.authenticate(long.expose_secret()).await.unwrap().is_none());
         assert_eq!(accounts.revoke_tokens("ana").await.unwrap(), 0);
+    }
+
+    async fn every_change_leaves_an_audit_row(db: TestDatabase) {
+        let accounts = Accounts::new(db.store().await);
+        accounts.add_user("ana", true, &Permission::ALL).await.unwrap();
+        let token = accounts.issue_token("ana", "laptop", Some(1)).await.unwrap();
+        accounts.revoke_tokens("ana").await.unwrap();
+        // What was refused, nobody did.
+        accounts.add_user("ana", false, &[]).await.unwrap_err();
+
+        for action in [
+            "SELECT count(*) FROM audit_log WHERE action = 'user.add'
+             AND CAST(details AS TEXT) LIKE '%\"ana\"%' AND CAST(details AS TEXT) LIKE '%\"unsafe_commands\"%'",
+            "SELECT count(*) FROM audit_log WHERE action = 'token.issue'
+             AND CAST(details AS TEXT) LIKE '%\"laptop\"%'",
+            "SELECT count(*) FROM audit_log WHERE action = 'token.revoke'",
+            "SELECT count(DISTINCT user_id) FROM audit_log WHERE vm_id IS NULL",
+        ] {
+            assert_eq!(db.number(action).await, 1, "{action}");
+        }
+        assert_eq!(db.number("SELECT count(*) FROM audit_log").await, 3);
+        let operator = match db.backend() {
+            Backend::Sqlite => db.bytes("SELECT user_id FROM audit_log LIMIT 1").await,
+            Backend::Postgres => db.bytes("SELECT uuid_send(user_id) FROM audit_log LIMIT 1").await,
+        };
+        assert_eq!(operator, [0; 16], "the nil UUID");
+        let details = match db.backend() {
+            Backend::Sqlite => "SELECT CAST(group_concat(details) AS BLOB) FROM audit_log",
+            Backend::Postgres => "SELECT convert_to(string_agg(CAST(details AS TEXT), ','), 'UTF8') FROM audit_log",
+        };
+        let details = String::from_utf8(db.bytes(details).await).unwrap();
+        assert!(!details.contains(token.expose_secret().trim_start_matches("ibt_")), "{details}");
+    }
+
+    async fn without_an_audit_row_nothing_is_changed(db: TestDatabase) {
+        let accounts = Accounts::new(db.store().await);
+        accounts.add_user("ana", false, &[]).await.unwrap();
+        accounts.issue_token("ana", "", None).await.unwrap();
+        db.tamper(
+            "CREATE TRIGGER broken BEFORE INSERT ON audit_log BEGIN SELECT RAISE(ABORT, 'broken'); END",
+            "ALTER TABLE audit_log ADD CONSTRAINT broken CHECK (FALSE) NOT VALID",
+        )
+        .await;
+        accounts.add_user("ben", false, &[]).await.unwrap_err();
+        accounts.issue_token("ana", "", None).await.unwrap_err();
+        accounts.revoke_tokens("ana").await.unwrap_err();
+        assert_eq!(db.number("SELECT count(*) FROM users").await, 1);
+        assert_eq!(db.number("SELECT count(*) FROM tokens").await, 1);
     }
 
     async fn what_is_wrong_is_refused(db: TestDatabase) {

@@ -27,7 +27,7 @@ fn config(url: Option<&str>, state_dir: &Path) -> Config {
     // An empty file, so that none of this machine's is read.
     let file = state_dir.join("infinibay.toml");
     std::fs::write(&file, "").unwrap();
-    Config::load(&Sources { file: Some(file), env }).unwrap()
+    Config::load(&Sources { file: Some(file), env, ..Sources::default() }).unwrap()
 }
 
 async fn run(config: &Config, line: &str) -> anyhow::Result<()> {

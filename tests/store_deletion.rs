@@ -161,6 +161,29 @@ on_both! {
         create(&store, &stays).await;
     }
 
+    async fn an_old_vm_deleted_yesterday_keeps_its_history(db: TestDatabase) {
+        let store = db.store().await;
+        let by = UserId::generate();
+        let (old, yesterday) = (now() - TimeDelta::days(400), now() - TimeDelta::days(1));
+        let asked = new_vm(HostId::generate(), by, "veteran");
+        let (_, made) = store.create_vm(&asked, OperationId::generate(), old).await.unwrap();
+        store.finish_operation(made.id, OperationStatus::Succeeded, None, old).await.unwrap();
+        live(&store, asked.id, by, yesterday).await;
+        store.request_delete(asked.id, OperationId::generate(), by, yesterday).await.unwrap();
+        store.finish_delete(asked.id, yesterday).await.unwrap();
+
+        // Of the creation only the audit row goes.
+        assert_eq!(store.expire_history(now() - TimeDelta::days(90)).await.unwrap(), 1);
+        assert_eq!(store.former_owner(asked.id).await.unwrap(), Some(by));
+        assert!(store.operation(made.id).await.unwrap().is_some());
+        assert_eq!(store.command_log(asked.id, ALL).await.unwrap().nodes.len(), 1);
+        assert_eq!(store.vm_errors(asked.id, ALL).await.unwrap().nodes.len(), 1);
+
+        // Two operations, a command, an error, and the audit rows of the command and the deletion.
+        assert_eq!(store.expire_history(now()).await.unwrap(), 2 + 1 + 1 + 2);
+        assert_eq!(store.former_owner(asked.id).await.unwrap(), None);
+    }
+
     async fn more_than_one_batch_expires(db: TestDatabase) {
         let store = db.store().await;
         let vm = VmId::generate();

@@ -42,6 +42,9 @@ enum ChannelCommand {
         connection: Connection,
         /// Names or UUIDs; all domains when none are given.
         domains: Vec<String>,
+        /// Every domain of the host, as without names.
+        #[arg(long, conflicts_with = "domains")]
+        all: bool,
         /// Print JSON, one array.
         #[arg(long)]
         json: bool,
@@ -129,9 +132,9 @@ pub async fn run_to(
             inject(input, out, id, &sockets.path(config, id))?;
             Ok(ExitCode::SUCCESS)
         }
-        ChannelCommand::List { connection, domains, json } => {
+        ChannelCommand::List { connection, domains, all, json } => {
             let (_hypervisor, seen) = look(config, connection).await?;
-            let all = domains.is_empty();
+            let all = all || domains.is_empty();
             let (chosen, unknown) = choose(&seen, &domains, all);
             let rows: Vec<Row> = chosen.iter().map(|id| Row::new(*id, &seen.domains[id])).collect();
             if json {

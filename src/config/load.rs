@@ -1,10 +1,12 @@
 //! From file and environment to a checked [`Config`].
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{collections::BTreeMap, ffi::OsString, fmt, os::unix::ffi::OsStrExt, path::PathBuf};
+
+use secrecy::ExposeSecret;
 
 use super::{
     AgentsConfig, ApiConfig, CommandsConfig, DatabaseConfig, GuestsConfig, HypervisorConfig, KeyDoc,
-    LogConfig, MetricsConfig, PathsConfig, ReconcileConfig,
+    LogConfig, MetricsConfig, PathsConfig, ReconcileConfig, rules,
 };
 
 /// The whole configuration, checked.
@@ -35,7 +37,7 @@ pub struct Config {
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// `section.key`, or the file's path.
+    /// `section.key`, the file's path, or an environment variable's name.
     pub key: String,
     /// What is wrong with it.
     pub reason: String,
@@ -63,10 +65,16 @@ pub struct Sources {
     pub file: Option<PathBuf>,
     /// The environment.
     pub env: BTreeMap<String, String>,
+    /// Names of variables that are meant for us and cannot be read, because name or value is not
+    /// UTF-8. Each is a mistake.
+    pub unreadable: Vec<String>,
 }
 
 /// Read when no file is named.
 const DEFAULT_FILE: &str = "/etc/infinibay/infinibay.toml";
+
+/// What the names of variables begin with.
+const ENV_PREFIX: &str = "INFINIBAY__";
 
 /// The names of their own, and the keys they stand for.
 const SPECIAL_ENV: [(&str, &str, &str); 4] = [
@@ -82,10 +90,24 @@ impl Sources {
     /// The process's environment, and the file named.
     #[must_use]
     pub fn from_process(file: Option<PathBuf>) -> Self {
-        let env = std::env::vars_os()
-            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
-        Self { file, env }
+        Self::from_vars(file, std::env::vars_os())
+    }
+
+    fn from_vars(file: Option<PathBuf>, vars: impl Iterator<Item = (OsString, OsString)>) -> Self {
+        let mut sources = Self { file, ..Self::default() };
+        for (name, value) in vars {
+            let ours = name.as_bytes().starts_with(ENV_PREFIX.as_bytes())
+                || SPECIAL_ENV.iter().any(|(special, ..)| name == *special);
+            match (name.into_string(), value.into_string()) {
+                (Ok(name), Ok(value)) => {
+                    sources.env.insert(name, value);
+                }
+                (Ok(name), Err(_)) if ours => sources.unreadable.push(name),
+                (Err(name), _) if ours => sources.unreadable.push(name.to_string_lossy().into_owned()),
+                _ => {}
+            }
+        }
+        sources
     }
 }
 
@@ -153,18 +175,27 @@ impl Config {
         if self.metrics.flush_rows > self.metrics.buffer_rows {
             mistake("metrics.flush_rows", "is more than metrics.buffer_rows");
         }
-        if let Some(url) = &self.database.url {
-            use secrecy::ExposeSecret;
-            let url = url.expose_secret();
-            if !["postgres://", "postgresql://", "sqlite:"].iter().any(|scheme| url.starts_with(scheme)) {
-                mistake("database.url", "begins neither with postgres:// nor with sqlite:");
-            }
+        if let Some(url) = &self.database.url
+            && let Err(reason) = rules::database_url(url.expose_secret())
+        {
+            mistake("database.url", reason);
+        }
+        if let Some(address) = self.guests.listen
+            && let Err(reason) = rules::guests_listen(address)
+        {
+            mistake("guests.listen", reason);
+        }
+        if let Err(reason) = rules::hypervisor_uri(&self.hypervisor.uri) {
+            mistake("hypervisor.uri", reason);
         }
         if self.hypervisor.default_pool.parse::<crate::vm::ResourceName>().is_err() {
             mistake("hypervisor.default_pool", "is not a valid name");
         }
         if self.hypervisor.default_network.parse::<crate::vm::ResourceName>().is_err() {
             mistake("hypervisor.default_network", "is not a valid name");
+        }
+        if let Err(error) = self.log.env_filter() {
+            mistake("log.filter", &error.to_string());
         }
     }
 }
@@ -208,13 +239,16 @@ fn read_file(sources: &Sources, errors: &mut Vec<ConfigError>) -> Raw {
 }
 
 fn read_env(sources: &Sources, raw: &mut Raw, errors: &mut Vec<ConfigError>) {
+    for name in &sources.unreadable {
+        errors.push(ConfigError { key: name.clone(), reason: "is not UTF-8".to_owned() });
+    }
     for (name, section, key) in SPECIAL_ENV {
         if let Some(value) = sources.env.get(name) {
             raw.entry(section.to_owned()).or_default().insert(key.to_owned(), value.clone());
         }
     }
     for (name, value) in &sources.env {
-        let Some(rest) = name.strip_prefix("INFINIBAY__") else { continue };
+        let Some(rest) = name.strip_prefix(ENV_PREFIX) else { continue };
         match rest.to_ascii_lowercase().split_once("__") {
             Some((section, key)) => {
                 raw.entry(section.to_owned()).or_default().insert(key.to_owned(), value.clone());
@@ -236,7 +270,38 @@ mod tests {
         let path = dir.path().join("infinibay.toml");
         std::fs::write(&path, file).unwrap();
         let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Config::load(&Sources { file: Some(path), env })
+        Config::load(&Sources { file: Some(path), env, ..Sources::default() })
+    }
+
+    #[test]
+    fn what_would_fail_only_in_use_is_a_mistake_too() {
+        let errors = load(
+            "[log]\nfilter = 'x=y=z'\n[guests]\nlisten = '0.0.0.0:4001'\n",
+            &[("INFINIBAY__HYPERVISOR__URI", "nonsense"), ("DATABASE_URL", "postgres://")],
+        )
+        .unwrap_err();
+        let keys: Vec<_> = errors.0.iter().map(|e| e.key.as_str()).collect();
+        assert_eq!(keys, ["database.url", "guests.listen", "hypervisor.uri", "log.filter"]);
+    }
+
+    #[test]
+    fn variables_of_ours_that_are_not_utf8_are_mistakes() {
+        use std::os::unix::ffi::OsStringExt;
+        let vars = [
+            (&b"INFINIBAY__API__PORT"[..], &b"\xff"[..]),
+            (b"INFINIBAY__API__H\xffST", b"x"),
+            (b"DATABASE_URL", b"sqlite:/\xff"),
+            (b"OF_ANOTHER", b"\xff"),
+            (b"\xff", b"x"),
+            (b"PORT", b"4001"),
+        ]
+        .map(|(name, value)| (OsString::from_vec(name.to_vec()), OsString::from_vec(value.to_vec())));
+        let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+        let sources = Sources::from_vars(Some(file.path().to_owned()), vars.into_iter());
+        assert_eq!(sources.env.get("PORT").map(String::as_str), Some("4001"));
+        let errors = Config::load(&sources).unwrap_err();
+        let keys: Vec<_> = errors.0.iter().map(|e| e.key.as_str()).collect();
+        assert_eq!(keys, ["INFINIBAY__API__PORT", "INFINIBAY__API__H\u{fffd}ST", "DATABASE_URL"]);
     }
 
     #[test]

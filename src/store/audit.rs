@@ -12,13 +12,18 @@ use super::{
 };
 use crate::vm::{UserId, VmId};
 
+/// Who changes users and tokens: the host's operator, by command line. He is no user of the API,
+/// and the nil UUID is nobody else's.
+pub(super) const OPERATOR: UserId = UserId(Uuid::nil());
+
 /// One thing that somebody asked for.
 pub(super) struct AuditRow {
     /// When.
     pub(super) at: DateTime<Utc>,
     /// Who.
     pub(super) user: UserId,
-    /// What: `vm.create`, `vm.power`, `vm.delete`, `vm.command`.
+    /// What: `vm.create`, `vm.power`, `vm.delete`, `vm.command`; of the [`OPERATOR`] `user.add`,
+    /// `token.issue`, `token.revoke`.
     pub(super) action: &'static str,
     /// Of which VM.
     pub(super) vm: Option<VmId>,

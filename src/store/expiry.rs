@@ -14,7 +14,11 @@ const HISTORY: [&str; 4] = [
     "DELETE FROM vm_errors WHERE id IN (SELECT id FROM vm_errors WHERE created_at < $1 LIMIT $2)",
     "DELETE FROM operations WHERE id IN (
          SELECT o.id FROM operations o
-         WHERE o.finished_at < $1 AND NOT EXISTS (SELECT 1 FROM vms v WHERE v.id = o.vm_id) LIMIT $2)",
+         WHERE o.finished_at < $1
+           AND NOT EXISTS (SELECT 1 FROM vms v WHERE v.id = o.vm_id)
+           AND NOT EXISTS (SELECT 1 FROM operations n
+                           WHERE n.vm_id = o.vm_id AND (n.finished_at IS NULL OR n.finished_at >= $1))
+         LIMIT $2)",
     "DELETE FROM audit_log WHERE id IN (SELECT id FROM audit_log WHERE at < $1 LIMIT $2)",
 ];
 
@@ -22,8 +26,11 @@ const METRICS: &str =
     "DELETE FROM vm_metrics WHERE id IN (SELECT id FROM vm_metrics WHERE timestamp < $1 LIMIT $2)";
 
 impl Store {
-    /// Removes command logs, guest errors, final operations of deleted VMs and audit rows older than
-    /// `before`; gives how many rows.
+    /// Removes command logs, guest errors and audit rows older than `before`, and the operations of
+    /// VMs whose last one, the deletion, is older; gives how many rows.
+    ///
+    /// A deleted VM's operations go together: the oldest of them, its creation, tells who may see
+    /// what is left of the VM ([`Store::former_owner`]).
     ///
     /// # Errors
     /// `Database`; what was removed until then stays removed.

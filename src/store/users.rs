@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::{
     Store, StoreError,
+    audit::{self, AuditRow, OPERATOR},
     column::{Word, storable, words},
     db::{on_pool, on_tx},
     failed,
@@ -59,7 +61,7 @@ struct UserRow {
 }
 
 impl Store {
-    /// Stores a user with his permissions, in one transaction.
+    /// Stores a user with his permissions and an audit row, in one transaction.
     ///
     /// # Errors
     /// `UserExists`.
@@ -82,7 +84,8 @@ impl Store {
             return Err(StoreError::UserExists);
         }
         // There are no more permissions than `Permission::ALL`.
-        for permission in user.permissions.iter().collect::<BTreeSet<_>>() {
+        let permissions: BTreeSet<_> = user.permissions.iter().collect();
+        for permission in &permissions {
             on_tx!(&mut tx, db => sqlx::query("INSERT INTO permissions (user_id, permission) VALUES ($1, $2)")
                 .bind(user.id.uuid())
                 .bind(permission.word())
@@ -91,6 +94,11 @@ impl Store {
                 .map(drop))
             .map_err(failed(OPERATION))?;
         }
+        let details =
+            json!({ "user": user.id, "name": user.name, "admin": user.admin, "permissions": permissions });
+        let at = storable(user.created_at);
+        audit::record(&mut tx, &AuditRow { at, user: OPERATOR, action: "user.add", vm: None, details })
+            .await?;
         tx.commit(OPERATION).await
     }
 
@@ -127,13 +135,16 @@ impl Store {
         gather(OPERATION, rows)
     }
 
-    /// Stores a token by its SHA-256.
+    /// Stores a token by its SHA-256, and an audit row, in one transaction.
     ///
     /// # Errors
     /// `NotFound`: there is no such user.
     pub async fn add_token(&self, token: &TokenInfo, sha256: &[u8; 32]) -> Result<(), StoreError> {
         const OPERATION: &str = "storing a token";
-        on_pool!(self, db => sqlx::query(
+        let at = storable(token.created_at);
+        let expires_at = token.expires_at.map(storable);
+        let mut tx = self.begin(OPERATION).await?;
+        on_tx!(&mut tx, db => sqlx::query(
             "INSERT INTO tokens (id, user_id, label, sha256, created_at, expires_at)
              VALUES ($1, $2, $3, $4, $5, $6)",
         )
@@ -141,15 +152,24 @@ impl Store {
         .bind(token.user.uuid())
         .bind(token.label.as_str())
         .bind(sha256.as_slice())
-        .bind(storable(token.created_at))
-        .bind(token.expires_at.map(storable))
+        .bind(at)
+        .bind(expires_at)
         .execute(db)
         .await
         .map(drop))
         .map_err(|error| match error {
             sqlx::Error::Database(error) if error.is_foreign_key_violation() => StoreError::NotFound,
             error => failed(OPERATION)(error),
-        })
+        })?;
+        let details = json!({
+            "user": token.user,
+            "token": token.id,
+            "label": token.label,
+            "expires_at": expires_at,
+        });
+        audit::record(&mut tx, &AuditRow { at, user: OPERATOR, action: "token.issue", vm: None, details })
+            .await?;
+        tx.commit(OPERATION).await
     }
 
     /// Who holds the token; `None` for an unknown or expired one. One statement.
@@ -180,17 +200,25 @@ impl Store {
         }))
     }
 
-    /// Ends all tokens of a user; gives how many.
+    /// Ends all tokens of a user, and writes an audit row, in one transaction; gives how many.
     ///
     /// # Errors
     /// `Database`.
-    pub async fn revoke_tokens(&self, user: UserId) -> Result<u64, StoreError> {
-        on_pool!(self, db => sqlx::query("DELETE FROM tokens WHERE user_id = $1")
+    pub async fn revoke_tokens(&self, user: UserId, now: DateTime<Utc>) -> Result<u64, StoreError> {
+        const OPERATION: &str = "revoking tokens";
+        let mut tx = self.begin(OPERATION).await?;
+        let ended = on_tx!(&mut tx, db => sqlx::query("DELETE FROM tokens WHERE user_id = $1")
             .bind(user.uuid())
             .execute(db)
             .await
             .map(|done| done.rows_affected()))
-        .map_err(failed("revoking tokens"))
+        .map_err(failed(OPERATION))?;
+        let at = storable(now);
+        let details = json!({ "user": user, "tokens": ended });
+        audit::record(&mut tx, &AuditRow { at, user: OPERATOR, action: "token.revoke", vm: None, details })
+            .await?;
+        tx.commit(OPERATION).await?;
+        Ok(ended)
     }
 }
 
