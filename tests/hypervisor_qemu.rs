@@ -97,9 +97,10 @@ async fn a_killed_process_is_seen_as_crashed() {
         (!facts.state.is_active()).then_some(facts)
     })
     .await;
-    assert_eq!(facts.state, DomainState::Crashed);
+    // Off, by a crash (VIR_DOMAIN_SHUTOFF_CRASHED): there is nothing left to destroy.
+    assert_eq!((facts.state, facts.reason), (DomainState::Shutoff, 3));
     let seen = hypervisor.observe_all().await.unwrap();
-    assert_eq!(seen.domains[&id].state, DomainState::Crashed);
+    assert_eq!((seen.domains[&id].state, seen.domains[&id].reason), (DomainState::Shutoff, 3));
     hypervisor.start(id).await.unwrap();
     assert_eq!(state(&hypervisor, id).await, DomainState::Running, "it can be started again");
 }

