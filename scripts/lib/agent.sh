@@ -21,7 +21,7 @@ build_agent() {
         say "building the agent"
         RUSTFLAGS='-C target-feature=+crt-static' \
             cargo_build -p guest-agent --profile agent --target "$AGENT_TARGET"
-        agent_path=${CARGO_TARGET_DIR:-$REPO/target}/$AGENT_TARGET/agent/infiniservice
+        agent_path=$TARGET_DIR/$AGENT_TARGET/agent/infiniservice
     fi
     if readelf -ld "$agent_path" | grep -qE 'INTERP|NEEDED'; then
         die "$agent_path is not a static binary and would not run in every guest"
@@ -39,6 +39,7 @@ lay_out_agent() {
 
 # replace_file MODE FROM TO: TO is whole at every moment; a reader has the old one or the new.
 replace_file() {
-    install -m "$1" -- "$2" "$3.part"
-    mv -f -- "$3.part" "$3"
+    # Another script may be replacing it at this moment.
+    install -m "$1" -- "$2" "$3.part.$$"
+    mv -f -- "$3.part.$$" "$3"
 }

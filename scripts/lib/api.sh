@@ -10,7 +10,7 @@ graphql() {
     API_ERROR='' API_CODE=''
     body=$(jq -cn --arg query "$1" --argjson variables "${2:-null}" '{query: $query, variables: $variables}')
     # The token goes through a descriptor: arguments are visible to every user of the host.
-    if ! answer=$(curl --silent --show-error --max-time 120 \
+    if ! answer=$(curl --silent --show-error --noproxy '*' --max-time 120 \
         --config <(printf 'header = "Authorization: Bearer %s"\n' "$INFINIBAY_TOKEN") \
         --header 'Content-Type: application/json' --data-binary @- \
         "$INFINIBAY_URL/graphql" <<<"$body" 2>&1); then

@@ -18,14 +18,14 @@ build_daemon() {
     say "building the daemon ($profile)"
     cargo_build --bin infinibayd "${options[@]}"
     # shellcheck disable=SC2034 # the caller's variable
-    daemon_path=${CARGO_TARGET_DIR:-$REPO/target}/$profile/infinibayd
+    daemon_path=$TARGET_DIR/$profile/infinibayd
 }
 
 # find_daemon VARIABLE: an infinibayd that is there already, else one is built.
 find_daemon() {
     local -n found_path=$1
-    local target=${CARGO_TARGET_DIR:-$REPO/target} candidate
-    for candidate in "$(command -v infinibayd || true)" "$target/release/infinibayd" "$target/debug/infinibayd"; do
+    local candidate
+    for candidate in "$(command -v infinibayd || true)" "$TARGET_DIR"/{release,debug}/infinibayd; do
         if [ -n "$candidate" ] && [ -x "$candidate" ]; then
             # shellcheck disable=SC2034 # the caller's variable
             found_path=$candidate
@@ -39,6 +39,9 @@ find_daemon() {
 # Before a command: the daemon on our configuration alone, whatever this shell has set. Not a
 # function: in the background that would be one process more, whose id is not the daemon's.
 CLEAN_ENV=(env -u DATABASE_URL -u APP_HOST -u PORT -u INFINIBAY_BASE_DIR -u INFINIBAY_CONFIG)
+for variable in "${!INFINIBAY__@}"; do
+    CLEAN_ENV+=(-u "$variable")
+done
 
 # daemon_process: the daemon's process id, when it runs; nothing otherwise.
 daemon_process() {
@@ -49,7 +52,7 @@ daemon_process() {
 }
 
 healthy() {
-    curl --silent --fail --max-time 5 --output /dev/null "http://127.0.0.1:$API_PORT/healthz"
+    curl --silent --fail --noproxy '*' --max-time 5 --output /dev/null "http://127.0.0.1:$API_PORT/healthz"
 }
 
 # daemon_is_current BINARY: it runs, it is this build, with this configuration, and it is well.

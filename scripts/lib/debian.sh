@@ -7,7 +7,7 @@ GUEST_SUITE=bookworm
 # host_debian_targets FORMAT: the host's own Debian package sources, backports aside.
 host_debian_targets() {
     apt-get indextargets --format "$1" 'Created-By: Packages' 'Origin: Debian' |
-        grep -v -- '-backports' | sort -u
+        sed '/-backports/d' | sort -u
 }
 
 # guest_sources: apt lines for GUEST_SUITE on standard output.
@@ -21,6 +21,7 @@ guest_sources() {
         printf 'deb%s %s %s main\n' "$option" "$INFINIBAY_DEBIAN_MIRROR" "$GUEST_SUITE"
         return
     fi
+    apt_is_the_hosts || return 0
     # A host of another Debian release: the same mirrors, our suite.
     # shellcheck disable=SC2016 # apt expands these
     host_debian_targets '$(REPO_URI) $(RELEASE) $(COMPONENT)' |

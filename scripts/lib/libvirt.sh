@@ -50,7 +50,8 @@ start_daemon() {
     fi
     note_made "$1" daemon "$2"
     # A client of another session may be starting it this moment: then ours ends, and all is well.
-    "$2" -d || [ -n "$(daemon_pid "$2")" ] || die "$2 could not be started"
+    # It must not hold the lock of a script (descriptor 9) for as long as it lives.
+    "$2" -d 9>&- || [ -n "$(daemon_pid "$2")" ] || die "$2 could not be started"
 }
 
 # daemon_pid NAME: the process that its pid file names, when it is alive and is that daemon.
@@ -97,7 +98,7 @@ was_made() {
 # other VMs of this host may need stays, and stays noted.
 unmake_libvirt() {
     local made=$1 kind name kept=''
-    grep -qvE '^(directory|state) ' "$made" 2>/dev/null || return 0
+    grep -qvE '^(directory|state|base|image) ' "$made" 2>/dev/null || return 0
     if ! libvirt_answers; then
         warn "libvirt does not answer; what was started there cannot be taken back"
         return 0
@@ -107,6 +108,7 @@ unmake_libvirt() {
         return 0
     fi
     while read -r kind name; do
+        # Files are unmade elsewhere.
         unmake_one "$kind" "$name" || kept="$kind $name"$'\n'$kept
     done < <(tac -- "$made")
     printf '%s' "$kept" >"$made.part"

@@ -2,6 +2,9 @@
 # shellcheck disable=SC2034 # the lists are for the scripts that source this
 # The Debian packages that the project's scripts need, installed when missing. Sourced, never run.
 
+# shellcheck source=scripts/lib/equivalents.sh
+. "$LIB/equivalents.sh"
+
 # What guests' images are built with.
 IMAGE_PACKAGES=(mmdebstrap qemu-utils e2fsprogs cpio jq gcc libc6-dev binutils)
 # What running VMs and building the daemon takes.
@@ -9,8 +12,9 @@ HOST_PACKAGES=(
     libvirt-daemon-system libvirt-clients libvirt-dev qemu-system-x86 qemu-utils
     dnsmasq-base iptables gcc libc6-dev binutils pkg-config curl jq xorriso
 )
-# What the tests take besides.
-TEST_PACKAGES=(postgresql libxml2-utils shellcheck)
+# What the tests take besides: a PostgreSQL server, virt-xml-validate's xmllint, /bin/kill, and
+# setpriv, setsid, flock and blkid, which a container's image may have been stripped of.
+TEST_PACKAGES=(postgresql libxml2-utils procps util-linux shellcheck)
 # The packages of HOST_PACKAGES that come out of one source and must be of one suite.
 HYPERVISOR_PACKAGES=(
     libvirt-daemon-system libvirt-clients libvirt-dev qemu-system-x86 qemu-utils
@@ -25,12 +29,19 @@ missing_packages() {
     done
 }
 
+# apt_is_the_hosts: whether this host's own packages come through apt. Other systems may have the
+# program too, to build Debian images with.
+apt_is_the_hosts() {
+    command -v apt-get >/dev/null &&
+        [ "$(dpkg-query -W -f '${db:Status-Status}' apt 2>/dev/null)" = installed ]
+}
+
 # need_packages NAME…: installs what is missing. Does nothing, and asks no server, when all is
-# there.
+# there. On a host without apt it only looks whether what the packages hold is there.
 need_packages() {
-    if ! command -v apt-get >/dev/null; then
-        die "this script installs packages with apt, which this machine does not have." \
-            "Install the equivalents of these by hand, then see docs/OPERATIONS.md: $*"
+    if ! apt_is_the_hosts; then
+        need_equivalents "$@"
+        return
     fi
     local missing present options=()
     mapfile -t missing < <(missing_packages "$@")
@@ -106,9 +117,21 @@ ensure_backports() {
 # need_rust: the one thing apt's version is too old for.
 need_rust() {
     local want have
+    # A job's shell may not have read the profile that rustup wrote.
+    if ! command -v cargo >/dev/null && [ -x "${CARGO_HOME:-${HOME:-}/.cargo}/bin/cargo" ]; then
+        PATH=${CARGO_HOME:-${HOME:-}/.cargo}/bin:$PATH
+    fi
     command -v cargo >/dev/null || die "cargo is not in PATH; install Rust first (rustup)"
     want=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$REPO/Cargo.toml" | head -n 1)
     have=$(cd -- "$REPO" && rustc --version | awk '{ print $2 }')
     [ "$(printf '%s\n%s\n' "$want" "$have" | sort -V | head -n 1)" = "$want" ] ||
         die "Rust $want or newer is needed; this is $have"
+}
+
+# need_rust_tools: what the checks take besides; rustup's smallest profile leaves them out.
+need_rust_tools() {
+    (cd -- "$REPO" && cargo fmt --version && cargo clippy --version) >/dev/null 2>&1 && return
+    command -v rustup >/dev/null || die "cargo has no rustfmt or no clippy; install both"
+    (cd -- "$REPO" && rustup component add rustfmt clippy) >&2 ||
+        die "rustup could not add rustfmt and clippy; what it said is above"
 }

@@ -7,13 +7,31 @@ CONFIG=$UP_DIR/infinibay.toml
 MADE=$UP_DIR/made
 # QEMU runs as a user of its own and must reach images, seeds and sockets: a checkout in
 # somebody's home directory would not do.
-STATE_DIR=${INFINIBAY_STATE_DIR:-/var/lib/infinibay}
-SOCKET_DIR=${INFINIBAY_SOCKET_DIR:-/run/infinibay/agents}
+STATE_DIR=$(absolute "${INFINIBAY_STATE_DIR:-/var/lib/infinibay}")
+SOCKET_DIR=$(absolute "${INFINIBAY_SOCKET_DIR:-/run/infinibay/agents}")
 API_PORT=${PORT:-4000}
+
+# places_of_up: where the last `up` put things, whatever this shell's environment says now.
+places_of_up() {
+    local state port
+    state=$(noted state | tail -n 1)
+    STATE_DIR=${state:-$STATE_DIR}
+    port=$(sed -n 's/^port = \([0-9]*\)$/\1/p' "$CONFIG" 2>/dev/null || true)
+    API_PORT=${port:-$API_PORT}
+}
+
+# noted KIND: the names noted under that kind, one a line.
+noted() {
+    [ ! -e "$MADE" ] || sed -n "s/^$1 //p" "$MADE"
+}
 
 # prepare_places: the directories, open to those who need them and to nobody else.
 prepare_places() {
+    local before
     install -d -m 0755 -- "$UP_DIR"
+    before=$(noted state | tail -n 1)
+    [ "${before:-$STATE_DIR}" = "$STATE_DIR" ] ||
+        die "this checkout's state is in $before; run scripts/down first, or set INFINIBAY_STATE_DIR to that"
     if ! was_made "$MADE" state "$STATE_DIR"; then
         if [ -d "$STATE_DIR" ] && find "$STATE_DIR" -mindepth 1 -maxdepth 1 ! -name images ! -name base |
             grep -q .; then
@@ -23,7 +41,11 @@ prepare_places() {
     fi
     # Passable for QEMU's user, who is given paths below it; not readable.
     install -d -m 0711 -- "$STATE_DIR"
+    # scripts/test keeps images and the agent in the same places by default; what it made is not
+    # ours to remove.
     install -d -m 0755 -- "$STATE_DIR/images"
+    [ -d "$STATE_DIR/base" ] || note_made "$MADE" base "$STATE_DIR/base"
+    note_directory "$(dirname -- "$SOCKET_DIR")"
     note_directory "$SOCKET_DIR"
     install -d -m 0755 -- "$(dirname -- "$SOCKET_DIR")"
     # libvirt makes the sockets, as root, and hands them to QEMU: a guest that has broken out of
@@ -58,30 +80,46 @@ one_at_a_time() {
 }
 
 # unmake_places keep|remove: removes what `up` made in the file system; says what to do with the
-# guest images.
+# guest images. Images that are kept stay noted, for a `down --images` of another day.
 unmake_places() {
+    local path
     if was_made "$MADE" state "$STATE_DIR" && [ -d "$STATE_DIR" ]; then
-        find "$STATE_DIR" -mindepth 1 -maxdepth 1 ! -name images \
+        find "$STATE_DIR" -mindepth 1 -maxdepth 1 ! -name images ! -name base \
             -exec rm -rf --one-file-system -- '{}' +
-        [ "$1" = keep ] || remove_images
-        rmdir --ignore-fail-on-non-empty -- "$STATE_DIR"
     fi
-    if was_made "$MADE" directory "$SOCKET_DIR" && [ -d "$SOCKET_DIR" ]; then
-        rmdir --ignore-fail-on-non-empty -- "$SOCKET_DIR"
-        rmdir --ignore-fail-on-non-empty -- "$(dirname -- "$SOCKET_DIR")"
+    while IFS= read -r path; do
+        rm -rf --one-file-system -- "$path"
+    done < <(noted base)
+    [ "$1" = keep ] || remove_images
+    while IFS= read -r path; do
+        remove_if_empty "$path"
+    done < <(noted directory | tac)
+    if was_made "$MADE" state "$STATE_DIR"; then
+        remove_if_empty "$STATE_DIR/images"
+        remove_if_empty "$STATE_DIR"
     fi
     find "$UP_DIR" -mindepth 1 -maxdepth 1 ! -name made ! -name lock \
         -exec rm -rf --one-file-system -- '{}' +
     # What is still noted waits for the next `down`.
-    sed -i '/^\(directory\|state\) /d' "$MADE"
+    [ ! -e "$MADE" ] || sed -i '/^\(directory\|state\|base\) /d' "$MADE"
     [ -s "$MADE" ] || rm -rf --one-file-system -- "$UP_DIR"
 }
 
-# remove_images: the images that we know how to build again. Others are not ours.
+# remove_images: those that `up` built. Others, of scripts/test or of people, are not ours.
 remove_images() {
-    local name
-    for name in debian-12 pocket .build.lock; do
-        rm -rf --one-file-system -- "$STATE_DIR/images/$name"
-    done
-    [ ! -d "$STATE_DIR/images" ] || rmdir --ignore-fail-on-non-empty -- "$STATE_DIR/images"
+    local image library
+    while IFS= read -r image; do
+        rm -rf --one-file-system -- "$image"
+        library=${image%/*}
+        # The lock of builds goes when there is nothing left that it guards.
+        [ ! -d "$library" ] || find "$library" -mindepth 1 ! -name .build.lock | grep -q . ||
+            rm -f -- "$library/.build.lock"
+        remove_if_empty "$library"
+        remove_if_empty "${library%/*}"
+    done < <(noted image)
+    [ ! -e "$MADE" ] || sed -i '/^image /d' "$MADE"
+}
+
+remove_if_empty() {
+    [ ! -d "$1" ] || rmdir --ignore-fail-on-non-empty -- "$1"
 }

@@ -2,6 +2,8 @@
 # What every script needs: words for people, a clean end, and temporary places that go away.
 # Sourced, never run.
 
+# With it, `cd` may go elsewhere and say so on standard output.
+unset CDPATH
 REPO=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 # shellcheck disable=SC2034 # for those who source this
 LIB=$REPO/scripts/lib
@@ -42,6 +44,11 @@ need_commands() {
         command -v "$name" >/dev/null || missing+=("$name")
     done
     [ ${#missing[@]} -eq 0 ] || die "these commands are missing: ${missing[*]}"
+}
+
+# absolute PATH: PATH from the root, whether it exists or not; symbolic links stay.
+absolute() {
+    realpath --canonicalize-missing --no-symlinks -- "$1"
 }
 
 CLEANUPS=()

@@ -56,7 +56,7 @@ ensure_vm() {
 # The pocket guest has no system that could be told anything.
 vm_input() {
     local keys
-    keys=$(cat -- "$HOME"/.ssh/id_*.pub 2>/dev/null || true)
+    keys=$(cat -- "${HOME:-/root}"/.ssh/id_*.pub 2>/dev/null || true)
     jq -n --arg id "$(vm_id)" --arg name "$1" --arg image "$2" --arg keys "$keys" '{i: {
         id: $id, name: $name, image: $image, vcpus: 2, memoryMib: 1024, diskGib: 4,
         pool: "default", network: "default",
@@ -114,7 +114,7 @@ run_in_vm() {
     answer '.executeVmCommand | .response as $r
         | (try ($r | if type == "string" then fromjson else . end | .stdout) catch $r) // $r | tostring | rtrimstr("\n")'
     [ "$(answer '.executeVmCommand.success')" = true ] || die "the command '$1' did not succeed in the VM"
-    printf '(%s ms in the guest)\n' "$(answer '.executeVmCommand.executionMs')"
+    printf '(%s ms from request to answer)\n' "$(answer '.executeVmCommand.executionMs')"
 }
 
 metrics_are_there() {
@@ -141,14 +141,57 @@ show_metrics() {
         "metrics   cpu \(.cpuUsage) %, memory \(.memoryUsed) of \(.memoryTotal) KiB, at \(.timestamp)"'
 }
 
-# delete_vm: our VM is deleted and gone.
-delete_vm() {
-    [ -s "$VM_FILE" ] || return 0
-    if vm_exists; then
-        say "deleting the VM $(vm_id)"
+# list_vms: id, name and phase of all VMs that the daemon has, one VM a line. Fails when it has not
+# seen the end of the list: an empty answer must mean that there are none.
+list_vms() {
+    local variables='{}'
+    while true; do
         # shellcheck disable=SC2016
-        ask 'mutation($id: UUID!) { deleteVm(id: $id) { operation { id } } }' "$(vm_variables)"
-        follow_operation "$(answer '.deleteVm.operation.id')" 180 || vm_failed
+        ask 'query($after: String) { vms(first: 50, after: $after) {
+                nodes { id name phase } pageInfo { hasNextPage endCursor } } }' "$variables"
+        answer '.vms.nodes[] | "\(.id) \(.name) \(.phase)"' || return 1
+        case $(answer '.vms.pageInfo.hasNextPage') in
+            false) return 0 ;;
+            true) variables=$(jq '{after: .vms.pageInfo.endCursor}' "$API_ANSWER") || return 1 ;;
+            *) return 1 ;;
+        esac
+    done
+}
+
+# refuse_other_vms: ends, with their names, when the daemon has other VMs than ours.
+refuse_other_vms() {
+    local others id name phase
+    others=$(list_vms) || die "the daemon's VMs could not be listed"
+    others=$(awk -v ours="$(cat -- "$VM_FILE" 2>/dev/null || true)" '$1 != ours' <<<"$others")
+    [ -z "$others" ] && return
+    {
+        printf 'error: nothing was taken back: the daemon has VMs that scripts/up did not make\n'
+        while read -r id name phase; do
+            printf '  %-24s %s  %s\n' "$name" "$id" "$phase"
+        done <<<"$others"
+        printf 'Delete them through the API, or let scripts/down --all delete them and their disks.\n'
+    } >&2
+    exit 1
+}
+
+# delete_vms: all VMs that the daemon has are deleted and gone.
+delete_vms() {
+    local vms id name phase operations=() i
+    vms=$(list_vms) || die "the daemon's VMs could not be listed"
+    if [ -n "$vms" ]; then
+        # All are told first: they end at the same time.
+        while read -r id name phase; do
+            say "deleting the VM $name ($id, ${phase,,})"
+            # shellcheck disable=SC2016
+            ask 'mutation($id: UUID!) { deleteVm(id: $id) { operation { id } } }' \
+                "$(jq -n --arg id "$id" '{id: $id}')"
+            operations+=("$(answer '.deleteVm.operation.id')")
+        done <<<"$vms"
+        for i in "${operations[@]}"; do
+            follow_operation "$i" 180 || die "a VM could not be deleted: $API_ERROR"
+        done
+        vms=$(list_vms) || die "the daemon's VMs could not be listed"
+        [ -z "$vms" ] || die "there are still VMs; somebody makes them at this moment: $vms"
     fi
     rm -f -- "$VM_FILE"
 }
