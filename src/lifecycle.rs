@@ -67,7 +67,7 @@ pub enum LifecycleError {
     /// `FORBIDDEN`.
     #[error("{0}")]
     Forbidden(&'static str),
-    /// `IMAGE_NOT_FOUND`, `IMAGE_UNUSABLE`.
+    /// `IMAGE_NOT_FOUND`, `IMAGE_UNUSABLE`, `IMAGE_BEING_CHECKED`.
     #[error(transparent)]
     Image(#[from] ImageError),
     /// `HYPERVISOR_UNAVAILABLE`.
