@@ -7,6 +7,7 @@
 mod digest;
 mod folder;
 mod manifest;
+mod memory;
 mod qcow2;
 
 use std::{
@@ -14,20 +15,25 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
-use crate::vm::{Image, ResourceName};
+use crate::vm::{Image, OsFamily, ResourceName, chain};
 use digest::Digests;
 use folder::{Candidate, FolderError};
 
 /// Most folders looked at.
 const MAX_IMAGES: usize = 1000;
+/// How long a lookup waits for a disk's checksum.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The library. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Images {
     dir: Arc<Path>,
     digests: Digests,
+    families: Arc<[OsFamily]>,
+    patience: Duration,
 }
 
 /// An image that is there but cannot be used.
@@ -53,6 +59,10 @@ pub enum ImageError {
         /// Why.
         reason: String,
     },
+    /// Its disk is still being read: the first time, or since it changed. That goes on by itself.
+    /// Code `IMAGE_BEING_CHECKED`.
+    #[error("image {0:?} is being checked for the first time; try again")]
+    BeingChecked(String),
     /// The library could not be read.
     #[error("the image library {path} cannot be read")]
     Library {
@@ -68,22 +78,78 @@ impl Images {
     /// The library in `dir`, which may be missing: an empty library.
     #[must_use]
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir: dir.into(), digests: Digests::new() }
+        Self {
+            dir: dir.into(),
+            digests: Digests::new(),
+            families: Arc::new(OsFamily::ALL),
+            patience: PATIENCE,
+        }
     }
 
-    /// All images fit for use, by name, and those that are not. The first time, and after an
-    /// image changed, this reads whole disks; what was begun goes on when the caller goes away.
-    ///
-    /// # Errors
-    /// [`ImageError::Library`].
-    pub async fn list(&self) -> Result<(Vec<Image>, Vec<BrokenImage>), ImageError> {
+    /// The same, with checksums remembered in `file` over restarts. A file that cannot be read is
+    /// one that remembers nothing.
+    pub async fn remembering(self, file: PathBuf) -> Self {
+        match tokio::task::spawn_blocking(move || Digests::remembered(file)).await {
+            Ok(digests) => Self { digests, ..self },
+            Err(error) => {
+                tracing::warn!(%error, "checksums of images are not remembered");
+                self
+            }
+        }
+    }
+
+    /// The same, where VMs can only be built of the families that `buildable` names: images of
+    /// others are not fit for use.
+    #[must_use]
+    pub fn only(self, buildable: impl Fn(OsFamily) -> bool) -> Self {
+        let families = OsFamily::ALL.into_iter().filter(|family| buildable(*family)).collect();
+        Self { families, ..self }
+    }
+
+    /// The same, with lookups that wait this long for a disk's checksum; three seconds unless told
+    /// otherwise.
+    #[must_use]
+    pub fn waiting(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// Reads the disks that are not known yet, one after another, and logs which images cannot be
+    /// used, so that nobody has to wait for it later.
+    pub async fn check_all(&self) {
+        let names = match self.names().await {
+            Ok((names, _)) => names,
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "the images could not be checked");
+                return;
+            }
+        };
+        for name in names {
+            match self.look(&name, None).await {
+                // Removed since the folder was listed.
+                Ok(_) | Err(ImageError::NotFound(_)) => {}
+                Err(error) => tracing::warn!(error = chain(&error), "an image was checked"),
+            }
+        }
+    }
+
+    async fn names(&self) -> Result<(Vec<ResourceName>, Vec<BrokenImage>), ImageError> {
         let dir = self.dir.clone();
         let found = tokio::task::spawn_blocking(move || folder_names(&dir)).await;
-        let (names, mut broken) =
+        let (names, broken) =
             found.map_err(io::Error::other).and_then(|names| names).map_err(|e| self.unreadable(e))?;
         // Also of images that are not fit for use: what their disks hash to is known, too.
         let folders: HashSet<_> = names.iter().map(|name| self.dir.join(name.as_str())).collect();
         self.digests.retain(|disk| disk.parent().is_some_and(|folder| folders.contains(folder)));
+        Ok((names, broken))
+    }
+
+    /// All images fit for use, by name, and those that are not, among them those that are still
+    /// being checked: see [`Images::get`].
+    ///
+    /// # Errors
+    /// [`ImageError::Library`].
+    pub async fn list(&self) -> Result<(Vec<Image>, Vec<BrokenImage>), ImageError> {
+        let (names, mut broken) = self.names().await?;
         // All at once: how many disks are read in parallel is decided where they are read.
         let lookups: Vec<_> = names
             .into_iter()
@@ -99,6 +165,9 @@ impl Images {
                 // Removed since the folder was listed.
                 (Err(ImageError::NotFound(_)), _) => {}
                 (Err(ImageError::Unusable { name, reason }), _) => broken.push(BrokenImage { name, reason }),
+                (Err(error @ ImageError::BeingChecked(_)), name) => {
+                    broken.push(BrokenImage { name: name.to_string(), reason: error.to_string() });
+                }
                 (Err(ImageError::Library { path, source }), name) => broken.push(BrokenImage {
                     name: name.to_string(),
                     reason: format!("{} cannot be read: {source}", path.display()),
@@ -110,12 +179,17 @@ impl Images {
         Ok((images, broken))
     }
 
-    /// One image, checked: manifest, format, no backing or external data file, checksum (computed
-    /// once per change of the file).
+    /// One image, checked: manifest, format, no backing or external data file, checksum. That is
+    /// computed once per change of the file and takes as long as it takes to read a whole disk:
+    /// whoever asks meanwhile is sent away after a little while.
     ///
     /// # Errors
     /// See [`ImageError`].
     pub async fn get(&self, name: &ResourceName) -> Result<Image, ImageError> {
+        self.look(name, Some(self.patience)).await
+    }
+
+    async fn look(&self, name: &ResourceName, patience: Option<Duration>) -> Result<Image, ImageError> {
         let (dir, wanted) = (self.dir.clone(), name.clone());
         let opened = tokio::task::spawn_blocking(move || folder::open(&dir, &wanted)).await;
         let unusable = |reason| ImageError::Unusable { name: name.to_string(), reason };
@@ -126,7 +200,16 @@ impl Images {
             Ok(Err(FolderError::Io(path, source))) => return Err(ImageError::Library { path, source }),
             Err(e) => return Err(self.unreadable(io::Error::other(e))),
         };
-        let digest = self.digests.of(&image.disk, disk, state).await;
+        if !self.families.contains(&image.os_family) {
+            return Err(unusable(format!("no domain template for {} VMs yet", image.os_family)));
+        }
+        let digest = self.digests.of(&image.disk, disk, state);
+        let digest = match patience {
+            Some(patience) => tokio::time::timeout(patience, digest)
+                .await
+                .map_err(|_| ImageError::BeingChecked(name.to_string()))?,
+            None => digest.await,
+        };
         match digest {
             Ok(digest) if digest == image.sha256 => Ok(image),
             Ok(digest) => Err(unusable(format!("the disk's SHA-256 is {digest}, not that of the manifest"))),

@@ -67,7 +67,7 @@ pub enum LifecycleError {
     /// `FORBIDDEN`.
     #[error("{0}")]
     Forbidden(&'static str),
-    /// `IMAGE_NOT_FOUND`, `IMAGE_UNUSABLE`.
+    /// `IMAGE_NOT_FOUND`, `IMAGE_UNUSABLE`, `IMAGE_BEING_CHECKED`.
     #[error(transparent)]
     Image(#[from] ImageError),
     /// `HYPERVISOR_UNAVAILABLE`.
@@ -137,6 +137,8 @@ impl Lifecycle {
             Some(image) if image.name == parsed.image => image.clone(),
             _ => self.images.get(&parsed.image).await?,
         };
+        let unattended = request::unattended(request.unattended).await?;
+        request::check_provisioning(&image, &unattended)?;
         let spec = VmSpec {
             disk_bytes: parsed.disk_bytes.unwrap_or(image.virtual_bytes),
             image,
@@ -145,7 +147,7 @@ impl Lifecycle {
             memory_mib: parsed.memory_mib,
             pool: parsed.pool,
             network: parsed.network,
-            unattended: request::unattended(request.unattended).await?,
+            unattended,
         };
         spec.check().map_err(request::spec_error)?;
         if known.is_none() {

@@ -135,8 +135,8 @@ on_both! {
         let host = trial.client.ask("{ host { hostname uri libvirtVersion arch cpus memoryBytes freeMemoryBytes domainType
             pools { name active capacityBytes availableBytes } networks { name active }
             limits { maxVcpus minMemoryMib maxMemoryMib maxDiskBytes } defaultPool defaultNetwork userNetwork }
-            images { name usable problem virtualBytes osFamily } }", json!({})).await;
-        let (host, images) = (&host["host"], &host["images"]);
+            images { nodes { name usable problem virtualBytes osFamily } pageInfo { hasNextPage endCursor } } }", json!({})).await;
+        let (host, images) = (&host["host"], &host["images"]["nodes"]);
         assert_eq!((&host["uri"], &host["domainType"]), (&json!("test:///default"), &json!("TEST")));
         assert_eq!((&host["pools"][0]["name"], &host["networks"][0]["name"]), (&json!("default-pool"), &json!("default")));
         assert!(host["memoryBytes"].as_str().unwrap().parse::<u64>().unwrap() > 1 << 20, "{host}");

@@ -5,6 +5,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use infinibay::{
@@ -34,7 +35,7 @@ impl Library {
     }
 
     fn images(&self) -> Images {
-        Images::new(self.0.path().to_owned())
+        Images::new(self.0.path().to_owned()).waiting(Duration::from_secs(60))
     }
 
     fn folder(&self, image: &str) -> PathBuf {
@@ -158,6 +159,29 @@ async fn a_disk_that_is_not_what_the_manifest_says_is_refused() {
     assert!(matches!(&error, ImageError::Unusable { reason, .. } if reason.contains("SHA-256")), "{error}");
     write_manifest(&folder, "qcow2", &sha256(&folder.join("disk")), "");
     assert_eq!(images.get(&name("a")).await.unwrap().virtual_bytes, 2 << 20);
+}
+
+#[tokio::test]
+async fn a_family_that_cannot_be_built_is_not_fit_for_use() {
+    let library = Library::new();
+    library.create("debian", "qcow2", &["1M"]);
+    let folder = library.create("win11", "qcow2", &["1M"]);
+    let manifest = std::fs::read_to_string(folder.join("manifest.toml")).unwrap();
+    std::fs::write(folder.join("manifest.toml"), manifest.replace("linux", "windows")).unwrap();
+    let (all, broken) = library.images().list().await.unwrap();
+    assert_eq!((all.len(), broken.len()), (2, 0), "{broken:?}");
+    let images = library.images().only(|family| family == OsFamily::Linux);
+    let (usable, broken) = images.list().await.unwrap();
+    assert_eq!((usable.len(), broken.len()), (1, 1));
+    assert_eq!(
+        (broken[0].name.as_str(), &*broken[0].reason),
+        ("win11", "no domain template for windows VMs yet")
+    );
+    let refused = images.get(&name("win11")).await;
+    assert!(
+        matches!(&refused, Err(ImageError::Unusable { reason, .. }) if reason.contains("template")),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use infinibay::vm::VmId;
 use serde_json::{Value, json};
 use support::{
     guest::{FakeGuest, well_behaved},
-    trial::{Trial, image},
+    trial::{Blank, Trial, image},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -44,17 +44,38 @@ on_both! {
             ("pool", json!("no-such"), "POOL_NOT_FOUND"),
             ("network", json!("no-such"), "NETWORK_NOT_FOUND"),
             ("network", json!("user"), "INVALID_INPUT"),
-            ("unattended", json!({ "user": "root; rm -rf /" }), "INVALID_INPUT"),
-            ("unattended", json!({ "hostname": "a b" }), "INVALID_INPUT"),
-            ("unattended", json!({ "timezone": "../../etc/shadow" }), "INVALID_INPUT"),
-            ("unattended", json!({ "packages": ["-o", "APT::x"] }), "INVALID_INPUT"),
-            ("unattended", json!({ "sshKeys": ["ssh-rsa A\ncommand"] }), "INVALID_INPUT"),
         ] {
             let refused = client.refused(CREATE, with(key, value.clone())).await;
             assert_eq!(refused, code, "{key} = {value:.60}");
         }
+        // Sizes and first-boot settings, of images that have a say in them.
+        let library = trial.library.path();
+        image(&library.join("cloudy"), &Blank { provisioning: "cloud-init", ..Blank::default() });
+        image(&library.join("large"), &Blank { size: "2G", ..Blank::default() });
+        for (image, key, value, field) in [
+            ("large", "diskGib", json!(1), "diskGib"),
+            ("cloudy", "unattended", json!({ "user": "root; rm -rf /" }), "unattended.user"),
+            ("cloudy", "unattended", json!({ "hostname": "a b" }), "unattended.hostname"),
+            ("cloudy", "unattended", json!({ "timezone": "../../etc/shadow" }), "unattended.timezone"),
+            ("cloudy", "unattended", json!({ "packages": ["-o", "APT::x"] }), "unattended.packages"),
+            ("cloudy", "unattended", json!({ "sshKeys": ["ssh-rsa A\ncommand"] }), "unattended.sshKeys"),
+            // Nothing in this image would read them.
+            ("blank", "unattended", json!({ "hostname": "web" }), "unattended"),
+            ("blank", "unattended", json!({ "user": "ada", "password": "correct horse" }), "unattended"),
+            ("blank", "unattended", json!({ "firstBootCommands": ["true"] }), "unattended"),
+        ] {
+            let mut request = with(key, value.clone());
+            request["input"]["image"] = json!(image);
+            let answer = client.send(CREATE, request).await;
+            let told = &answer["errors"][0]["extensions"];
+            assert_eq!((&told["code"], &told["field"]), (&json!("INVALID_INPUT"), &json!(field)), "{key} = {value}: {answer}");
+        }
         let vms = client.ask("{ vms { nodes { id } } }", json!({})).await;
         assert_eq!(vms["vms"]["nodes"], json!([]), "a refused request left a VM");
+        // Settings that say nothing are none.
+        let mut request = trial.request("fine");
+        request["unattended"] = json!({ "packages": [] });
+        client.create(request).await;
     }
 
     async fn a_taken_name_and_a_taken_id_are_refused(db: TestDatabase) {
@@ -86,9 +107,69 @@ on_both! {
         }
     }
 
+    async fn a_vm_that_is_deleting_takes_no_commands(db: TestDatabase) {
+        let trial = Trial::start(&db).await;
+        let client = &trial.client;
+        let id = VmId::generate();
+        let guest = FakeGuest::listen(&trial.home.socket_dir(), id, |s, r| well_behaved(s, r, 4, Vec::new()));
+        let mut request = trial.request("going");
+        request["id"] = json!(id.to_string());
+        let (vm, _) = client.create(request).await;
+        client.agent_is(&vm, "ONLINE", SOON).await;
+        let heard = guest.received_of("SafeCommand").len();
+        // A socket that somebody listens on is not left over: as long as the guest does, the
+        // deletion cannot end.
+        let delete = client.change("deleteVm", &vm).await;
+        let held_up = async {
+            loop {
+                let now = client.vm(&vm).await;
+                let conditions = now["conditions"].as_array().unwrap();
+                if conditions.iter().any(|c| c["message"].as_str().is_some_and(|m| m.contains("listens"))) {
+                    return now;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let now = tokio::time::timeout(SOON, held_up).await.expect("what holds the deletion up is told");
+        assert_eq!(now["phase"], "DELETING", "{now}");
+        assert_eq!(client.refused(RUN, json!({ "vm": vm })).await, "VM_DELETING");
+        for mutation in ["startVm", "stopVm"] {
+            let query = format!("mutation($id: UUID!) {{ {mutation}(id: $id) {{ operation {{ id }} }} }}");
+            assert_eq!(client.refused(&query, json!({ "id": vm })).await, "VM_DELETING");
+        }
+        assert_eq!(guest.received_of("SafeCommand").len(), heard, "a refused command was sent");
+        drop(guest);
+        client.succeeded(&delete, Duration::from_secs(60)).await;
+        assert_eq!(client.refused(RUN, json!({ "vm": vm })).await, "VM_NOT_FOUND");
+    }
+
+    async fn an_image_that_cannot_be_built_is_refused_and_shown_as_such(db: TestDatabase) {
+        let trial = Trial::start(&db).await;
+        let client = &trial.client;
+        image(&trial.library.path().join("a-windows"), &Blank { os_family: "windows", ..Blank::default() });
+        let mut request = trial.request("pane");
+        request["image"] = json!("a-windows");
+        assert_eq!(client.refused(CREATE, json!({ "input": request })).await, "IMAGE_UNUSABLE");
+        let page = "query($after: String) { images(first: 1, after: $after) {
+            nodes { name usable problem } pageInfo { hasNextPage endCursor } } }";
+        let first = client.ask(page, json!({})).await;
+        let problem = "no domain template for windows VMs yet";
+        assert_eq!(first["images"], json!({
+            "nodes": [{ "name": "a-windows", "usable": false, "problem": problem }],
+            "pageInfo": { "hasNextPage": true, "endCursor": "a-windows" },
+        }));
+        let second = client.ask(page, json!({ "after": "a-windows" })).await;
+        assert_eq!(second["images"], json!({
+            "nodes": [{ "name": "blank", "usable": true, "problem": null }],
+            "pageInfo": { "hasNextPage": false, "endCursor": "blank" },
+        }));
+        let refused = client.refused("{ images(first: 0) { nodes { name } } }", json!({})).await;
+        assert_eq!(refused, "INVALID_INPUT");
+    }
+
     async fn an_image_that_names_other_files_is_refused(db: TestDatabase) {
         let trial = Trial::start(&db).await;
-        image(&trial.library.path().join("leaky"), Some("/etc/passwd"));
+        image(&trial.library.path().join("leaky"), &Blank { backing: Some("/etc/passwd"), ..Blank::default() });
         let mut request = trial.request("leaky");
         request["image"] = json!("leaky");
         assert_eq!(trial.client.refused(CREATE, json!({ "input": request })).await, "IMAGE_UNUSABLE");

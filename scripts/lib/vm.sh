@@ -35,9 +35,8 @@ vm_variables() {
 ensure_vm() {
     if ! vm_exists; then
         say "creating the VM $1 from the image $2"
-        # shellcheck disable=SC2016
-        ask 'mutation($i: CreateVmInput!) { createVm(input: $i) { operation { id } } }' \
-            "$(vm_input "$1" "$2")"
+        wait_until "$VM_BUDGET" "the check of the image $2" vm_is_accepted "$(vm_input "$1" "$2")" ||
+            die "$API_CODE: $API_ERROR"
         follow_operation "$(answer '.createVm.operation.id')" "$VM_BUDGET" || vm_failed
         return
     fi
@@ -50,6 +49,15 @@ ensure_vm() {
             follow_operation "$(answer '.startVm.operation.id')" "$VM_BUDGET" || vm_failed
             ;;
     esac
+}
+
+# vm_is_accepted INPUT: asks for the VM; false while its image is read for the first time.
+vm_is_accepted() {
+    # shellcheck disable=SC2016
+    graphql 'mutation($i: CreateVmInput!) { createVm(input: $i) { operation { id } } }' "$1" || {
+        [ "$API_CODE" = IMAGE_BEING_CHECKED ] && return 1
+        die "${API_CODE:+$API_CODE: }$API_ERROR"
+    }
 }
 
 # vm_input NAME IMAGE: the VM we ask for. The keys of the person at work go in, so that ssh works.

@@ -115,6 +115,7 @@ impl From<ImageError> for ApiError {
         match &error {
             ImageError::NotFound(_) => Self::new("IMAGE_NOT_FOUND", error.to_string()),
             ImageError::Unusable { .. } => Self::new("IMAGE_UNUSABLE", error.to_string()),
+            ImageError::BeingChecked(_) => Self::new("IMAGE_BEING_CHECKED", error.to_string()),
             ImageError::Library { .. } => Self::internal(&error),
         }
     }
@@ -169,6 +170,14 @@ mod tests {
             "{}",
             told.message
         );
+    }
+
+    #[test]
+    fn an_image_that_is_being_checked_can_be_asked_for_again() {
+        let refused = LifecycleError::from(ImageError::BeingChecked("debian".to_owned()));
+        let told = ApiError::from(refused);
+        assert_eq!(told.code(), "IMAGE_BEING_CHECKED");
+        assert!(told.message.ends_with("try again"), "{}", told.message);
     }
 
     #[test]

@@ -9,8 +9,9 @@ use super::{
     error::ApiError,
     schema::Gates,
     types::{
-        CommandLog, CommandLogConnection, HostObject, ImageObject, MAX_FIRST, OperationObject, PageInfo,
-        User, VmConnection, VmErrorConnection, VmErrorEntry, VmFilter, VmMetrics, VmObject, page,
+        CommandLog, CommandLogConnection, HostObject, ImageConnection, ImageObject, MAX_FIRST,
+        OperationObject, PageInfo, User, VmConnection, VmErrorConnection, VmErrorEntry, VmFilter, VmMetrics,
+        VmObject, page,
     },
 };
 use crate::{
@@ -103,7 +104,7 @@ impl QueryRoot {
 
     /// Readings of the last hours, newest first: at most 10,000, and where `diskUsage`,
     /// `networkStats`, `processes`, `ports` or `raw` are asked for, at most 24 MiB of frames, which
-    /// is about a day.
+    /// is about a day. Older ones are left out, and nothing says so.
     #[graphql(complexity = "metrics_complexity(hours, child_complexity)")]
     async fn get_vm_metrics(
         &self,
@@ -162,15 +163,20 @@ impl QueryRoot {
         Ok(VmErrorConnection { nodes, page_info: PageInfo::new(found.has_next, last) })
     }
 
-    /// The images that VMs can be made from, and those that cannot be used, with the reason.
-    async fn images(&self, ctx: &Context<'_>) -> Result<Vec<ImageObject>, ApiError> {
+    /// The images that VMs can be made from, and those that cannot be used, with the reason; by
+    /// name.
+    #[graphql(complexity = "page_complexity(first, child_complexity)")]
+    async fn images(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(default = 50)] first: i32,
+        after: Option<String>,
+    ) -> Result<ImageConnection, ApiError> {
         let call = Call::of(ctx)?;
         authorize(call.actor, Action::ViewImages)?;
         let (usable, broken) = call.api.images.list().await?;
-        Ok(usable
-            .into_iter()
-            .map(ImageObject::from)
-            .chain(broken.into_iter().map(ImageObject::from))
-            .collect())
+        let images = usable.into_iter().map(ImageObject::from);
+        let all = images.chain(broken.into_iter().map(ImageObject::from)).collect();
+        ImageConnection::cut(all, first, after.as_deref())
     }
 }

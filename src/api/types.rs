@@ -15,6 +15,8 @@ pub(super) use host::{HostObject, ImageObject};
 pub(super) use input::{CommandInput, CreateVmInput, VmFilter};
 pub(super) use metrics::VmMetrics;
 pub(super) use operation::OperationObject;
-pub(super) use page::{CommandLogConnection, MAX_FIRST, PageInfo, VmConnection, VmErrorConnection, page};
+pub(super) use page::{
+    CommandLogConnection, ImageConnection, MAX_FIRST, PageInfo, VmConnection, VmErrorConnection, page,
+};
 pub(super) use user::User;
 pub(super) use vm::{VmEventNotice, VmObject, VmPayload};

@@ -92,10 +92,13 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     let metrics =
         Metrics::new(config.metrics.clone(), config.agents.max_clock_skew, store.clone(), events.clone());
     let hypervisor = libvirt(&config).await;
-    let images = Images::new(config.paths.images_dir.clone());
     let accounts = Accounts::new(store.clone());
     let templates =
         Templates::load(config.paths.templates_dir.as_deref()).map_err(ControllerError::Templates)?;
+    let images = Images::new(config.paths.images_dir.clone())
+        .remembering(config.paths.state_dir.join("image-digests.json"))
+        .await
+        .only(|family| templates.has(family));
 
     let (reconciler, waker) = Reconciler::new(Parts {
         hypervisor: hypervisor.clone(),
@@ -144,7 +147,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
             Arc::new(move |vm| links.observe(vm))
         },
         accounts,
-        images,
+        images: images.clone(),
         events,
         hypervisor,
     };
@@ -155,6 +158,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     parts.spawn("the API", serve_api(listener, context, stop.clone()));
     parts.spawn("the database's lock", keep_lock(database_lock, stop.clone()));
     parts.spawn("expiry", expire(config.clone(), store.clone(), stop.clone()));
+    parts.spawn("the images' check", check_images(images, stop.clone()));
     if let Some(guests) = config.guests.listen {
         parts
             .spawn("the guests' listener", serve_guests(guests, config.paths.base_dir.clone(), stop.clone()));
@@ -300,6 +304,16 @@ async fn keep_lock(mut lock: StoreLock, stop: CancellationToken) {
             Err(error) => tracing::warn!(error = chain(&error), "the database's lock could not be checked"),
         }
     }
+}
+
+/// Reads new disks before somebody asks for a VM of one.
+async fn check_images(images: Images, stop: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => return,
+        () = images.check_all() => {}
+    }
+    // A part does not end before it is told to.
+    stop.cancelled().await;
 }
 
 /// Removes what is older than it should be, once an hour.

@@ -115,8 +115,6 @@ pub struct Templates {
     environment: Arc<Environment<'static>>,
 }
 
-const FAMILIES: [OsFamily; 2] = [OsFamily::Linux, OsFamily::Windows];
-
 fn file_name(family: OsFamily) -> &'static str {
     match family {
         OsFamily::Linux => "linux.xml",
@@ -142,7 +140,7 @@ impl Templates {
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_auto_escape_callback(|_| AutoEscape::Custom("xml".into()));
         environment.set_formatter(write_escaped);
-        for family in FAMILIES {
+        for family in OsFamily::ALL {
             let name = file_name(family);
             let replaced = match dir {
                 Some(dir) => read_template(&dir.join(name))?,
@@ -154,6 +152,12 @@ impl Templates {
                 .map_err(|source| RenderError::Template { name, source })?;
         }
         Ok(Self { environment: Arc::new(environment) })
+    }
+
+    /// Whether there is a template for VMs of this family.
+    #[must_use]
+    pub fn has(&self, family: OsFamily) -> bool {
+        self.environment.get_template(file_name(family)).is_ok()
     }
 }
 

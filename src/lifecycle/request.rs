@@ -9,7 +9,7 @@ use super::LifecycleError;
 use crate::{
     config::HypervisorConfig,
     install::{self, PasswordError},
-    vm::{NetworkAttachment, ResourceName, SpecError, Unattended, VmId, VmName, VmSpec},
+    vm::{Image, NetworkAttachment, Provisioning, ResourceName, SpecError, Unattended, VmId, VmName, VmSpec},
 };
 
 /// A request for a VM, as a client wrote it: nothing checked yet.
@@ -31,7 +31,7 @@ pub struct CreateVm {
     pub pool: Option<String>,
     /// A libvirt network; `user` (where allowed) or `none`; the configured default when absent.
     pub network: Option<String>,
-    /// First-boot settings.
+    /// First-boot settings; refused where the image's provisioning is none.
     pub unattended: Option<UnattendedRequest>,
 }
 
@@ -140,6 +140,17 @@ pub(super) fn spec_error(error: SpecError) -> LifecycleError {
         SpecError::DiskTooSmall { .. } | SpecError::DiskTooLarge { .. } => "diskGib",
     };
     invalid(field, error)
+}
+
+/// Settings that nothing in the image would read must not be accepted as if they were followed.
+pub(super) fn check_provisioning(image: &Image, settings: &Unattended) -> Result<(), LifecycleError> {
+    match image.provisioning {
+        Provisioning::None if *settings != Unattended::default() => Err(invalid(
+            "unattended",
+            format_args!("image {} has no first boot that reads settings; leave them out", image.name),
+        )),
+        Provisioning::CloudInit | Provisioning::None => Ok(()),
+    }
 }
 
 /// First-boot settings, checked, with the password hashed: the plain one goes no further.

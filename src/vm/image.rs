@@ -1,6 +1,6 @@
 //! Images: the disks that VMs are made from.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,20 @@ pub enum OsFamily {
     Linux,
     /// Windows 10, 11 and Server.
     Windows,
+}
+
+impl OsFamily {
+    /// All there are.
+    pub const ALL: [Self; 2] = [Self::Linux, Self::Windows];
+}
+
+impl fmt::Display for OsFamily {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Linux => "linux",
+            Self::Windows => "windows",
+        })
+    }
 }
 
 /// How a VM made from the image learns who it is on its first boot.

@@ -234,11 +234,21 @@ impl Client {
         code.unwrap_or_else(|| panic!("{query} was not refused with a code: {answer}")).to_owned()
     }
 
-    /// Asks for a VM; its id and its operation's.
+    /// Asks for a VM, again while its image is read for the first time; its id and its
+    /// operation's.
     pub async fn create(&self, input: Value) -> (String, String) {
         const CREATE: &str =
             "mutation($input: CreateVmInput!) { createVm(input: $input) { vm { id } operation { id } } }";
-        let data = self.ask(CREATE, json!({ "input": input })).await;
+        let deadline = Instant::now() + Duration::from_secs(300);
+        let data = loop {
+            let mut answer = self.send(CREATE, json!({ "input": input })).await;
+            if answer.get("errors").is_none() {
+                break answer["data"].take();
+            }
+            let checked = answer["errors"][0]["extensions"]["code"] != "IMAGE_BEING_CHECKED";
+            assert!(!checked && Instant::now() < deadline, "createVm: {answer}");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        };
         let id = |path: &str| data["createVm"][path]["id"].as_str().unwrap().to_owned();
         (id("vm"), id("operation"))
     }

@@ -52,27 +52,44 @@ impl Trial {
 fn library() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    image(&dir.path().join("blank"), None);
+    image(&dir.path().join("blank"), &Blank::default());
     dir
 }
 
-/// An image folder with a 64 MiB qcow2 disk, on top of `backing` where given.
-pub fn image(folder: &Path, backing: Option<&str>) {
+/// An empty disk and what its manifest says of it.
+pub struct Blank<'a> {
+    pub size: &'a str,
+    pub backing: Option<&'a str>,
+    pub os_family: &'a str,
+    pub provisioning: &'a str,
+}
+
+impl Default for Blank<'_> {
+    /// 64 MiB of Linux that carries everything.
+    fn default() -> Self {
+        Self { size: "64M", backing: None, os_family: "linux", provisioning: "none" }
+    }
+}
+
+/// An image folder with a sparse qcow2 disk.
+pub fn image(folder: &Path, blank: &Blank<'_>) {
     std::fs::create_dir(folder).unwrap();
     let disk = folder.join("disk.qcow2");
     let mut create = Command::new("qemu-img");
     create.args(["create", "-q", "-f", "qcow2"]);
-    if let Some(backing) = backing {
+    if let Some(backing) = blank.backing {
         create.args(["-u", "-b", backing, "-F", "raw"]);
     }
-    let status = create.arg(&disk).arg("64M").status().expect("qemu-img is needed; scripts/test installs it");
+    let status =
+        create.arg(&disk).arg(blank.size).status().expect("qemu-img is needed; scripts/test installs it");
     assert!(status.success());
     let sum = Command::new("sha256sum").arg(&disk).output().unwrap();
     let sum = String::from_utf8(sum.stdout).unwrap();
     let sha256 = sum.split_whitespace().next().unwrap();
+    let Blank { os_family, provisioning, .. } = blank;
     let manifest = format!(
-        "description = \"An empty disk\"\nos_family = \"linux\"\nprovisioning = \"none\"\ndisk = \"disk.qcow2\"\n\
-         format = \"qcow2\"\nsha256 = \"{sha256}\"\n"
+        "description = \"An empty disk\"\nos_family = \"{os_family}\"\nprovisioning = \"{provisioning}\"\n\
+         disk = \"disk.qcow2\"\nformat = \"qcow2\"\nsha256 = \"{sha256}\"\n"
     );
     std::fs::write(folder.join("manifest.toml"), manifest).unwrap();
 }

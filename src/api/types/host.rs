@@ -178,6 +178,13 @@ pub(crate) struct ImageObject {
     sha256: Option<String>,
 }
 
+impl ImageObject {
+    /// Its place in the list, which is in the order of names.
+    pub(crate) fn cursor(&self) -> &str {
+        &self.name
+    }
+}
+
 impl From<Image> for ImageObject {
     fn from(image: Image) -> Self {
         Self {

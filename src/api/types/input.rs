@@ -52,7 +52,7 @@ pub(crate) struct CreateVmInput {
     pool: Option<String>,
     /// A libvirt network of the host, or `none`.
     network: Option<String>,
-    /// First-boot settings.
+    /// First-boot settings; refused where the image's `provisioning` is `NONE`.
     unattended: Option<UnattendedInput>,
 }
 

@@ -152,8 +152,13 @@ fn an_operators_template_is_used_and_checked() {
 fn a_family_without_a_template_is_named() {
     let mut spec = spec();
     spec.image.os_family = OsFamily::Windows;
-    let error = render(&Templates::load(None).unwrap(), &inputs(&spec)).unwrap_err();
+    let templates = Templates::load(None).unwrap();
+    let error = render(&templates, &inputs(&spec)).unwrap_err();
     assert!(matches!(error, RenderError::NoTemplate("windows.xml")), "{error:?}");
+    assert!(templates.has(OsFamily::Linux) && !templates.has(OsFamily::Windows));
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("windows.xml"), "<domain/>").unwrap();
+    assert!(Templates::load(Some(dir.path())).unwrap().has(OsFamily::Windows));
 }
 
 #[test]
