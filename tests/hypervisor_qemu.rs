@@ -165,7 +165,7 @@ async fn overlays_are_made_once_and_removed_for_good() {
     assert_eq!(info["backing-filename-format"], "raw", "never to be probed");
 
     assert_eq!(hypervisor.create_overlay(id, overlay.clone()).await.unwrap(), path, "twice is once");
-    assert_eq!(hypervisor.volume_path(&pool.name, &overlay.name).await.unwrap(), Some(path.clone()));
+    assert_eq!(hypervisor.volume_path(id, &pool.name, &overlay.name).await.unwrap(), Some(path.clone()));
 
     // As a crash may leave it: the file is there, and the pool does not know it.
     let stray = OverlayVolume { name: format!("{}.qcow2", VmId::generate()), ..overlay.clone() };
@@ -175,7 +175,7 @@ async fn overlays_are_made_once_and_removed_for_good() {
 
     for _ in 0..2 {
         hypervisor.delete_volume(id, &pool.name, &overlay.name).await.unwrap();
-        assert_eq!(hypervisor.volume_path(&pool.name, &overlay.name).await.unwrap(), None);
+        assert_eq!(hypervisor.volume_path(id, &pool.name, &overlay.name).await.unwrap(), None);
         assert!(!path.exists());
     }
     hypervisor.delete_volume(id, &pool.name, &stray.name).await.unwrap();
@@ -184,7 +184,7 @@ async fn overlays_are_made_once_and_removed_for_good() {
     let missing = OverlayVolume { backing_path: images.path().join("gone.raw"), ..overlay };
     let refused = hypervisor.create_overlay(id, missing.clone()).await.unwrap_err();
     assert!(matches!(refused, HypervisorError::Refused { .. }), "{refused:?}");
-    assert_eq!(hypervisor.volume_path(&pool.name, &missing.name).await.unwrap(), None);
+    assert_eq!(hypervisor.volume_path(id, &pool.name, &missing.name).await.unwrap(), None);
 }
 
 #[tokio::test]
