@@ -207,12 +207,8 @@ pub trait Hypervisor: Send + Sync + 'static {
     async fn create_overlay(&self, id: VmId, volume: OverlayVolume) -> Result<PathBuf, HypervisorError>;
 
     /// The path of a volume; `None` if the pool is there and the volume is not.
-    async fn volume_path(
-        &self,
-        id: VmId,
-        pool: &str,
-        name: &str,
-    ) -> Result<Option<PathBuf>, HypervisorError>;
+    async fn volume_path(&self, id: VmId, pool: &str, name: &str)
+    -> Result<Option<PathBuf>, HypervisorError>;
 
     /// Removes a volume. Absent is success; a pool that cannot be asked is not.
     async fn delete_volume(&self, id: VmId, pool: &str, name: &str) -> Result<(), HypervisorError>;

@@ -203,7 +203,8 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     async fn domain_type(&self) -> Result<DomainType, HypervisorError> {
-        let known = self.link.borrow().session.as_ref().and_then(|session| session.domain_type.get().copied());
+        let known =
+            self.link.borrow().session.as_ref().and_then(|session| session.domain_type.get().copied());
         if let Some(known) = known {
             return Ok(known);
         }
@@ -243,7 +244,10 @@ impl Hypervisor for LibvirtHypervisor {
 
     async fn create_overlay(&self, id: VmId, volume: OverlayVolume) -> Result<PathBuf, HypervisorError> {
         let operation = format!("create volume {:?} in pool {:?}", volume.name, volume.pool);
-        self.call(operation, Some(Subject::Domain(id)), Lane::Work, move |call| volumes::create_overlay(call, &volume)).await
+        self.call(operation, Some(Subject::Domain(id)), Lane::Work, move |call| {
+            volumes::create_overlay(call, &volume)
+        })
+        .await
     }
 
     async fn volume_path(
@@ -254,13 +258,19 @@ impl Hypervisor for LibvirtHypervisor {
     ) -> Result<Option<PathBuf>, HypervisorError> {
         let operation = format!("look up volume {name:?} in pool {pool:?}");
         let (pool, name) = (pool.to_owned(), name.to_owned());
-        self.call(operation, Some(Subject::Domain(id)), Lane::Work, move |call| volumes::path(call, &pool, &name)).await
+        self.call(operation, Some(Subject::Domain(id)), Lane::Work, move |call| {
+            volumes::path(call, &pool, &name)
+        })
+        .await
     }
 
     async fn delete_volume(&self, id: VmId, pool: &str, name: &str) -> Result<(), HypervisorError> {
         let operation = format!("delete volume {name:?} of pool {pool:?}");
         let (pool, name) = (pool.to_owned(), name.to_owned());
-        self.call(operation, Some(Subject::Domain(id)), Lane::Work, move |call| volumes::delete(call, &pool, &name)).await
+        self.call(operation, Some(Subject::Domain(id)), Lane::Work, move |call| {
+            volumes::delete(call, &pool, &name)
+        })
+        .await
     }
 
     async fn host(&self) -> Result<HostFacts, HypervisorError> {
@@ -273,8 +283,7 @@ impl Hypervisor for LibvirtHypervisor {
         let key = network.to_owned();
         let network = key.clone();
         let subject = Subject::Network(key.clone());
-        let call =
-            self.call(operation, Some(subject), Lane::Ask, move |call| host::leases(call, &network));
+        let call = self.call(operation, Some(subject), Lane::Ask, move |call| host::leases(call, &network));
         self.leases.ask(key, call).await
     }
 
