@@ -2,7 +2,7 @@
 //! without touching any byte that is not ours.
 
 mod channel;
-mod document;
+pub(crate) mod document;
 mod edit;
 mod facts;
 mod mac;

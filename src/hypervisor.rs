@@ -16,7 +16,7 @@ use crate::vm::{DomainFacts, DomainObservation, VmId};
 pub mod libvirt;
 
 /// Why a call failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum HypervisorError {
     /// There is no connection, or it broke under the call.
     #[error("{operation}: libvirt is not reachable")]
@@ -171,7 +171,10 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// One domain, afresh. `Ok` is never `Unknown`.
     async fn observe(&self, id: VmId) -> Result<DomainObservation, HypervisorError>;
 
-    /// Whether a call that changes this domain is still under way past its deadline.
+    /// Whether there is a connection right now. Asks nobody and never waits.
+    fn is_reachable(&self) -> bool;
+
+    /// Whether a call that concerns this domain is still under way past its deadline.
     fn is_busy(&self, id: VmId) -> bool;
 
     /// Hints to look. A receiver that lags should look at everything.
@@ -198,19 +201,22 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Undefines, with NVRAM, managed save and snapshot metadata. Absent is success.
     async fn undefine(&self, id: VmId) -> Result<(), HypervisorError>;
 
-    /// Makes a volume and gives its path. One of that name that is there already is success.
+    /// Makes a volume and gives its path. One of that name that is there already is success if
+    /// it is what was asked for; any other is what a creation that broke off left behind, and is
+    /// deleted and made anew. Only for volumes that nothing uses yet.
     async fn create_overlay(&self, id: VmId, volume: OverlayVolume) -> Result<PathBuf, HypervisorError>;
 
     /// The path of a volume; `None` if the pool is there and the volume is not.
-    async fn volume_path(&self, pool: &str, name: &str) -> Result<Option<PathBuf>, HypervisorError>;
+    async fn volume_path(&self, id: VmId, pool: &str, name: &str)
+    -> Result<Option<PathBuf>, HypervisorError>;
 
     /// Removes a volume. Absent is success; a pool that cannot be asked is not.
     async fn delete_volume(&self, id: VmId, pool: &str, name: &str) -> Result<(), HypervisorError>;
 
-    /// What the host is and has.
+    /// What the host is and has, as of at most two seconds ago.
     async fn host(&self) -> Result<HostFacts, HypervisorError>;
 
-    /// All DHCP leases of a network. One call for all its guests.
+    /// All DHCP leases of a network, as of at most two seconds ago. One call for all its guests.
     async fn leases(&self, network: &str) -> Result<Vec<Lease>, HypervisorError>;
 
     /// Whether a domain of this name exists, whoever made it; its UUID if so.

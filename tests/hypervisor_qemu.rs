@@ -4,7 +4,11 @@
 #[path = "hypervisor/support.rs"]
 mod support;
 
-use std::{os::unix::fs::FileTypeExt, path::Path, process::Command};
+use std::{
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    path::Path,
+    process::Command,
+};
 
 use infinibay::{
     domain_xml::inject_channel,
@@ -77,6 +81,63 @@ async fn undefining_takes_saved_state_along() {
     assert!(domain.with(|domain| domain.has_managed_save(0)));
     hypervisor.undefine(id).await.unwrap();
     assert_eq!(hypervisor.observe(id).await.unwrap(), DomainObservation::Absent);
+}
+
+#[tokio::test]
+async fn undefining_takes_nvram_saved_state_and_snapshots_along() {
+    let hypervisor = connect(URI).await;
+    let domain = Domain::new(URI);
+    let id = domain.id;
+    let directory = tempfile::tempdir().unwrap();
+    // QEMU runs as a user of its own.
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    // What the flash holds does not matter here: no guest is to boot from it.
+    let (code, nvram) = (directory.path().join("code.fd"), directory.path().join("vars.fd"));
+    std::fs::write(&code, vec![0; 256 << 10]).unwrap();
+    std::fs::write(&nvram, vec![0; 64 << 10]).unwrap();
+    let os = format!(
+        "<os><type arch='x86_64' machine='q35'>hvm</type><loader readonly='yes' type='pflash'>{}</loader>\
+         <nvram>{}</nvram></os>",
+        code.display(),
+        nvram.display()
+    );
+    let xml = domain_xml("qemu", id, &domain.name, None)
+        .replace("<os><type arch='x86_64'>hvm</type></os>", &os)
+        .replace("<devices>", "<features><acpi/></features><devices>");
+    assert!(xml.contains("<nvram>"), "{xml}");
+    hypervisor.define(id, xml).await.unwrap();
+
+    let inactive = domain.with(|domain| domain.xml_desc(virt::sys::VIR_DOMAIN_XML_INACTIVE));
+    let snapshot = format!(
+        "<domainsnapshot><name>kept</name><state>shutoff</state><creationTime>1</creationTime>\
+         <disks/>{inactive}</domainsnapshot>"
+    );
+    // Only written down, as after a migration: there is no disk to take one of.
+    domain
+        .with(|domain| domain.create_snapshot_xml(&snapshot, virt::sys::VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE));
+    hypervisor.start(id).await.unwrap();
+    domain.with(|domain| domain.managed_save(0));
+    assert!(domain.with(|domain| domain.has_managed_save(0)));
+    assert_eq!(domain.with(|domain| domain.num_snapshots(0)), 1);
+    let left = [
+        nvram,
+        format!("/var/lib/libvirt/qemu/save/{}.save", domain.name).into(),
+        format!("/var/lib/libvirt/qemu/snapshot/{}/kept.xml", domain.name).into(),
+    ];
+    for path in &left {
+        assert!(path.exists(), "{} (this test has to run as root)", path.display());
+    }
+    domain.with(|domain| {
+        assert!(domain.undefine().is_err(), "without flags libvirt refuses");
+        Ok(())
+    });
+
+    hypervisor.undefine(id).await.unwrap();
+    assert_eq!(hypervisor.observe(id).await.unwrap(), DomainObservation::Absent);
+    for path in &left {
+        assert!(!path.exists(), "left behind: {}", path.display());
+    }
+    assert!(code.exists(), "the firmware is everybody's");
 }
 
 #[tokio::test]
@@ -166,7 +227,7 @@ async fn overlays_are_made_once_and_removed_for_good() {
     assert_eq!(info["backing-filename-format"], "raw", "never to be probed");
 
     assert_eq!(hypervisor.create_overlay(id, overlay.clone()).await.unwrap(), path, "twice is once");
-    assert_eq!(hypervisor.volume_path(&pool.name, &overlay.name).await.unwrap(), Some(path.clone()));
+    assert_eq!(hypervisor.volume_path(id, &pool.name, &overlay.name).await.unwrap(), Some(path.clone()));
 
     // As a crash may leave it: the file is there, and the pool does not know it.
     let stray = OverlayVolume { name: format!("{}.qcow2", VmId::generate()), ..overlay.clone() };
@@ -176,7 +237,7 @@ async fn overlays_are_made_once_and_removed_for_good() {
 
     for _ in 0..2 {
         hypervisor.delete_volume(id, &pool.name, &overlay.name).await.unwrap();
-        assert_eq!(hypervisor.volume_path(&pool.name, &overlay.name).await.unwrap(), None);
+        assert_eq!(hypervisor.volume_path(id, &pool.name, &overlay.name).await.unwrap(), None);
         assert!(!path.exists());
     }
     hypervisor.delete_volume(id, &pool.name, &stray.name).await.unwrap();
@@ -185,7 +246,57 @@ async fn overlays_are_made_once_and_removed_for_good() {
     let missing = OverlayVolume { backing_path: images.path().join("gone.raw"), ..overlay };
     let refused = hypervisor.create_overlay(id, missing.clone()).await.unwrap_err();
     assert!(matches!(refused, HypervisorError::Refused { .. }), "{refused:?}");
-    assert_eq!(hypervisor.volume_path(&pool.name, &missing.name).await.unwrap(), None);
+    assert_eq!(hypervisor.volume_path(id, &pool.name, &missing.name).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_volume_that_was_not_finished_is_made_anew() {
+    let hypervisor = connect(URI).await;
+    let pool = Pool::new();
+    let id = VmId::generate();
+    let images = tempfile::tempdir().unwrap();
+    let base = images.path().join("base.raw");
+    qemu_img(&["create", "-q", "-f", "raw", base.to_str().unwrap(), "1M"]);
+    let overlay = OverlayVolume {
+        pool: pool.name.clone(),
+        name: format!("{id}.qcow2"),
+        capacity_bytes: 8 << 20,
+        backing_path: base.clone(),
+        backing_format: "raw".to_owned(),
+    };
+    let path = hypervisor.create_overlay(id, overlay.clone()).await.unwrap();
+    let whole = |what: &str| {
+        let info: serde_json::Value =
+            serde_json::from_str(&qemu_img(&["info", "--output=json", path.to_str().unwrap()])).unwrap();
+        assert_eq!(
+            (&info["format"], &info["virtual-size"], &info["full-backing-filename"]),
+            (&"qcow2".into(), &(8 << 20).into(), &base.to_str().unwrap().into()),
+            "{what}: {info}"
+        );
+    };
+
+    // The pool knows the volume, and its file is not what it was.
+    std::fs::write(&path, b"").unwrap();
+    assert_eq!(hypervisor.create_overlay(id, overlay.clone()).await.unwrap(), path);
+    whole("an empty file");
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(hypervisor.create_overlay(id, overlay.clone()).await.unwrap(), path);
+    whole("a file that is gone");
+    qemu_img(&["create", "-q", "-f", "qcow2", path.to_str().unwrap(), "8M"]);
+    assert_eq!(hypervisor.create_overlay(id, overlay.clone()).await.unwrap(), path);
+    whole("a disk that stands on nothing");
+
+    // The pool does not know it.
+    hypervisor.delete_volume(id, &pool.name, &overlay.name).await.unwrap();
+    std::fs::write(&path, b"").unwrap();
+    assert_eq!(hypervisor.volume_path(id, &pool.name, &overlay.name).await.unwrap(), None);
+    assert_eq!(hypervisor.create_overlay(id, overlay.clone()).await.unwrap(), path);
+    whole("an empty file unknown to the pool");
+
+    // What is whole is kept, with what was written to it.
+    let before = std::fs::metadata(&path).unwrap().ino();
+    assert_eq!(hypervisor.create_overlay(id, overlay).await.unwrap(), path);
+    assert_eq!(std::fs::metadata(&path).unwrap().ino(), before, "twice is once");
 }
 
 #[tokio::test]

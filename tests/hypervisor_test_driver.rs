@@ -98,7 +98,7 @@ async fn what_cannot_be_done_says_why() {
 
     let resumed = hypervisor.resume(first.id).await.unwrap_err();
     assert!(matches!(resumed, HypervisorError::Refused { .. }), "nothing to resume: {resumed:?}");
-    let pool = hypervisor.volume_path("hyper-no-such-pool", "x").await.unwrap_err();
+    let pool = hypervisor.volume_path(domain.id, "hyper-no-such-pool", "x").await.unwrap_err();
     assert!(matches!(pool, HypervisorError::NotFound { .. }), "{pool:?}");
     let pool = hypervisor.delete_volume(domain.id, "hyper-no-such-pool", "x").await.unwrap_err();
     assert!(
@@ -212,7 +212,7 @@ async fn volumes_come_and_go_in_the_drivers_own_pool() {
     let hypervisor = connect(URI).await;
     let id = VmId::generate();
     let (pool, name) = ("default-pool", format!("{id}.qcow2"));
-    assert_eq!(hypervisor.volume_path(pool, &name).await.unwrap(), None);
+    assert_eq!(hypervisor.volume_path(id, pool, &name).await.unwrap(), None);
     let overlay = OverlayVolume {
         pool: pool.to_owned(),
         name: name.clone(),
@@ -222,10 +222,10 @@ async fn volumes_come_and_go_in_the_drivers_own_pool() {
     };
     let path = hypervisor.create_overlay(id, overlay.clone()).await.unwrap();
     assert_eq!(hypervisor.create_overlay(id, overlay).await.unwrap(), path, "twice is once");
-    assert_eq!(hypervisor.volume_path(pool, &name).await.unwrap(), Some(path));
+    assert_eq!(hypervisor.volume_path(id, pool, &name).await.unwrap(), Some(path));
     for _ in 0..2 {
         hypervisor.delete_volume(id, pool, &name).await.unwrap();
-        assert_eq!(hypervisor.volume_path(pool, &name).await.unwrap(), None);
+        assert_eq!(hypervisor.volume_path(id, pool, &name).await.unwrap(), None);
     }
 }
 

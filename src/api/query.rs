@@ -37,6 +37,9 @@ fn metrics_complexity(hours: i32, child: usize) -> usize {
     (hours / 8).saturating_mul(child).saturating_add(100)
 }
 
+/// What a look at the host costs: some ten calls to libvirt, though one look serves many.
+const HOST_COMPLEXITY: usize = 100;
+
 pub(super) struct QueryRoot;
 
 #[Object(name = "Query")]
@@ -83,6 +86,7 @@ impl QueryRoot {
     }
 
     /// This host: capacity, pools, networks, what it can do.
+    #[graphql(complexity = "HOST_COMPLEXITY + child_complexity")]
     async fn host(&self, ctx: &Context<'_>) -> Result<HostObject, ApiError> {
         let call = Call::of(ctx)?;
         authorize(call.actor, Action::ViewHost)?;

@@ -1,7 +1,7 @@
 //! [`Hypervisor`] on libvirt.
 //!
 //! One supervised connection (`supervisor`), one gate for all calls (`gate`), one cache of what
-//! domain XML tells (`cache`), and the calls themselves, by subject: `scan`, `power`, `volumes`,
+//! domain XML tells (`cache`), one flight for those who ask the same (`flights`), and the calls themselves, by subject: `scan`, `power`, `volumes`,
 //! `host`, `channels`. libvirt's handles never leave the thread of the call that made them.
 
 mod cache;
@@ -9,6 +9,7 @@ mod channels;
 mod error;
 mod events;
 mod ffi;
+mod flights;
 mod gate;
 mod host;
 mod power;
@@ -34,7 +35,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{
     cache::XmlCache,
-    gate::{Gate, Lane},
+    flights::Flights,
+    gate::{Gate, Lane, Subject},
     session::Call,
     supervisor::{Link, Supervisor},
 };
@@ -54,9 +56,12 @@ const EVENTS_KEPT: usize = 1024;
 #[derive(Debug)]
 pub struct LibvirtHypervisor {
     config: HypervisorConfig,
-    gate: Gate,
+    gate: Arc<Gate>,
     link: Arc<watch::Sender<Link>>,
     cache: Arc<XmlCache>,
+    domain_type: Flights<(), DomainType>,
+    host: Flights<(), HostFacts>,
+    leases: Flights<String, Vec<Lease>>,
     events: broadcast::Sender<HypervisorEvent>,
     libvirt_calls: Arc<AtomicU64>,
     _stop: DropGuard,
@@ -87,10 +92,13 @@ impl LibvirtHypervisor {
         };
         tokio::spawn(supervisor.supervise());
         Self {
-            gate: Gate::new(config.max_calls, config.call_timeout, events.clone()),
+            gate: Arc::new(Gate::new(config.max_calls, config.call_timeout, events.clone())),
             config,
             link,
             cache,
+            domain_type: Flights::default(),
+            host: Flights::default(),
+            leases: Flights::default(),
             events,
             libvirt_calls,
             _stop: stop.drop_guard(),
@@ -134,20 +142,20 @@ impl LibvirtHypervisor {
     }
 
     /// Runs something on the current connection, through the gate.
-    async fn call<T, F>(
+    fn call<T, F>(
         &self,
         operation: String,
-        domain: Option<VmId>,
+        subject: Option<Subject>,
         lane: Lane,
         work: F,
-    ) -> Result<T, HypervisorError>
+    ) -> impl Future<Output = Result<T, HypervisorError>> + Send + 'static + use<T, F>
     where
         T: Send + 'static,
         F: FnOnce(&Call<'_>) -> Result<T, HypervisorError> + Send + 'static,
     {
-        let link = Arc::clone(&self.link);
-        self.gate
-            .run(operation, domain, lane, move |operation| {
+        let (gate, link) = (Arc::clone(&self.gate), Arc::clone(&self.link));
+        async move {
+            gate.run(operation, subject, lane, move |operation| {
                 // Taken here, not outside: who drops a session last may block.
                 let session = {
                     let link = link.borrow();
@@ -159,6 +167,7 @@ impl LibvirtHypervisor {
                 work(&Call::new(&session, operation))
             })
             .await
+        }
     }
 
     /// A call that concerns one domain.
@@ -167,7 +176,7 @@ impl LibvirtHypervisor {
         T: Send + 'static,
         F: FnOnce(&Call<'_>) -> Result<T, HypervisorError> + Send + 'static,
     {
-        self.call(format!("{verb} domain {id}"), Some(id), Lane::Work, work).await
+        self.call(format!("{verb} domain {id}"), Some(Subject::Domain(id)), Lane::Work, work).await
     }
 }
 
@@ -181,6 +190,10 @@ impl Hypervisor for LibvirtHypervisor {
         self.look_at(id).await
     }
 
+    fn is_reachable(&self) -> bool {
+        self.is_connected()
+    }
+
     fn is_busy(&self, id: VmId) -> bool {
         self.gate.is_busy(id)
     }
@@ -190,11 +203,19 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     async fn domain_type(&self) -> Result<DomainType, HypervisorError> {
+        let known =
+            self.link.borrow().session.as_ref().and_then(|session| session.domain_type.get().copied());
+        if let Some(known) = known {
+            return Ok(known);
+        }
         let setting = self.config.domain_type;
-        self.call("find out the domain type".to_owned(), None, Lane::Work, move |call| {
-            host::domain_type(call, setting)
-        })
-        .await
+        let call = self.call(
+            "find out the domain type".to_owned(),
+            Some(Subject::DomainType),
+            Lane::Work,
+            move |call| host::domain_type(call, setting),
+        );
+        self.domain_type.ask((), call).await
     }
 
     async fn define(&self, id: VmId, xml: String) -> Result<(), HypervisorError> {
@@ -223,34 +244,53 @@ impl Hypervisor for LibvirtHypervisor {
 
     async fn create_overlay(&self, id: VmId, volume: OverlayVolume) -> Result<PathBuf, HypervisorError> {
         let operation = format!("create volume {:?} in pool {:?}", volume.name, volume.pool);
-        self.call(operation, Some(id), Lane::Work, move |call| volumes::create_overlay(call, &volume)).await
+        self.call(operation, Some(Subject::Domain(id)), Lane::Work, move |call| {
+            volumes::create_overlay(call, &volume)
+        })
+        .await
     }
 
-    async fn volume_path(&self, pool: &str, name: &str) -> Result<Option<PathBuf>, HypervisorError> {
+    async fn volume_path(
+        &self,
+        id: VmId,
+        pool: &str,
+        name: &str,
+    ) -> Result<Option<PathBuf>, HypervisorError> {
         let operation = format!("look up volume {name:?} in pool {pool:?}");
         let (pool, name) = (pool.to_owned(), name.to_owned());
-        self.call(operation, None, Lane::Work, move |call| volumes::path(call, &pool, &name)).await
+        self.call(operation, Some(Subject::Domain(id)), Lane::Work, move |call| {
+            volumes::path(call, &pool, &name)
+        })
+        .await
     }
 
     async fn delete_volume(&self, id: VmId, pool: &str, name: &str) -> Result<(), HypervisorError> {
         let operation = format!("delete volume {name:?} of pool {pool:?}");
         let (pool, name) = (pool.to_owned(), name.to_owned());
-        self.call(operation, Some(id), Lane::Work, move |call| volumes::delete(call, &pool, &name)).await
+        self.call(operation, Some(Subject::Domain(id)), Lane::Work, move |call| {
+            volumes::delete(call, &pool, &name)
+        })
+        .await
     }
 
     async fn host(&self) -> Result<HostFacts, HypervisorError> {
-        self.call("look at the host".to_owned(), None, Lane::Work, host::facts).await
+        let call = self.call("look at the host".to_owned(), Some(Subject::Host), Lane::Ask, host::facts);
+        self.host.ask((), call).await
     }
 
     async fn leases(&self, network: &str) -> Result<Vec<Lease>, HypervisorError> {
         let operation = format!("read the leases of network {network:?}");
-        let network = network.to_owned();
-        self.call(operation, None, Lane::Work, move |call| host::leases(call, &network)).await
+        let key = network.to_owned();
+        let network = key.clone();
+        let subject = Subject::Network(key.clone());
+        let call = self.call(operation, Some(subject), Lane::Ask, move |call| host::leases(call, &network));
+        self.leases.ask(key, call).await
     }
 
     async fn domain_named(&self, name: &str) -> Result<Option<VmId>, HypervisorError> {
         let operation = format!("look up domain {name:?}");
         let name = name.to_owned();
-        self.call(operation, None, Lane::Work, move |call| host::domain_named(call, &name)).await
+        let subject = Subject::Name(name.clone());
+        self.call(operation, Some(subject), Lane::Ask, move |call| host::domain_named(call, &name)).await
     }
 }

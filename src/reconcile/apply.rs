@@ -118,7 +118,7 @@ impl Hands {
     async fn define(&self, bundle: &VmBundle) -> Result<(), StepError> {
         let (id, spec) = (bundle.record.id, &bundle.record.spec);
         let volume = disk(id, spec.pool.as_str());
-        let Some(disk_path) = self.hypervisor.volume_path(&volume.place, &volume.name).await? else {
+        let Some(disk_path) = self.hypervisor.volume_path(id, &volume.place, &volume.name).await? else {
             return Err(StepError::DiskGone { pool: volume.place, name: volume.name });
         };
         let console = self.console(id);

@@ -158,6 +158,9 @@ impl VmObject {
     }
 }
 
+/// What a field costs that is looked up outside the VM's own row.
+const LOOKUP_COMPLEXITY: usize = 10;
+
 #[Object(name = "Vm")]
 impl VmObject {
     /// Its id, which is also its domain's UUID.
@@ -233,6 +236,7 @@ impl VmObject {
 
     /// Addresses, as the agent and the host's DHCP server know them; without loopback and
     /// link-local ones. Empty while the VM is off: what it had may be another's by now.
+    #[graphql(complexity = "LOOKUP_COMPLEXITY")]
     async fn ip_addresses(&self, ctx: &Context<'_>) -> Result<Vec<String>, ApiError> {
         if !self.may_have_addresses() {
             return Ok(Vec::new());
@@ -255,6 +259,7 @@ impl VmObject {
     }
 
     /// The newest stored reading.
+    #[graphql(complexity = "LOOKUP_COMPLEXITY + child_complexity")]
     async fn latest_metrics(&self, ctx: &Context<'_>) -> Result<Option<VmMetrics>, ApiError> {
         Ok(self.reading(ctx).await?.map(|row| VmMetrics::from((*row).clone())))
     }

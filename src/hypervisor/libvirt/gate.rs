@@ -1,9 +1,9 @@
 //! The gate that every libvirt call passes: off the async threads, so many at a time, each with
 //! a deadline. It knows nothing of libvirt; what it keeps is the promise about late calls.
 //!
-//! A call that is past its deadline, or whose caller stopped waiting, is *not over*. Its domain
-//! counts as busy, and no further call is let in for it, until the call has really returned; a
-//! hint then says that it is time to look.
+//! A call that is past its deadline, or whose caller stopped waiting, is *not over*. What it is
+//! about, mostly a domain, counts as busy, and no further call is let in for it, until the call has
+//! really returned; for a domain a hint then says that it is time to look.
 
 use std::{
     collections::HashMap,
@@ -24,45 +24,74 @@ use crate::{
 /// Where a call queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lane {
-    /// With all others, `max_calls` at a time.
+    /// The loop's work, `max_calls` at a time.
     Work,
+    /// What people ask, [`ASKED_AT_ONCE`] at a time: however often they ask and whatever hangs,
+    /// the loop keeps its places.
+    Ask,
     /// One place of its own: the scan must get through even while every other place is held by
     /// a call that hangs.
     Scan,
 }
 
+/// What a call is about. While a late one is under way, no other about the same is let in.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Subject {
+    /// This domain, or a volume of it.
+    Domain(VmId),
+    /// What type new domains get.
+    DomainType,
+    /// The host.
+    Host,
+    /// The network of this name.
+    Network(String),
+    /// Whoever has this name.
+    Name(String),
+}
+
+/// How many questions of people are put to libvirt at once.
+const ASKED_AT_ONCE: usize = 2;
+
 #[derive(Debug)]
 pub(super) struct Gate {
     work: Arc<Semaphore>,
+    ask: Arc<Semaphore>,
     scan: Arc<Semaphore>,
     limit: Duration,
     late: Arc<Late>,
     calls: AtomicU64,
 }
 
-/// Calls that nobody waits for any more, by domain.
+/// Calls that nobody waits for any more, by what they are about.
 #[derive(Debug)]
 struct Late {
-    by_domain: Mutex<HashMap<VmId, usize>>,
+    by_subject: Mutex<HashMap<Subject, usize>>,
     events: broadcast::Sender<HypervisorEvent>,
 }
 
+impl Late {
+    fn has(&self, subject: &Subject) -> bool {
+        self.by_subject.lock().unwrap_or_else(PoisonError::into_inner).contains_key(subject)
+    }
+}
+
 impl Gate {
-    /// A gate for `max_calls` calls at a time (and one more for the scan), each waited for up to
-    /// `limit`. Hints about late calls that came back go to `events`.
+    /// A gate for `max_calls` calls at a time (and a few more for people and the scan), each waited
+    /// for up to `limit`. Hints about late calls that came back go to `events`.
     pub(super) fn new(max_calls: u32, limit: Duration, events: broadcast::Sender<HypervisorEvent>) -> Self {
         Self {
             work: Arc::new(Semaphore::new(usize::try_from(max_calls).unwrap_or(1).max(1))),
+            ask: Arc::new(Semaphore::new(ASKED_AT_ONCE)),
             scan: Arc::new(Semaphore::new(1)),
             limit,
-            late: Arc::new(Late { by_domain: Mutex::new(HashMap::new()), events }),
+            late: Arc::new(Late { by_subject: Mutex::new(HashMap::new()), events }),
             calls: AtomicU64::new(0),
         }
     }
 
     /// Whether a late call for this domain is still under way.
     pub(super) fn is_busy(&self, id: VmId) -> bool {
-        self.late.by_domain.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&id)
+        self.late.has(&Subject::Domain(id))
     }
 
     /// How often the gate was passed.
@@ -74,7 +103,7 @@ impl Gate {
     pub(super) async fn run<T, F>(
         &self,
         operation: String,
-        domain: Option<VmId>,
+        subject: Option<Subject>,
         lane: Lane,
         call: F,
     ) -> Result<T, HypervisorError>
@@ -82,16 +111,21 @@ impl Gate {
         T: Send + 'static,
         F: FnOnce(&str) -> Result<T, HypervisorError> + Send + 'static,
     {
-        if domain.is_some_and(|id| self.is_busy(id)) {
+        let is_busy = || subject.as_ref().is_some_and(|subject| self.late.has(subject));
+        if is_busy() {
             return Err(HypervisorError::Deadline { operation, limit: self.limit });
         }
         let permit = self.permit(&operation, lane).await?;
+        // A call that was in time when the wait for a place began may have become late since.
+        if is_busy() {
+            return Err(HypervisorError::Deadline { operation, limit: self.limit });
+        }
         self.calls.fetch_add(1, Ordering::Relaxed);
 
         let ticket = Arc::new(Ticket {
             state: Mutex::new(TicketState::Waited),
             operation: operation.clone(),
-            domain,
+            subject,
             started: Instant::now(),
             late: Arc::clone(&self.late),
         });
@@ -118,6 +152,7 @@ impl Gate {
     async fn permit(&self, operation: &str, lane: Lane) -> Result<OwnedSemaphorePermit, HypervisorError> {
         let semaphore = match lane {
             Lane::Work => &self.work,
+            Lane::Ask => &self.ask,
             Lane::Scan => &self.scan,
         };
         match tokio::time::timeout(self.limit, Arc::clone(semaphore).acquire_owned()).await {
@@ -157,7 +192,7 @@ enum TicketState {
 struct Ticket {
     state: Mutex<TicketState>,
     operation: String,
-    domain: Option<VmId>,
+    subject: Option<Subject>,
     started: Instant,
     late: Arc<Late>,
 }
@@ -173,9 +208,9 @@ impl Drop for Caller {
             return;
         }
         *state = TicketState::Late;
-        if let Some(id) = self.0.domain {
-            let mut late = self.0.late.by_domain.lock().unwrap_or_else(PoisonError::into_inner);
-            *late.entry(id).or_default() += 1;
+        if let Some(subject) = &self.0.subject {
+            let mut late = self.0.late.by_subject.lock().unwrap_or_else(PoisonError::into_inner);
+            *late.entry(subject.clone()).or_default() += 1;
         }
         tracing::warn!(operation = self.0.operation, "libvirt does not answer; the call is still under way");
     }
@@ -196,17 +231,19 @@ impl Drop for Running {
         if !was_late {
             return;
         }
-        if let Some(id) = ticket.domain {
-            let mut late = ticket.late.by_domain.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(count) = late.get_mut(&id) {
+        if let Some(subject) = &ticket.subject {
+            let mut late = ticket.late.by_subject.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(count) = late.get_mut(subject) {
                 *count -= 1;
                 if *count == 0 {
-                    late.remove(&id);
+                    late.remove(subject);
                 }
             }
             drop(late);
-            // No receiver is no error.
-            let _ = ticket.late.events.send(HypervisorEvent::Domain(id));
+            if let Subject::Domain(id) = subject {
+                // No receiver is no error.
+                let _ = ticket.late.events.send(HypervisorEvent::Domain(*id));
+            }
         }
         tracing::warn!(
             operation = ticket.operation,
@@ -219,6 +256,8 @@ impl Drop for Running {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
+
+    use futures_util::poll;
 
     use super::*;
 
@@ -238,28 +277,33 @@ mod tests {
         (release, call)
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as the gate takes it")]
+    fn about(id: VmId) -> Option<Subject> {
+        Some(Subject::Domain(id))
+    }
+
     #[tokio::test]
     async fn a_late_call_keeps_its_domain_busy_until_it_returns() {
         let (gate, mut events) = gate(4, 50);
         let id = VmId::generate();
         let (release, call) = hanging();
-        let error = gate.run("hang".to_owned(), Some(id), Lane::Work, call).await.unwrap_err();
+        let error = gate.run("hang".to_owned(), about(id), Lane::Work, call).await.unwrap_err();
         assert!(matches!(error, HypervisorError::Deadline { .. }), "{error}");
         assert!(gate.is_busy(id));
 
-        let refused = gate.run("again".to_owned(), Some(id), Lane::Work, |_| Ok(())).await.unwrap_err();
+        let refused = gate.run("again".to_owned(), about(id), Lane::Work, |_| Ok(())).await.unwrap_err();
         assert!(
             matches!(refused, HypervisorError::Deadline { .. }),
             "a busy domain is left alone: {refused}"
         );
         let other = VmId::generate();
-        gate.run("other".to_owned(), Some(other), Lane::Work, |_| Ok(())).await.unwrap();
+        gate.run("other".to_owned(), about(other), Lane::Work, |_| Ok(())).await.unwrap();
 
         release.send(()).unwrap();
         let hint = tokio::time::timeout(Duration::from_secs(10), events.recv()).await.unwrap().unwrap();
         assert!(matches!(hint, HypervisorEvent::Domain(seen) if seen == id));
         assert!(!gate.is_busy(id));
-        gate.run("after".to_owned(), Some(id), Lane::Work, |_| Ok(())).await.unwrap();
+        gate.run("after".to_owned(), about(id), Lane::Work, |_| Ok(())).await.unwrap();
     }
 
     #[tokio::test]
@@ -267,7 +311,7 @@ mod tests {
         let (gate, mut events) = gate(4, 60_000);
         let id = VmId::generate();
         let (release, call) = hanging();
-        let waiting = gate.run("hang".to_owned(), Some(id), Lane::Work, call);
+        let waiting = gate.run("hang".to_owned(), about(id), Lane::Work, call);
         assert!(tokio::time::timeout(Duration::from_millis(50), waiting).await.is_err());
         assert!(gate.is_busy(id));
         release.send(()).unwrap();
@@ -279,7 +323,7 @@ mod tests {
     async fn hanging_calls_hold_their_places_but_not_the_scans() {
         let (gate, _events) = gate(1, 1_000);
         let (release, call) = hanging();
-        gate.run("hang".to_owned(), Some(VmId::generate()), Lane::Work, call).await.unwrap_err();
+        gate.run("hang".to_owned(), about(VmId::generate()), Lane::Work, call).await.unwrap_err();
         let error = gate.run("more".to_owned(), None, Lane::Work, |_| Ok(())).await.unwrap_err();
         assert!(matches!(error, HypervisorError::Unreachable { .. }), "{error}");
         gate.run("scan".to_owned(), None, Lane::Scan, |_| Ok(())).await.unwrap();
@@ -291,11 +335,52 @@ mod tests {
         let (gate, _events) = gate(1, 5_000);
         let id = VmId::generate();
         let error = gate
-            .run("burst".to_owned(), Some(id), Lane::Work, |_| -> Result<(), _> { panic!("cannot free") })
+            .run("burst".to_owned(), about(id), Lane::Work, |_| -> Result<(), _> { panic!("cannot free") })
             .await
             .unwrap_err();
         assert!(error.to_string().contains("cannot free"), "{error}");
         assert!(!gate.is_busy(id));
-        gate.run("next".to_owned(), Some(id), Lane::Work, |_| Ok(())).await.unwrap();
+        gate.run("next".to_owned(), about(id), Lane::Work, |_| Ok(())).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_waited_for_a_place_finds_the_domain_busy() {
+        let (gate, _events) = gate(2, 60_000);
+        let id = VmId::generate();
+        let (release, call) = hanging();
+        let mut late = Box::pin(gate.run("hang".to_owned(), about(id), Lane::Work, call));
+        assert!(poll!(&mut late).is_pending());
+        let (release_other, call) = hanging();
+        let mut other = Box::pin(gate.run("other".to_owned(), about(VmId::generate()), Lane::Work, call));
+        assert!(poll!(&mut other).is_pending());
+        let mut waiting = Box::pin(gate.run("again".to_owned(), about(id), Lane::Work, |_| Ok(())));
+        assert!(poll!(&mut waiting).is_pending(), "there is no place for it");
+
+        drop(late);
+        release_other.send(()).unwrap();
+        other.await.unwrap();
+        let refused = waiting.await.unwrap_err();
+        assert!(matches!(refused, HypervisorError::Deadline { .. }), "{refused}");
+        release.send(()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_people_ask_takes_no_place_of_the_loops() {
+        let (gate, _events) = gate(1, 200);
+        let mut releases = Vec::new();
+        for subject in [Subject::Host, Subject::Network("a".to_owned())] {
+            let (release, call) = hanging();
+            releases.push(release);
+            gate.run("hang".to_owned(), Some(subject), Lane::Ask, call).await.unwrap_err();
+        }
+        let again = gate.run("again".to_owned(), Some(Subject::Host), Lane::Ask, |_| Ok(())).await;
+        assert!(matches!(again, Err(HypervisorError::Deadline { .. })), "late: not asked again: {again:?}");
+        let more = Some(Subject::Name("b".to_owned()));
+        let more = gate.run("more".to_owned(), more, Lane::Ask, |_| Ok(())).await;
+        assert!(matches!(more, Err(HypervisorError::Unreachable { .. })), "no place left: {more:?}");
+        gate.run("work".to_owned(), about(VmId::generate()), Lane::Work, |_| Ok(())).await.unwrap();
+        for release in releases {
+            release.send(()).unwrap();
+        }
     }
 }

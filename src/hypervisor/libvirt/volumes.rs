@@ -1,6 +1,6 @@
 //! Storage volumes: overlays made, found and removed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use quick_xml::{
     Writer,
@@ -9,25 +9,41 @@ use quick_xml::{
 use virt::{error::ErrorNumber, storage_pool::StoragePool, storage_vol::StorageVol};
 
 use super::session::{Call, absent_as_none};
-use crate::hypervisor::{HypervisorError, OverlayVolume};
+use crate::{
+    domain_xml::document::{Document, Element, Malformed},
+    hypervisor::{HypervisorError, OverlayVolume},
+};
 
+/// Only for a volume that nothing uses yet: what stands there under its name and is not what is
+/// asked for is deleted.
 pub(super) fn create_overlay(call: &Call<'_>, volume: &OverlayVolume) -> Result<PathBuf, HypervisorError> {
     let xml = overlay_xml(volume).map_err(|reason| call.invalid(reason))?;
     let pool = active_pool(call, &volume.pool)?;
-    if let Some(path) = path_in(call, &pool, &volume.name)? {
-        return Ok(path);
-    }
-    let created = call.ask(|_| StorageVol::create_xml(&pool, &xml, 0));
-    match created {
-        Ok(created) => path_of(call, &created),
-        // A file of that name which the pool has not heard of, left by a crash at the wrong
-        // moment, or a volume that somebody else made just now.
-        Err(error) if exists_already(&error) => {
-            call.ask(|_| pool.refresh(0).map(drop))?;
-            path_in(call, &pool, &volume.name)?.ok_or(error)
+    let create = || call.ask(|_| StorageVol::create_xml(&pool, &xml, 0));
+    if find(call, &pool, &volume.name)?.is_none() {
+        match create() {
+            // A file of that name which the pool has not heard of, left by a crash at the wrong
+            // moment, or a volume that somebody else made just now.
+            Err(error) if exists_already(&error) => {}
+            created => return path_of(call, &created?),
         }
-        Err(error) => Err(error),
     }
+    // What the pool remembers is what was once asked for; refreshed, it tells what the file is.
+    // That is refused while a volume of the pool is being made, so nothing unfinished is judged.
+    call.ask(|_| pool.refresh(0).map(drop))?;
+    if let Some(standing) = find(call, &pool, &volume.name)? {
+        let description = call.ask(|_| standing.xml_desc(0))?;
+        if is_overlay(&description, volume).map_err(|error| call.invalid(error))? {
+            return path_of(call, &standing);
+        }
+        tracing::warn!(
+            pool = volume.pool,
+            volume = volume.name,
+            "a volume of that name is not the one to be made; it is replaced"
+        );
+        absent_as_none(call.ask(|_| standing.delete(0).map(drop)))?;
+    }
+    path_of(call, &create()?)
 }
 
 pub(super) fn path(call: &Call<'_>, pool: &str, name: &str) -> Result<Option<PathBuf>, HypervisorError> {
@@ -37,17 +53,17 @@ pub(super) fn path(call: &Call<'_>, pool: &str, name: &str) -> Result<Option<Pat
 
 pub(super) fn delete(call: &Call<'_>, pool: &str, name: &str) -> Result<(), HypervisorError> {
     let pool = active_pool(call, pool)?;
-    let Some(volume) = absent_as_none(call.ask(|_| pool.lookup_storage_vol_by_name(name)))? else {
-        return Ok(());
-    };
+    let Some(volume) = find(call, &pool, name)? else { return Ok(()) };
     absent_as_none(call.ask(|_| volume.delete(0).map(drop))).map(drop)
 }
 
 fn path_in(call: &Call<'_>, pool: &StoragePool, name: &str) -> Result<Option<PathBuf>, HypervisorError> {
-    let Some(volume) = absent_as_none(call.ask(|_| pool.lookup_storage_vol_by_name(name)))? else {
-        return Ok(None);
-    };
+    let Some(volume) = find(call, pool, name)? else { return Ok(None) };
     absent_as_none(path_of(call, &volume))
+}
+
+fn find(call: &Call<'_>, pool: &StoragePool, name: &str) -> Result<Option<StorageVol>, HypervisorError> {
+    absent_as_none(call.ask(|_| pool.lookup_storage_vol_by_name(name)))
 }
 
 fn path_of(call: &Call<'_>, volume: &StorageVol) -> Result<PathBuf, HypervisorError> {
@@ -82,6 +98,25 @@ fn exists_already(error: &HypervisorError) -> bool {
             Some(ErrorNumber::StorageVolExist | ErrorNumber::OperationInvalid)
         )
     )
+}
+
+/// Whether libvirt's description of a volume is of this overlay: capacity, format, and what it
+/// stands on. A half-made one lacks some of it: an empty file is a raw disk of no size.
+fn is_overlay(description: &str, volume: &OverlayVolume) -> Result<bool, Malformed> {
+    let document = Document::parse(description)?;
+    let find = |parent, name| document.children(parent, name).next();
+    let root = document.root();
+    let text = |element: Option<&Element<'_>>| element.map(|element| document.text_of(element)).transpose();
+    let format = |parent| find(parent, "format").and_then(|format| format.value("type"));
+
+    // libvirt tells bytes unless it says otherwise, which it does not; qcow2 is made in KiB.
+    let capacity = text(find(root, "capacity"))?.and_then(|bytes| bytes.trim().parse::<u64>().ok());
+    let backing = find(root, "backingStore");
+    let backing_path = text(backing.and_then(|backing| find(backing, "path")))?;
+    Ok(capacity.map(|bytes| bytes.div_ceil(1024)) == Some(volume.capacity_bytes.div_ceil(1024))
+        && find(root, "target").and_then(format) == Some("qcow2")
+        && backing_path.as_deref().map(Path::new) == Some(volume.backing_path.as_path())
+        && backing.and_then(format) == Some(volume.backing_format.as_str()))
 }
 
 /// The XML of a qcow2 volume over an image's disk. The backing format is always written down: a
@@ -187,6 +222,32 @@ mod tests {
         }
         assert_eq!(starts, ["volume", "name", "capacity", "target", "backingStore", "path"]);
         assert_eq!(text, format!("{nasty}1073741824/images/{nasty}"));
+    }
+
+    #[test]
+    fn only_the_whole_overlay_is_the_overlay() {
+        let volume = OverlayVolume { backing_path: PathBuf::from("/images/a & <b>.qcow2"), ..overlay() };
+        let whole = "<volume type='file'><name>n.qcow2</name><key>/p/n.qcow2</key>\
+             <capacity unit='bytes'>1073741824</capacity><allocation unit='bytes'>200704</allocation>\
+             <target><path>/p/n.qcow2</path><format type='qcow2'/></target><backingStore>\
+             <path>/images/a &amp; &lt;b&gt;.qcow2</path><format type='qcow2'/></backingStore></volume>";
+        assert!(is_overlay(whole, &volume).unwrap());
+        let (start, end) = (whole.find("<backingStore>").unwrap(), whole.find("</volume>").unwrap());
+        let bare = format!("{}{}", &whole[..start], &whole[end..]);
+        let others = [
+            whole.replace("1073741824", "0"),
+            whole.replace("1073741824", "2147483648"),
+            whole.replace("n.qcow2</path><format type='qcow2'", "n.qcow2</path><format type='raw'"),
+            whole.replace("/images/a", "/images/c"),
+            whole.replace("<format type='qcow2'/></backingStore>", "<format type='raw'/></backingStore>"),
+            bare,
+            "<volume/>".to_owned(),
+        ];
+        for other in others {
+            assert_ne!(other, whole);
+            assert!(!is_overlay(&other, &volume).unwrap(), "{other}");
+        }
+        assert!(is_overlay("<volume>", &volume).is_err());
     }
 
     #[test]

@@ -555,6 +555,10 @@ impl Hypervisor for World {
         Ok(host.domains.remove(&id).map_or(DomainObservation::Absent, DomainObservation::Present))
     }
 
+    fn is_reachable(&self) -> bool {
+        self.state().reachable
+    }
+
     fn is_busy(&self, _id: VmId) -> bool {
         false
     }
@@ -635,7 +639,12 @@ impl Hypervisor for World {
         Ok(path)
     }
 
-    async fn volume_path(&self, _pool: &str, name: &str) -> Result<Option<PathBuf>, HypervisorError> {
+    async fn volume_path(
+        &self,
+        _id: VmId,
+        _pool: &str,
+        name: &str,
+    ) -> Result<Option<PathBuf>, HypervisorError> {
         Ok(self.state().volumes.contains(name).then(|| PathBuf::from("/pool").join(name)))
     }
 
