@@ -76,10 +76,13 @@ pub enum GuestFrame {
     },
 }
 
-/// Why a command could not be handed to a guest.
+/// Why a command was not handed to a guest. It certainly did not run there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
     /// No open link, or nothing was heard over it yet.
     #[error("the agent is not connected")]
     NotConnected,
+    /// Its time was over before the agent had a place for it.
+    #[error("the agent had no place for the command in time")]
+    NoPlace,
 }

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     access::Actor,
-    agents::{LinkError, Links},
+    agents::Links,
     config::CommandsConfig,
     events::EventBus,
     store::{CommandRecord, NewCommand, Store, StoreError},
@@ -23,7 +23,7 @@ use crate::{
 };
 use check::check;
 use places::{Place, Places};
-use record::{Kept, Unanswered, kept_command, kept_outcome, kind};
+use record::{Kept, kept_command, kept_outcome, kind};
 
 /// Waits between attempts to note an outcome: six attempts in about ten seconds.
 const FINISH_WAITS: [Duration; 5] = [
@@ -120,11 +120,7 @@ impl Commands {
         let started = Instant::now();
         self.store.insert_command(&new).await?;
         let left = timeout.saturating_sub(started.elapsed());
-        let outcome = self
-            .links
-            .execute(new.vm, new.id, &command, left)
-            .await
-            .map_err(|LinkError::NotConnected| Unanswered::NotSent);
+        let outcome = self.links.execute(new.vm, new.id, &command, left).await;
         let max = usize::try_from(self.config.max_output_bytes).unwrap_or(usize::MAX);
         let kept = kept_outcome(outcome, max);
         let execution_ms = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);

@@ -110,7 +110,7 @@ on_both! {
         assert_eq!((&done["success"], &done["status"]), (&json!(true), &json!("ANSWERED")), "{done}");
         let sent = guest.received_of("UnsafeCommand").pop().unwrap();
         assert_eq!((&sent["raw_command"], &sent["env_vars"]["TOKEN"]), (&json!("deploy --password=hunter2"), &json!("geheim")));
-        let late = run(&trial.client, &vm, json!({ "unsafe": { "rawCommand": "sleep 5000" } }), 1).await;
+        let late = run(&trial.client, &vm, json!({ "unsafe": { "rawCommand": "sleep 60000" } }), 1).await;
         assert_eq!((&late["success"], &late["status"]), (&json!(false), &json!("TIMED_OUT")), "{late}");
 
         let twice = json!({ "unsafe": { "rawCommand": "env", "envVars": [

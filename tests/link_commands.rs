@@ -18,7 +18,9 @@ use infinibay::{
 use serde_json::json;
 use support::{
     database::TestDatabase,
-    guest::{DEADLINE, FakeGuest, eventually, hangs_up, well_behaved},
+    guest::{
+        DEADLINE, FakeGuest, LONG_LIST, ends_commands, eventually, hangs_up, lists_packages, well_behaved,
+    },
     sample,
 };
 use tempfile::TempDir;
@@ -176,7 +178,57 @@ on_both! {
         let slow = shell("sleep 60000");
         let record = journey.commands.execute(&journey.actor, journey.guest.vm, slow, second).await.unwrap();
         assert_eq!(record.status, CommandStatus::TimedOut);
-        assert!(record.execution_ms.is_some_and(|ms| (1000..5000).contains(&ms)), "{:?}", record.execution_ms);
+        // One that was sent is waited for a little longer than the agent was told.
+        assert!(record.execution_ms.is_some_and(|ms| (6000..12_000).contains(&ms)), "{:?}", record.execution_ms);
+        let said = record.response.expect("a response")["error"].to_string();
+        assert!(said.contains("may still run"), "{said}");
+    }
+
+    async fn a_command_that_the_agent_had_to_end_keeps_its_output(db: TestDatabase) {
+        let journey = Journey::start(&db, CommandsConfig::default(), |dir| {
+            FakeGuest::listen(dir.path(), VmId::generate(), ends_commands)
+        })
+        .await;
+        let second = Duration::from_secs(1);
+        let endless = shell("endless");
+        let record = journey.commands.execute(&journey.actor, journey.guest.vm, endless, second).await.unwrap();
+        assert_eq!((record.status, record.success), (CommandStatus::TimedOut, Some(false)));
+        assert_eq!(journey.guest.received_of("UnsafeCommand")[0]["timeout"], 1, "the agent is told what was asked");
+        let kept = journey.store.command(record.id).await.unwrap().unwrap();
+        assert_eq!((kept.status, &kept.response), (CommandStatus::TimedOut, &record.response));
+        let response = kept.response.expect("a response");
+        assert_eq!((&response["stdout"], &response["data"]["timed_out"]), (&json!("half"), &json!(true)));
+    }
+
+    async fn a_command_that_found_no_place_was_not_sent_and_says_so(db: TestDatabase) {
+        let journey = Arc::new(Journey::start(&db, CommandsConfig::default(), one_at_a_time).await);
+        let first = tokio::spawn({
+            let journey = Arc::clone(&journey);
+            async move { journey.run(shell("sleep 3000")).await }
+        });
+        eventually("the first is sent", || journey.guest.received_of("UnsafeCommand").pop()).await;
+        let second = Duration::from_secs(1);
+        let late = shell("late");
+        let record = journey.commands.execute(&journey.actor, journey.guest.vm, late, second).await.unwrap();
+        assert_eq!((record.status, record.success), (CommandStatus::TimedOut, Some(false)));
+        // What was never sent has no answer to be waited for.
+        assert!(record.execution_ms.is_some_and(|ms| (1000..3000).contains(&ms)), "{:?}", record.execution_ms);
+        let said = record.response.expect("a response")["error"].to_string();
+        assert!(said.contains("was not sent and did not run"), "{said}");
+        assert_eq!(first.await.unwrap().unwrap().status, CommandStatus::Answered);
+        journey.run(shell("after")).await.unwrap();
+        assert_eq!(journey.guest.received_of("UnsafeCommand").len(), 2, "it was sent after all");
+    }
+
+    async fn a_long_list_is_kept_whole(db: TestDatabase) {
+        let journey = Journey::start(&db, CommandsConfig::default(), |dir| {
+            FakeGuest::listen(dir.path(), VmId::generate(), lists_packages)
+        })
+        .await;
+        let record = journey.run(GuestCommand::Safe(SafeAction::PackageList)).await.unwrap();
+        let kept = journey.store.command(record.id).await.unwrap().unwrap().response.expect("a response");
+        assert_eq!(kept["data"]["packages"].as_array().map(Vec::len), Some(LONG_LIST));
+        assert_eq!(kept["truncated"], json!([]));
     }
 
     async fn what_a_dead_controller_left_pending_is_lost_and_not_sent_again(db: TestDatabase) {

@@ -99,7 +99,8 @@ async fn a_late_answer_is_known_as_such_and_frees_the_place() {
     let (links, _inbox) = Links::new(AgentsConfig::default());
     links.open(guest.vm, guest.path.clone());
     heard(&links, guest.vm).await;
-    let slow = shell("sleep 2000");
+    // Longer than its timeout and what its answer is waited for beyond that.
+    let slow = shell("sleep 8000");
     let outcome =
         links.execute(guest.vm, CommandId::generate(), &slow, Duration::from_secs(1)).await.unwrap();
     assert_eq!(outcome, CommandOutcome::TimedOut);

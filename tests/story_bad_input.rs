@@ -100,7 +100,10 @@ on_both! {
         let stop = "mutation($id: UUID!) { stopVm(id: $id, force: true) { operation { id } } }";
         client.ask(stop, json!({ "id": vm })).await;
         client.phase_is(&vm, "STOPPED", SOON).await;
-        assert_eq!(client.refused(RUN, json!({ "vm": vm })).await, "AGENT_NOT_CONNECTED");
+        let answer = client.send(RUN, json!({ "vm": vm })).await;
+        let error = &answer["errors"][0];
+        assert_eq!(error["extensions"]["code"], "AGENT_NOT_CONNECTED", "{answer}");
+        assert!(error["message"].as_str().unwrap().contains("start it with `startVm`"), "{answer}");
         for mutation in ["startVm", "stopVm", "deleteVm"] {
             let query = format!("mutation($id: UUID!) {{ {mutation}(id: $id) {{ operation {{ id }} }} }}");
             assert_eq!(client.refused(&query, json!({ "id": nobody })).await, "VM_NOT_FOUND");

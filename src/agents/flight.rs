@@ -11,8 +11,8 @@ use tokio::{sync::oneshot, time::Instant};
 use super::LinkError;
 use crate::vm::{CommandId, CommandOutcome};
 
-/// How long after its deadline an unanswered command keeps its place. The agent was told the
-/// same deadline, so by then it has given up, or never understood the command.
+/// How long an unanswered command keeps its place after it is no longer waited for. By then the
+/// agent, which was told an earlier deadline, has given up, or never understood the command.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Who waits for an outcome.
@@ -39,7 +39,7 @@ impl Drop for Entry {
 pub(super) enum Settled {
     /// A command somebody waits for.
     InTime,
-    /// A command of ours whose deadline had passed.
+    /// A command of ours that is no longer waited for.
     Late,
     /// No command in flight.
     Unsolicited,
@@ -70,9 +70,9 @@ impl Flight {
         self.entries.len() < self.capacity
     }
 
-    /// From now on the command counts as sent.
-    pub(super) fn launch(&mut self, id: CommandId, reply: Reply, deadline: Instant) {
-        self.entries.insert(id, Entry { reply: Some(reply), free_at: deadline + GRACE });
+    /// From now on the command counts as sent; its answer is waited for until then.
+    pub(super) fn launch(&mut self, id: CommandId, reply: Reply, until: Instant) {
+        self.entries.insert(id, Entry { reply: Some(reply), free_at: until + GRACE });
     }
 
     /// Matches an answer. `id` is the guest's text.

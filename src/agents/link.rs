@@ -7,7 +7,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    backoff,
+    LinkError, backoff,
     connect::connect,
     rate::Throttle,
     session::{End, Job, Limits, Session},
@@ -102,7 +102,7 @@ impl Link {
             tokio::select! {
                 () = self.stop.cancelled() => return None,
                 done = &mut work => return Some(done),
-                Some(job) = jobs.recv() => job.refuse(),
+                Some(job) = jobs.recv() => job.refuse(LinkError::NotConnected),
             }
         }
     }

@@ -35,6 +35,11 @@ const HINTS: usize = 1024;
 /// Commands waiting for one link; more wait with their callers, in order.
 const JOBS: usize = 16;
 
+/// How long after its deadline a command that was sent is still waited for. The agent is told the
+/// time that is left, in whole seconds, and ends the command when it is over: it asks it to end,
+/// gives it two seconds, and only then can answer with what was written until then.
+pub(super) const ANSWER_MARGIN: Duration = Duration::from_secs(5);
+
 /// The longest that a command is waited for, whatever its caller says.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -160,11 +165,13 @@ impl Links {
         }
     }
 
-    /// Sends a command and waits for its outcome, at most `timeout`. Waits for a free place first
-    /// (one command in flight unless the agent announced more), within the same `timeout`.
+    /// Sends a command and waits for its outcome. Waits for a free place first (one command in
+    /// flight unless the agent announced more); that counts against `timeout`, and the agent is
+    /// told what is left of it. Once sent, the command is waited for until `timeout` and a margin
+    /// of 5 s more, so that the agent's own word on a command that it had to end comes in time.
     ///
     /// # Errors
-    /// `NotConnected`: nothing was sent.
+    /// `NotConnected`, `NoPlace`: nothing was sent.
     pub async fn execute(
         &self,
         vm: VmId,
@@ -177,17 +184,27 @@ impl Links {
             Some(Wanted::Live { jobs, shared, .. }) if shared.is_heard() => jobs.clone(),
             _ => return Err(LinkError::NotConnected),
         };
-        let (reply, outcome) = oneshot::channel();
-        let job = Job { id, command: command.clone(), deadline, reply };
+        let (reply, mut outcome) = oneshot::channel();
+        let (sent, mut was_sent) = oneshot::channel();
+        let job = Job { id, command: command.clone(), deadline, sent, reply };
         match timeout_at(deadline, jobs.send(job)).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(LinkError::NotConnected),
-            Err(_) => return Ok(CommandOutcome::TimedOut),
+            Err(_) => return Err(LinkError::NoPlace),
         }
-        match timeout_at(deadline, outcome).await {
-            Ok(Ok(outcome)) => outcome,
-            // The link ended with the job unsent.
-            Ok(Err(_)) => Err(LinkError::NotConnected),
+        // The link ended with the job unsent.
+        let settle = |told: Result<_, _>| told.unwrap_or(Err(LinkError::NotConnected));
+        if let Ok(told) = timeout_at(deadline, &mut outcome).await {
+            return settle(told);
+        }
+        // From here on it cannot be sent any more, so that what is said now stays true.
+        was_sent.close();
+        if was_sent.try_recv().is_err() {
+            // The link may have told why in this very moment.
+            return outcome.try_recv().unwrap_or(Err(LinkError::NoPlace));
+        }
+        match timeout_at(deadline + ANSWER_MARGIN, outcome).await {
+            Ok(told) => settle(told),
             Err(_) => Ok(CommandOutcome::TimedOut),
         }
     }

@@ -10,12 +10,17 @@ use std::{io, time::Duration};
 
 use agent_protocol::{FrameDecoder, HostMessage};
 use chrono::Utc;
-use tokio::{net::UnixStream, sync::mpsc, time::Instant};
+use tokio::{
+    net::UnixStream,
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     LinkError,
     flight::{Flight, Reply},
+    links::ANSWER_MARGIN,
     outgoing::Outgoing,
     pacing::Pacing,
     rate::{Throttle, TokenBucket},
@@ -51,14 +56,16 @@ pub(super) struct Job {
     pub(super) id: CommandId,
     pub(super) command: GuestCommand,
     pub(super) deadline: Instant,
+    /// Told before the first byte is written; closed by a caller that no longer wants it sent.
+    pub(super) sent: oneshot::Sender<()>,
     pub(super) reply: Reply,
 }
 
 impl Job {
-    /// There is nobody to send it to.
-    pub(super) fn refuse(self) {
+    /// It is not sent.
+    pub(super) fn refuse(self, why: LinkError) {
         // A caller that is gone needs no answer.
-        let _ = self.reply.send(Err(LinkError::NotConnected));
+        let _ = self.reply.send(Err(why));
     }
 }
 
@@ -204,16 +211,20 @@ impl<'a> Session<'a> {
 
     fn take(&mut self, job: Job) -> Result<(), End> {
         if !self.heard {
-            job.refuse();
+            job.refuse(LinkError::NotConnected);
             return Ok(());
         }
         let now = Instant::now();
-        // Whoever asked has been told by now that it timed out: it must not run all the same.
-        if job.reply.is_closed() || job.deadline <= now {
+        if job.deadline <= now {
+            job.refuse(LinkError::NoPlace);
+            return Ok(());
+        }
+        // Whoever asked may have been told by now that it was not sent: it must not run all the same.
+        if job.reply.is_closed() || job.sent.send(()).is_err() {
             return Ok(());
         }
         let line = encode_command(job.id, &job.command, job.deadline - now);
-        self.flight.launch(job.id, job.reply, job.deadline);
+        self.flight.launch(job.id, job.reply, job.deadline + ANSWER_MARGIN);
         self.outgoing = Some(Outgoing::new(line, true, now));
         self.write()
     }

@@ -18,7 +18,7 @@ use crate::{
 
 /// What a resolver answers instead of data.
 // No `Display` on purpose: async-graphql would take it for a plain message and lose the code.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct ApiError {
     code: &'static str,
     message: String,
@@ -51,6 +51,15 @@ impl ApiError {
             correlation: Some(correlation),
             ..Self::new("INTERNAL", format!("something failed here; the log tells more under {correlation}"))
         }
+    }
+
+    /// A subscriber was too slow for the bus; its stream ends with this.
+    pub(super) fn lagged(missed: u64) -> Self {
+        let words = format!(
+            "up to {missed} readings were missed, because they were not read fast enough; subscribe again, \
+             and read `getVmMetrics` for what was missed"
+        );
+        Self::new("LAGGED", words)
     }
 
     pub(super) fn denied(denied: Denied, vm: VmId) -> Self {

@@ -14,12 +14,14 @@ use super::{
 };
 use crate::{
     access::{Action, authorize},
+    commands::CommandError,
     lifecycle::LifecycleError,
-    vm::{Operation, VmId, VmRecord},
+    vm::{AgentConnectivity, Operation, VmId, VmPhase, VmRecord},
 };
 
-/// What an outcome takes from the guest to the caller, beyond the command's own timeout.
-const ANSWER_MARGIN: Duration = Duration::from_secs(15);
+/// What an outcome takes from the guest to the caller, beyond the command's own timeout: 5 s for
+/// the agent's word on a command that it had to end, and what it takes to note it.
+const ANSWER_MARGIN: Duration = Duration::from_secs(20);
 
 pub(super) struct MutationRoot;
 
@@ -70,7 +72,7 @@ impl MutationRoot {
         let action =
             if command.is_unsafe() { Action::UnsafeCommand { owner } } else { Action::SafeCommand { owner } };
         authorize(call.actor, action).map_err(|denied| ApiError::denied(denied, vm))?;
-        if found.is_some_and(|view| view.record.intent.deleting) {
+        if found.as_ref().is_some_and(|view| view.record.intent.deleting) {
             return Err(LifecycleError::Deleting(vm).into());
         }
         let command = command.into_command()?;
@@ -80,8 +82,56 @@ impl MutationRoot {
         if let Some(deadline) = ctx.data_opt::<Deadline>() {
             deadline.extend_to(Instant::now() + timeout + ANSWER_MARGIN);
         }
-        let record = call.api.commands.execute(call.actor, vm, command, timeout).await?;
-        Ok(record.into())
+        match call.api.commands.execute(call.actor, vm, command, timeout).await {
+            Ok(record) => Ok(record.into()),
+            Err(CommandError::NotConnected) => {
+                let status = found.and_then(|view| view.status);
+                let why = not_connected(status.as_ref().map(|status| (status.phase, status.agent)));
+                Err(ApiError::new("AGENT_NOT_CONNECTED", format!("the VM's agent is not connected: {why}")))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Why an agent cannot be talked to, and what to do. `None`: nothing is known of the VM yet.
+fn not_connected(status: Option<(VmPhase, AgentConnectivity)>) -> &'static str {
+    const WAIT: &str = "the VM is not ready yet; wait for its operation to end (`operation(id)`, \
+                        `operationProgress(id)`), and send the command again";
+    let Some((phase, agent)) = status else { return WAIT };
+    match (phase, agent) {
+        (VmPhase::Provisioning | VmPhase::Installing | VmPhase::Starting, _) => WAIT,
+        (VmPhase::Stopped | VmPhase::Crashed, _) => {
+            "the VM is off; start it with `startVm`, and send the command again when `agent.connectivity` \
+             is `ONLINE`"
+        }
+        (VmPhase::Stopping, _) => {
+            "the VM is going off; start it with `startVm` when it is off, and send the command again"
+        }
+        (VmPhase::Paused, _) => "the VM is paused; resume it with libvirt, and send the command again",
+        (VmPhase::Failed, _) => {
+            "a step for the VM failed; its conditions say which, and `startVm` tries it again"
+        }
+        (VmPhase::Missing, _) => "the VM's domain is gone; its conditions say what to do",
+        (VmPhase::Deleting, _) => "the VM is on its way out",
+        (VmPhase::Unknown, _) => {
+            "what the VM does is not known now; send the command again when `phase` says, and see its \
+             conditions where it stays so"
+        }
+        (VmPhase::Running, AgentConnectivity::NeverSeen) => {
+            "it was never heard; wait for the VM's operation to end, and where none is under way look in \
+             the guest whether infiniservice is installed and runs"
+        }
+        (VmPhase::Running, AgentConnectivity::Offline) => {
+            "the VM runs and its agent is silent; look at infiniservice in the guest \
+             (`systemctl status infiniservice`), and see the VM's conditions"
+        }
+        (VmPhase::Running, AgentConnectivity::Unsupported) => {
+            "the VM has no channel for an agent; its condition `ChannelPresent` says what to do"
+        }
+        (VmPhase::Running, AgentConnectivity::Unknown | AgentConnectivity::Online) => {
+            "the link to it is just being opened; send the command again in some seconds"
+        }
     }
 }
 
@@ -93,4 +143,28 @@ async fn payload(
     let (record, operation) = accepted?;
     let status = call.api.store.vm(record.id).await?.and_then(|view| view.status);
     Ok(VmPayload::new(record, status, operation))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_is_not_connected_comes_with_what_to_do() {
+        use AgentConnectivity::{NeverSeen, Offline, Unknown, Unsupported};
+        for (status, words) in [
+            (None, "wait for its operation"),
+            (Some((VmPhase::Installing, NeverSeen)), "wait for its operation"),
+            (Some((VmPhase::Stopped, Offline)), "`startVm`"),
+            (Some((VmPhase::Crashed, NeverSeen)), "`startVm`"),
+            (Some((VmPhase::Running, NeverSeen)), "wait for the VM's operation"),
+            (Some((VmPhase::Running, Offline)), "infiniservice in the guest"),
+            (Some((VmPhase::Running, Unsupported)), "ChannelPresent"),
+            (Some((VmPhase::Running, Unknown)), "again in some seconds"),
+            (Some((VmPhase::Unknown, Unknown)), "conditions"),
+        ] {
+            let why = not_connected(status);
+            assert!(why.contains(words), "{status:?}: {why}");
+        }
+    }
 }

@@ -130,18 +130,21 @@ impl SubscriptionRoot {
         }))
     }
 
-    /// A VM's readings as they come.
+    /// A VM's readings as they come. One of more than 32 KiB comes without its `processes` and
+    /// `ports`; `getVmMetrics` has it whole. A slow subscriber's stream ends with the code `LAGGED`:
+    /// subscribe again, and read `getVmMetrics` for what was missed.
     async fn vm_metrics(
         &self,
         ctx: &Context<'_>,
         vm_id: Uuid,
-    ) -> Result<impl Stream<Item = VmMetrics> + use<>, ApiError> {
+    ) -> Result<impl Stream<Item = Result<VmMetrics, ApiError>> + use<>, ApiError> {
         let watch = Watch::begin(ctx, VmId(vm_id))?;
         Call::of(ctx)?.visible(watch.vm).await?;
         Ok(stream::unfold(watch, |mut watch| async move {
             loop {
-                if let Sight::Notice(Notice::Event(VmEvent::Metrics(sample))) = watch.next().await? {
-                    return Some((VmMetrics::from(&*sample), watch));
+                if let Some(told) = reading(watch.next().await?) {
+                    watch.ended |= told.is_err();
+                    return Some((told, watch));
                 }
             }
         }))
@@ -162,6 +165,15 @@ impl SubscriptionRoot {
         // Read again: it may have moved on before the bus was listened to.
         let now = call.api.store.operation(id).await?.ok_or_else(not_found)?;
         Ok(stream::unfold(Follower { watch, id, next: Some(now), told: None }, Follower::step))
+    }
+}
+
+/// What a subscriber to readings is told of it. An error ends the stream.
+fn reading(sight: Sight) -> Option<Result<VmMetrics, ApiError>> {
+    match sight {
+        Sight::Notice(Notice::Event(VmEvent::Metrics(sample))) => Some(Ok(VmMetrics::from(&*sample))),
+        Sight::Notice(Notice::Lagged(missed)) => Some(Err(ApiError::lagged(missed))),
+        Sight::Notice(Notice::Event(_)) | Sight::Look => None,
     }
 }
 
@@ -197,5 +209,59 @@ impl Follower {
         };
         self.told = Some(operation.clone());
         Some((OperationObject::from(operation), self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_graphql::{Object, Schema, Value};
+    use futures_util::StreamExt as _;
+
+    use super::*;
+    use crate::events::EventBus;
+
+    struct Anything;
+
+    #[Object]
+    impl Anything {
+        async fn nothing(&self) -> bool {
+            true
+        }
+    }
+
+    /// A subscription as `vmMetrics`, without a caller to look after.
+    struct Readings(EventBus);
+
+    #[Subscription]
+    impl Readings {
+        async fn readings(&self) -> impl Stream<Item = Result<VmMetrics, ApiError>> + use<> {
+            stream::unfold(Some(self.0.subscribe()), |bus| async move {
+                let mut bus = bus?;
+                loop {
+                    if let Some(told) = reading(Sight::Notice(bus.next().await?)) {
+                        let rest = told.is_ok().then_some(bus);
+                        return Some((told, rest));
+                    }
+                }
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_subscriber_to_readings_is_told_that_it_lagged() {
+        let bus = EventBus::default();
+        let schema = Schema::build(Anything, async_graphql::EmptyMutation, Readings(bus.clone())).finish();
+        let mut told = schema.execute_stream("subscription { readings { id } }");
+        // Subscribed with the first poll; nothing is there yet.
+        assert!(futures_util::poll!(told.next()).is_pending());
+        for _ in 0..10_000 {
+            bus.publish(VmEvent::Deleted { vm: VmId::generate(), at: chrono::Utc::now() });
+        }
+        let last = told.next().await.expect("a last word");
+        let error = last.errors.first().expect("an error");
+        let code = error.extensions.as_ref().and_then(|extensions| extensions.get("code"));
+        assert_eq!(code, Some(&Value::from("LAGGED")), "{error:?}");
+        assert!(error.message.contains("getVmMetrics"), "{}", error.message);
+        assert!(told.next().await.is_none(), "the stream goes on with a hole in it");
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    agents::cut,
+    agents::{LinkError, cut},
     store::CommandStatus,
     vm::{CommandOutcome, GuestCommand, redact_command_line},
 };
@@ -43,15 +43,16 @@ pub(super) struct Kept {
     pub(super) response: Value,
 }
 
-/// Why a command has no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unanswered {
-    /// It was never sent.
-    NotSent,
-}
+/// The longest `data` that is kept, as JSON: as much as a frame can bring. Half a list is no list
+/// any more, so a longer one is left out whole, and named in `truncated`.
+const MAX_DATA_BYTES: usize = agent_protocol::MAX_FRAME_BYTES;
 
-/// The outcome, each stream cut to `max` bytes; a `data` that is larger as JSON is left out.
-pub(super) fn kept_outcome(outcome: Result<CommandOutcome, Unanswered>, max: usize) -> Kept {
+/// What is said of a command that the agent ended because its time was over.
+const ENDED_BY_AGENT: &str =
+    "the command's time was over and the agent ended it; stdout and stderr are what it wrote until then";
+
+/// The outcome, each stream cut to `max` bytes.
+pub(super) fn kept_outcome(outcome: Result<CommandOutcome, LinkError>, max: usize) -> Kept {
     let unanswered =
         |status, error: &str| Kept { status, success: false, response: json!({ "error": error }) };
     match outcome {
@@ -70,7 +71,9 @@ pub(super) fn kept_outcome(outcome: Result<CommandOutcome, Unanswered>, max: usi
             if cut(&mut stderr, max) {
                 truncated.push("stderr");
             }
-            if data.as_ref().is_some_and(|data| data.to_string().len() > max) {
+            let ended_by_agent =
+                !success && data.as_ref().is_some_and(|data| data["timed_out"] == json!(true));
+            if data.as_ref().is_some_and(|data| data.to_string().len() > MAX_DATA_BYTES) {
                 data = None;
                 truncated.push("data");
             }
@@ -81,9 +84,10 @@ pub(super) fn kept_outcome(outcome: Result<CommandOutcome, Unanswered>, max: usi
                 "data": data,
                 "execution_ms": execution_ms,
                 "truncated": truncated,
-                "error": null,
+                "error": ended_by_agent.then_some(ENDED_BY_AGENT),
             });
-            Kept { status: CommandStatus::Answered, success, response }
+            let status = if ended_by_agent { CommandStatus::TimedOut } else { CommandStatus::Answered };
+            Kept { status, success, response }
         }
         Ok(CommandOutcome::TimedOut) => {
             unanswered(CommandStatus::TimedOut, "the agent did not answer in time; the command may still run")
@@ -92,9 +96,13 @@ pub(super) fn kept_outcome(outcome: Result<CommandOutcome, Unanswered>, max: usi
             CommandStatus::Disconnected,
             "the link to the agent closed before it answered; the command may have run",
         ),
-        Err(Unanswered::NotSent) => unanswered(
+        Err(LinkError::NotConnected) => unanswered(
             CommandStatus::Disconnected,
-            "the agent was not connected any more; the command was not sent",
+            "the agent was not connected any more; the command was not sent and did not run",
+        ),
+        Err(LinkError::NoPlace) => unanswered(
+            CommandStatus::TimedOut,
+            "its time was over before the agent had a place for it; the command was not sent and did not run",
         ),
         Ok(CommandOutcome::Lost) => unanswered(
             CommandStatus::Lost,
@@ -156,8 +164,36 @@ mod tests {
             })
         );
         let kept = kept_outcome(Ok(answered("", "123456", Some(json!("12345")))), 5);
-        assert_eq!(kept.response["truncated"], json!(["stderr", "data"]));
-        assert_eq!(kept.response["data"], Value::Null);
+        assert_eq!(kept.response["truncated"], json!(["stderr"]));
+        assert_eq!(kept.response["data"], json!("12345"), "data has a bound of its own");
+        // What an agent of ours sends at most, and more than any frame can bring.
+        let largest = json!("x".repeat(700 << 10));
+        let kept = kept_outcome(Ok(answered("", "", Some(largest.clone()))), 5);
+        assert_eq!((&kept.response["data"], &kept.response["truncated"]), (&largest, &json!([])));
+        let kept = kept_outcome(Ok(answered("", "", Some(json!("x".repeat(MAX_DATA_BYTES))))), 5);
+        assert_eq!((&kept.response["data"], &kept.response["truncated"]), (&Value::Null, &json!(["data"])));
+    }
+
+    #[test]
+    fn a_command_that_the_agent_ended_timed_out_and_its_output_is_kept() {
+        let answered = |success, timed_out| CommandOutcome::Answered {
+            success,
+            exit_code: None,
+            stdout: "half".to_owned(),
+            stderr: "TIMEOUT: ended".to_owned(),
+            data: Some(json!({ "timed_out": timed_out })),
+            execution_ms: Some(1000),
+        };
+        let kept = kept_outcome(Ok(answered(false, true)), 100);
+        assert_eq!((kept.status, kept.success), (CommandStatus::TimedOut, false));
+        assert_eq!(
+            (&kept.response["stdout"], &kept.response["error"]),
+            (&json!("half"), &json!(ENDED_BY_AGENT))
+        );
+        for (success, timed_out) in [(true, true), (false, false)] {
+            let kept = kept_outcome(Ok(answered(success, timed_out)), 100);
+            assert_eq!((kept.status, kept.success), (CommandStatus::Answered, success));
+        }
     }
 
     #[test]
@@ -165,12 +201,16 @@ mod tests {
         for (outcome, status) in [
             (Ok(CommandOutcome::TimedOut), CommandStatus::TimedOut),
             (Ok(CommandOutcome::Disconnected), CommandStatus::Disconnected),
-            (Err(Unanswered::NotSent), CommandStatus::Disconnected),
+            (Err(LinkError::NotConnected), CommandStatus::Disconnected),
+            (Err(LinkError::NoPlace), CommandStatus::TimedOut),
             (Ok(CommandOutcome::Lost), CommandStatus::Lost),
         ] {
+            let never_sent = outcome.is_err();
             let kept = kept_outcome(outcome, 10);
             assert_eq!((kept.status, kept.success), (status, false));
-            assert!(kept.response["error"].as_str().is_some_and(|why| !why.is_empty()));
+            let why = kept.response["error"].as_str().expect("words");
+            assert_eq!(why.contains("was not sent and did not run"), never_sent, "{why}");
+            assert_eq!(why.contains("may"), !never_sent, "{why}");
         }
     }
 }

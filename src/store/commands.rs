@@ -20,7 +20,7 @@ pub enum CommandStatus {
     Pending,
     /// The agent answered.
     Answered,
-    /// No answer in time.
+    /// Its time was over: the agent ended it, had no place for it, or did not answer in time.
     TimedOut,
     /// The link closed or the VM went away first.
     Disconnected,

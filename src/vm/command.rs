@@ -58,7 +58,7 @@ pub enum CommandOutcome {
         /// As the agent measured it.
         execution_ms: Option<i64>,
     },
-    /// No answer before the deadline.
+    /// It was sent, and no answer came in time.
     TimedOut,
     /// The link closed, or the VM went away, with the command unanswered.
     Disconnected,

@@ -224,6 +224,61 @@ pub(crate) async fn hangs_up(mut stream: UnixStream, _received: Received) -> io:
     Ok(())
 }
 
+/// Greets, and answers the first command with what `answer` makes of it, after `delay`.
+async fn answers_once(
+    stream: UnixStream,
+    received: Received,
+    delay: Duration,
+    answer: impl FnOnce(&Value) -> Value,
+) -> io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    writer.write_all(handshake_line(4).as_bytes()).await?;
+    let mut incoming = BufReader::new(reader).lines();
+    while let Some(line) = incoming.next_line().await? {
+        let message: Value = serde_json::from_str(&line)?;
+        received.lock().expect("received").push(message.clone());
+        if message["id"].is_string() {
+            tokio::time::sleep(delay).await;
+            writer.write_all(format!("{}\n", answer(&message)).as_bytes()).await?;
+            break;
+        }
+    }
+    std::future::pending().await
+}
+
+/// An agent whose first command does not listen when its time (1 s) is over: it takes two seconds
+/// more until the agent has ended it and says so.
+pub(crate) async fn ends_commands(stream: UnixStream, received: Received) -> io::Result<()> {
+    answers_once(stream, received, Duration::from_secs(3), |command| {
+        json!({
+            "type": "response", "id": command["id"], "success": false, "exit_code": null, "stdout": "half",
+            "stderr": "", "execution_time_ms": 3000, "command_type": "unsafe",
+            "data": {"timed_out": true, "signal": 9},
+            "error": {"code": "TIMEOUT", "message": "ended after 1 s: its time was over"},
+            "timestamp": now(),
+        })
+    })
+    .await
+}
+
+/// Packages of [`lists_packages`]: together more than 256 KiB.
+pub(crate) const LONG_LIST: usize = 6000;
+
+/// An agent in a system with many packages.
+pub(crate) async fn lists_packages(stream: UnixStream, received: Received) -> io::Result<()> {
+    answers_once(stream, received, Duration::ZERO, |command| {
+        let packages: Vec<_> = (0..LONG_LIST)
+            .map(|n| json!({"name": format!("package-{n}"), "version": "1:2.36-9+deb12u4", "architecture": "amd64"}))
+            .collect();
+        json!({
+            "type": "response", "id": command["id"], "success": true, "exit_code": null, "stdout": "",
+            "stderr": "", "execution_time_ms": 1, "command_type": "safe",
+            "data": {"packages": packages, "truncated": false}, "error": null, "timestamp": now(),
+        })
+    })
+    .await
+}
+
 /// Greets, and writes `flood` for ever, as fast as it is read; commands are answered in between.
 pub(crate) async fn flooding(stream: UnixStream, received: Received, flood: Vec<u8>) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();

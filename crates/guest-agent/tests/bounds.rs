@@ -7,7 +7,8 @@ use agent_protocol::MAX_FRAME_BYTES;
 use host::{Agent, code};
 use serde_json::json;
 
-/// KiB; a debug build is larger than what is shipped.
+/// KiB; a debug build is larger than what is shipped, whose size has a story of its own in the
+/// workspace (`tests/agent_size.rs`).
 const MAX_RESIDENT_KB: u64 = 24 << 10;
 
 #[test]

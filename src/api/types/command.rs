@@ -18,7 +18,8 @@ pub(crate) enum CommandStatusName {
     Pending,
     /// The agent answered.
     Answered,
-    /// No answer in time.
+    /// Its time was over. `response.error` says which: the agent ended it (the response has what it
+    /// wrote until then), it was never sent, or no answer came.
     TimedOut,
     /// The link closed or the VM went away first.
     Disconnected,
@@ -40,7 +41,9 @@ pub(crate) struct CommandLog {
     kind: String,
     /// The command, without secrets.
     command: Json<Value>,
-    /// `exit_code`, `stdout`, `stderr`, `data`, …; null without an answer.
+    /// `exit_code`, `stdout`, `stderr`, `data`, `execution_ms`, `truncated` (which of them are not
+    /// whole; a `data` of more than 1 MiB is left out) and `error`; only `error` without an answer.
+    /// Null while pending, and where it was lost.
     response: Option<Json<Value>>,
     /// How it stands.
     status: CommandStatusName,

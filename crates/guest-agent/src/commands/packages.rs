@@ -3,7 +3,7 @@
 mod apt;
 mod dnf;
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, env, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -20,18 +20,20 @@ const MAX_FOUND: usize = 500;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manager {
     Apt,
-    /// `dnf`, or its ancestor under the name given.
-    Dnf(&'static str),
+    Dnf,
 }
 
 fn manager() -> Result<Manager, Failure> {
-    let has = |path: &str| Path::new(path).exists();
-    if has("/usr/bin/apt-get") {
+    // Where the tools are looked for when they are run.
+    let path = env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+    let has = |tool: &str| env::split_paths(&path).any(|directory| directory.join(tool).is_file());
+    if has("apt-get") {
         Ok(Manager::Apt)
-    } else if has("/usr/bin/dnf") {
-        Ok(Manager::Dnf("dnf"))
-    } else if has("/usr/bin/yum") {
-        Ok(Manager::Dnf("yum"))
+    } else if has("dnf") {
+        Ok(Manager::Dnf)
+    } else if has("yum") {
+        // It cannot be asked what a repository has: no `repoquery` without dnf.
+        Err(Failure::new("NOT_SUPPORTED", "this system has yum without dnf, which is not supported"))
     } else {
         Err(Failure::new("NOT_SUPPORTED", "neither apt nor dnf is on this system"))
     }
@@ -41,7 +43,7 @@ fn manager() -> Result<Manager, Failure> {
 pub(super) fn list(limit: Duration) -> Result<Outcome, Failure> {
     let done = match manager()? {
         Manager::Apt => apt::list(limit)?,
-        Manager::Dnf(_) => dnf::list(limit)?,
+        Manager::Dnf => dnf::list(limit)?,
     };
     let rows = rows(&done.stdout.text(), ["name", "version", "architecture"]);
     let (rows, truncated) = bounded(rows);
@@ -52,7 +54,7 @@ pub(super) fn list(limit: Duration) -> Result<Outcome, Failure> {
 pub(super) fn search(query: &str, limit: Duration) -> Result<Outcome, Failure> {
     let text = match manager()? {
         Manager::Apt => apt::search(query, limit)?,
-        Manager::Dnf(tool) => dnf::search(tool, query, limit)?,
+        Manager::Dnf => dnf::search(query, limit)?,
     };
     let rows = rows(&text, ["name", "description"]);
     let found = rows.len();
@@ -65,7 +67,7 @@ pub(super) fn install(package: &str, limit: Duration) -> Result<Outcome, Failure
     named(package)?;
     match manager()? {
         Manager::Apt => apt::install(package, limit),
-        Manager::Dnf(tool) => dnf::change(tool, "install", package, limit),
+        Manager::Dnf => dnf::change("install", package, limit),
     }
 }
 
@@ -74,7 +76,7 @@ pub(super) fn remove(package: &str, limit: Duration) -> Result<Outcome, Failure>
     named(package)?;
     match manager()? {
         Manager::Apt => apt::remove(package, limit),
-        Manager::Dnf(tool) => dnf::change(tool, "remove", package, limit),
+        Manager::Dnf => dnf::change("remove", package, limit),
     }
 }
 
@@ -83,7 +85,7 @@ pub(super) fn update(package: &str, limit: Duration) -> Result<Outcome, Failure>
     named(package)?;
     match manager()? {
         Manager::Apt => apt::update(package, limit),
-        Manager::Dnf(tool) => dnf::change(tool, "upgrade", package, limit),
+        Manager::Dnf => dnf::change("upgrade", package, limit),
     }
 }
 

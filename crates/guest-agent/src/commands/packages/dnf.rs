@@ -9,15 +9,15 @@ pub(super) fn list(limit: Duration) -> Result<Finished, Failure> {
     must("rpm", &["-qa", "--qf", "%{NAME}\t%{VERSION}-%{RELEASE}\t%{ARCH}\n"], limit, KEEP_LIST)
 }
 
-pub(super) fn search(manager: &str, query: &str, limit: Duration) -> Result<String, Failure> {
+pub(super) fn search(query: &str, limit: Duration) -> Result<String, Failure> {
     let pattern = format!("*{query}*");
     let format = "--queryformat=%{name}\t%{summary}\n";
     let arguments = ["-q", "repoquery", "--latest-limit=1", format, &pattern];
     // Old dnf adds a newline of its own to each line: empty lines are skipped by the reader.
-    must(manager, &arguments, limit, KEEP_LIST).map(|done| done.stdout.text())
+    must("dnf", &arguments, limit, KEEP_LIST).map(|done| done.stdout.text())
 }
 
-pub(super) fn change(manager: &str, verb: &str, package: &str, limit: Duration) -> Result<Outcome, Failure> {
+pub(super) fn change(verb: &str, package: &str, limit: Duration) -> Result<Outcome, Failure> {
     // dnf takes a name it does not know for a pattern or a capability, and "nothing to do" for
     // success: ask first.
     let installed = tool("rpm", &["-q", "--", package], limit, KEEP_LIST)?.succeeded();
@@ -25,11 +25,10 @@ pub(super) fn change(manager: &str, verb: &str, package: &str, limit: Duration) 
         return Err(not_installed(package));
     }
     if verb == "install" && !installed {
-        let known =
-            tool(manager, &["-q", "repoquery", "--queryformat=%{name}\n", package], limit, KEEP_LIST)?;
+        let known = must("dnf", &["-q", "repoquery", "--queryformat=%{name}\n", package], limit, KEEP_LIST)?;
         if known.stdout.text().trim().is_empty() {
             return Err(unknown(package));
         }
     }
-    super::change(manager, &["-y", "-q", verb, package], limit)
+    super::change("dnf", &["-y", "-q", verb, package], limit)
 }
