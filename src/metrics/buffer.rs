@@ -185,7 +185,9 @@ mod tests {
         assert!((1..10).contains(&batch.len()), "{} trees at once", batch.len());
         assert!(batch.samples().iter().all(|sample| sample.system.is_null()));
         batch.read().await;
-        assert!(batch.samples().iter().all(|sample| sample.system.to_string() == hostile));
+        assert!(
+            batch.samples().iter().all(|sample| sample.system.as_array().is_some_and(|a| a.len() > 16 << 10))
+        );
         buffer.put_back(batch);
         assert!(buffer.rows.iter().all(|row| row.sample.system.is_null()), "a tree was kept");
         assert_eq!((buffer.len(), buffer.bytes), (10, 10 * hostile.len()));
