@@ -4,6 +4,7 @@
 //! reported as lost, never sent again.
 
 mod check;
+mod late;
 mod places;
 mod record;
 
@@ -22,10 +23,12 @@ use crate::{
     vm::{CommandId, GuestCommand, VmEvent, VmId, truncate_to_micros},
 };
 use check::check;
+use late::Late;
 use places::{Place, Places};
 use record::{Kept, kept_command, kept_outcome, kind};
 
-/// Waits between attempts to note an outcome: six attempts in about ten seconds.
+/// Waits between attempts to note an outcome: six attempts in about ten seconds. Then its caller is
+/// told, and the outcome waits for the store in the background.
 const FINISH_WAITS: [Duration; 5] = [
     Duration::from_millis(100),
     Duration::from_millis(400),
@@ -42,6 +45,7 @@ pub struct Commands {
     links: Links,
     events: EventBus,
     places: Places,
+    late: Late,
     running: Arc<TaskTracker>,
 }
 
@@ -74,7 +78,15 @@ impl Commands {
     #[must_use]
     pub fn new(config: CommandsConfig, store: Store, links: Links, events: EventBus) -> Self {
         let limit = usize::try_from(config.queue_per_vm).unwrap_or(usize::MAX);
-        Self { config, store, links, events, places: Places::new(limit), running: Arc::default() }
+        Self {
+            config,
+            store,
+            links,
+            events,
+            places: Places::new(limit),
+            late: Late::default(),
+            running: Arc::default(),
+        }
     }
 
     /// Runs one command and gives its log entry, which has an outcome. The caller has authorised
@@ -145,7 +157,7 @@ impl Commands {
         })
     }
 
-    /// Notes the outcome; a database that is away for some seconds does not lose it.
+    /// Notes the outcome, or leaves it to be noted as soon as the database is back.
     async fn finish(&self, id: CommandId, vm: VmId, kept: &Kept, execution_ms: i64) {
         let mut waits = FINISH_WAITS.iter();
         loop {
@@ -156,8 +168,12 @@ impl Commands {
                 Err(error) => error,
             };
             // A row that is gone does not come back.
-            let wait = waits.next().filter(|_| matches!(error, StoreError::Database { .. }));
-            let Some(wait) = wait else {
+            let passes = matches!(error, StoreError::Database { .. });
+            let Some(wait) = waits.next().filter(|_| passes) else {
+                if passes && self.late.keep(&self.store, &self.running, id, kept, execution_ms) {
+                    tracing::warn!(%vm, command = %id, %error, "a command's outcome waits for the database");
+                    return;
+                }
                 tracing::error!(
                     %vm, command = %id, ?status, error = &error as &dyn std::error::Error,
                     "a command's outcome could not be noted; the next start marks it as lost"
@@ -169,8 +185,8 @@ impl Commands {
         }
     }
 
-    /// Waits until every accepted command has its outcome, at most `limit`; gives whether all of
-    /// them have. New ones are still accepted, so stop asking first.
+    /// Waits until every accepted command has its outcome in the log, at most `limit`; gives
+    /// whether all of them have. New ones are still accepted, so stop asking first.
     pub async fn drain(&self, limit: Duration) -> bool {
         self.running.close();
         let ended = timeout(limit, self.running.wait()).await.is_ok();

@@ -8,8 +8,8 @@ use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::vm::VmEvent;
 
-/// Events kept for the slowest subscriber before it lags.
-const CAPACITY: usize = 4096;
+/// Events kept for the slowest subscriber before it lags. A reading takes up to 192 KiB.
+const CAPACITY: usize = 1024;
 
 /// The bus. Clones share it.
 #[derive(Debug, Clone)]

@@ -29,7 +29,7 @@ use crate::{
     vm::{MetricsSample, VmEvent, VmId, truncate_to_micros},
 };
 use flush::{Flusher, Waiting};
-use tidy::{hide_secrets, json_bytes, told};
+use tidy::{hide_secrets, told};
 use validate::{Refusal, validate};
 
 /// Errors of one guest that are stored and told: this many at once, and one per second on
@@ -166,7 +166,7 @@ impl<'a> Intake<'a> {
             }
         };
         hide_secrets(&mut system);
-        let bytes = json_bytes(&system);
+        let text = system.to_string();
         let sample = MetricsSample {
             id: Uuid::now_v7(),
             vm,
@@ -175,10 +175,10 @@ impl<'a> Intake<'a> {
             cpu_usage: charted.cpu_usage,
             memory_used: charted.memory_used,
             memory_total: charted.memory_total,
-            system: told(&system, bytes),
+            system: told(&system, &text),
         };
-        self.inner.events.publish(VmEvent::Metrics(Arc::new(sample.clone())));
-        self.waiting.push_reading(MetricsSample { system, ..sample }, bytes);
+        self.waiting.push_reading(MetricsSample { system: Value::Null, ..sample.clone() }, text);
+        self.inner.events.publish(VmEvent::Metrics(Arc::new(sample)));
     }
 
     fn error(

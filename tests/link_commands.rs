@@ -231,6 +231,24 @@ on_both! {
         assert_eq!(kept["truncated"], json!([]));
     }
 
+    async fn an_outcome_is_noted_when_the_database_is_back(db: TestDatabase) {
+        let journey = Journey::start(&db, CommandsConfig::default(), one_at_a_time).await;
+        db.tamper(
+            "CREATE TRIGGER away BEFORE UPDATE ON command_log BEGIN SELECT RAISE(ABORT, 'away'); END",
+            "ALTER TABLE command_log ADD CONSTRAINT away CHECK (status = 'pending')",
+        )
+        .await;
+        // Its caller is told what came of it, after all attempts.
+        let record = journey.run(shell("true")).await.unwrap();
+        assert_eq!(record.status, CommandStatus::Answered);
+        assert_eq!(journey.log().await[0].status, CommandStatus::Pending);
+        db.tamper("DROP TRIGGER away", "ALTER TABLE command_log DROP CONSTRAINT away").await;
+        assert!(journey.commands.drain(DEADLINE).await, "the outcome waits on");
+        let kept = journey.store.command(record.id).await.unwrap().unwrap();
+        assert_eq!((kept.status, kept.success), (CommandStatus::Answered, Some(true)));
+        assert_eq!((kept.response, kept.execution_ms), (record.response, record.execution_ms));
+    }
+
     async fn what_a_dead_controller_left_pending_is_lost_and_not_sent_again(db: TestDatabase) {
         let journey = Journey::start(&db, CommandsConfig::default(), one_at_a_time).await;
         let left = NewCommand {

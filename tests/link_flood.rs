@@ -50,7 +50,26 @@ async fn of_readings() {
 
 #[tokio::test]
 async fn of_garbage() {
-    survives(b"x\n".repeat(10_000), "garbage is counted", |c| c.malformed > 20_000).await;
+    survives(b"x\n".repeat(10_000), "garbage is counted", |c| c.malformed + c.dropped > 20_000).await;
+}
+
+#[tokio::test]
+async fn of_lines_that_would_have_to_be_read_again_and_again() {
+    let line = [b"{\"type\":".repeat(100_000), b"\n".to_vec()].concat();
+    survives(line, "spoilt lines are counted", |c| c.oversized + c.malformed + c.dropped > 5).await;
+}
+
+#[tokio::test]
+async fn over_the_rate_nothing_is_read() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let flood = b"nonsense\n".repeat(1000);
+    let loud = FakeGuest::listen(dir.path(), VmId::generate(), move |s, r| flooding(s, r, flood.clone()));
+    let (links, _inbox) = Links::new(AgentsConfig::default());
+    links.open(loud.vm, loud.path.clone());
+    let is_over = |c: &LinkCounters| c.dropped > 5000;
+    let seen = eventually("the flood is dropped", || counters(&links, loud.vm).filter(is_over)).await;
+    // A burst, and what the rate allows meanwhile.
+    assert!(seen.malformed < 1000, "{seen:?}");
 }
 
 #[tokio::test]
@@ -62,5 +81,5 @@ async fn of_overlong_lines() {
 #[tokio::test]
 async fn of_signs_of_life() {
     let keep_alive = b"{\"type\":\"keep_alive\",\"sequence_number\":7,\"timestamp\":1790000000}\n";
-    survives(keep_alive.repeat(100), "keep_alives are read", |c| c.frames > 5000).await;
+    survives(keep_alive.repeat(100), "keep_alives are counted", |c| c.frames + c.dropped > 5000).await;
 }

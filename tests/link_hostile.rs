@@ -22,11 +22,15 @@ fn hostilities() -> Vec<Hostility> {
     let malformed: Counter = |c| c.malformed;
     let wrong_shape: Counter = |c| c.wrong_shape;
     let case = |name, bytes: Vec<u8>, counter, times| Hostility { name, bytes, counter, times };
+    let tiny_objects = format!("[{}0]", r#"{"a":0},"#.repeat(12_000));
+    let reading = |system: &str| {
+        format!(r#"{{"type":"metrics","timestamp":"2026-01-01T00:00:00Z","data":{{"system":{system}}}}}"#)
+    };
     let lines = |lines: &[&str]| lines.iter().flat_map(|line| [line.as_bytes(), b"\n"].concat()).collect();
     vec![
         case("garbage", lines(&["nonsense", "[1]", "42", "{]"]), malformed, 4),
         case("no UTF-8", b"\xff\xfe\x00{\"type\":\"ping\"}\xff\n".to_vec(), malformed, 1),
-        case("nested deeply", [b"[".repeat(200_000), b"\n".to_vec()].concat(), malformed, 1),
+        case("nested deeply", [b"[".repeat(5_000), b"\n".to_vec()].concat(), malformed, 1),
         case("2 MiB without a newline", [vec![b'a'; 2 << 20], b"\n".to_vec()].concat(), |c| c.oversized, 1),
         case(
             "wrong shapes",
@@ -57,6 +61,25 @@ fn hostilities() -> Vec<Hostility> {
                 "y".repeat(500_000)
             )
             .into_bytes(),
+            |c| c.dropped,
+            1,
+        ),
+        case(
+            "little text that would take much memory",
+            lines(&[
+                &reading(&tiny_objects),
+                &format!(r#"{{"type":"error","error":"x","details":{tiny_objects}}}"#),
+                &format!(r#"{{"id":"7","success":true,"data":{tiny_objects}}}"#),
+            ]),
+            |c| c.oversized,
+            3,
+        ),
+        case(
+            "readings that would take much memory in one batch",
+            lines(&[&format!(
+                r#"{{"type":"metrics_batch","messages":[{}]}}"#,
+                reading(&format!("[{}0]", r#"{"a":0},"#.repeat(3_000)))
+            )]),
             |c| c.dropped,
             1,
         ),
@@ -109,6 +132,35 @@ async fn rubbish_proves_nobody_alive() {
     let command = GuestCommand::Safe(SafeAction::OsInfo);
     let refused = links.execute(guest.vm, CommandId::generate(), &command, DEADLINE).await;
     assert_eq!(refused, Err(infinibay::agents::LinkError::NotConnected), "nothing is sent before it spoke");
+}
+
+#[tokio::test]
+async fn trees_of_tiny_objects_are_not_passed_on() {
+    let hostile = |system: &str| {
+        format!(
+            "{{\"type\":\"metrics\",\"timestamp\":\"2026-01-01T00:00:00Z\",\"data\":{{\"system\":{system}}}}}\n"
+        )
+    };
+    let tree = format!("[{}0]", r#"{"a":0},"#.repeat(15_000));
+    assert!(tree.len() < 128 << 10, "its text alone would pass");
+    // Behind a fragment, too, whose open string hides it.
+    let lines = [hostile(&tree), format!("{{\"type\":\"met{}", hostile(&tree)), hostile("42")].concat();
+    let dir = tempfile::tempdir().unwrap();
+    let guest = FakeGuest::listen(dir.path(), VmId::generate(), move |s, r| {
+        well_behaved(s, r, 1, lines.clone().into())
+    });
+    let (links, mut inbox) = Links::new(AgentsConfig::default());
+    links.open(guest.vm, guest.path.clone());
+    for expected in ["an ordinary one", "the last one"] {
+        let frame = tokio::time::timeout(DEADLINE, inbox.frames.recv()).await.expect("a frame in time");
+        let Some(GuestFrame::Metrics { system, .. }) = frame else { panic!("{expected}: {frame:?}") };
+        assert!(system.is_object() || system == 42, "{expected}: a hostile tree was passed on");
+    }
+    let open = links.observe(guest.vm).open().cloned().unwrap();
+    assert_eq!((open.counters.oversized, open.counters.malformed, open.counters.dropped), (1, 1, 0));
+    let command = GuestCommand::Safe(SafeAction::OsInfo);
+    let outcome = links.execute(guest.vm, CommandId::generate(), &command, DEADLINE).await.unwrap();
+    assert!(matches!(outcome, CommandOutcome::Answered { success: true, .. }), "{outcome:?}");
 }
 
 #[tokio::test]

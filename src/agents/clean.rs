@@ -1,7 +1,7 @@
 //! A guest's words made fit for logs, databases and people: bounded, and without control
 //! characters.
 
-use agent_protocol::{Answer, AnswerError, FirstBootReport, GuestError, Handshake};
+use agent_protocol::{Answer, AnswerError, FirstBootReport, GuestError, Handshake, tree_bytes};
 use serde_json::Value;
 
 use crate::vm::{CommandOutcome, FirstBoot};
@@ -13,6 +13,8 @@ const MAX_BOOT_ERRORS: usize = 16;
 const MAX_BOOT_ERROR: usize = 512;
 const MAX_ERROR_BYTES: usize = 4 << 10;
 const MAX_DETAILS_BYTES: usize = 16 << 10;
+/// What an error's details may take in memory: many wait for the database while it is away.
+pub(super) const MAX_DETAILS_TREE: usize = 128 << 10;
 const MAX_CONCURRENCY: usize = 16;
 
 /// At most `max` characters, control characters (line breaks too) left out.
@@ -164,7 +166,8 @@ fn error_words(error: &AnswerError) -> Option<String> {
     Some(clean_text(&words, MAX_ERROR_BYTES)).filter(|words| !words.is_empty())
 }
 
-/// The text and the details of a reported error, bounded: at most 4 KiB and 16 KiB.
+/// The text and the details of a reported error, bounded: at most 4 KiB and 16 KiB, and 128 KiB in
+/// memory.
 pub(super) fn guest_error(error: &GuestError) -> (String, Value) {
     let mut text = clean_text(&error.error, MAX_ERROR_BYTES);
     cut(&mut text, MAX_ERROR_BYTES);
@@ -173,7 +176,8 @@ pub(super) fn guest_error(error: &GuestError) -> (String, Value) {
         _ => Value::Object(serde_json::Map::new()),
     };
     without_nul(&mut details);
-    if details.to_string().len() > MAX_DETAILS_BYTES {
+    let json = details.to_string();
+    if json.len() > MAX_DETAILS_BYTES || tree_bytes(json.as_bytes()) > MAX_DETAILS_TREE {
         details = serde_json::json!({ "truncated": true });
     }
     (text, details)
@@ -257,6 +261,12 @@ mod tests {
         let (text, details) = guest_error(&error);
         assert!(text.len() <= MAX_ERROR_BYTES && text.chars().all(|c| c == 'ä'));
         assert_eq!(details, json!({"truncated": true}));
+        let many = GuestError {
+            error: String::new(),
+            details: json!({"x": vec![json!({"a": 0}); 1000]}),
+            timestamp: None,
+        };
+        assert_eq!(guest_error(&many).1, json!({"truncated": true}), "little text, much memory");
         let odd = GuestError { error: String::new(), details: json!([1]), timestamp: None };
         assert_eq!(guest_error(&odd).1, json!({}));
     }

@@ -42,6 +42,11 @@ const REST: Duration = Duration::from_millis(100);
 const TYPICAL_FRAME_BYTES: f64 = 8192.0;
 const LEAST_BYTE_BURST: f64 = 4_194_304.0;
 
+/// What a frame takes in memory that the rate of those passed on is reckoned with, and its least
+/// burst.
+const TYPICAL_TREE_BYTES: f64 = 131_072.0;
+const LEAST_TREE_BURST: f64 = 16_777_216.0;
+
 /// What bounds a session.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
@@ -102,6 +107,8 @@ pub(super) struct Session<'a> {
     counters: LinkCounters,
     frame_rate: TokenBucket,
     byte_rate: TokenBucket,
+    /// Of what is passed on, as it stands in memory.
+    tree_rate: TokenBucket,
     /// A guest that greets differently each time must not keep the loop busy; what a hint does
     /// not tell, the next scan finds.
     hint_rate: TokenBucket,
@@ -119,6 +126,7 @@ impl<'a> Session<'a> {
         let now = Instant::now();
         let rate = f64::from(limits.frames_per_second);
         let byte_rate = rate * TYPICAL_FRAME_BYTES;
+        let tree_rate = rate * TYPICAL_TREE_BYTES;
         Self {
             shared,
             outlets,
@@ -134,6 +142,7 @@ impl<'a> Session<'a> {
             counters: shared.opened(Utc::now()),
             frame_rate: TokenBucket::new(rate, 2.0 * rate, now),
             byte_rate: TokenBucket::new(byte_rate, (2.0 * byte_rate).max(LEAST_BYTE_BURST), now),
+            tree_rate: TokenBucket::new(tree_rate, LEAST_TREE_BURST, now),
             hint_rate: TokenBucket::new(0.5, 5.0, now),
             resting_until: None,
         }

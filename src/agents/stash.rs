@@ -7,13 +7,15 @@ use std::collections::VecDeque;
 
 use super::GuestFrame;
 
-/// Frames kept. A thousand links may each keep this many of up to 128 KiB.
+/// Frames kept, and what they may take in memory together: a thousand links may each keep this.
 const CAPACITY: usize = 8;
+const MAX_TREE_BYTES: usize = 2 << 20;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Stash {
-    frames: VecDeque<GuestFrame>,
+    frames: VecDeque<(GuestFrame, usize)>,
+    tree_bytes: usize,
 }
 
 impl Stash {
@@ -21,20 +23,27 @@ impl Stash {
         self.frames.is_empty()
     }
 
-    /// Keeps the frame; gives how many were dropped for it.
-    pub(super) fn push(&mut self, frame: GuestFrame) -> u64 {
-        self.frames.push_back(frame);
-        if self.frames.len() <= CAPACITY {
-            return 0;
+    /// Keeps the frame, which takes that many bytes in memory; gives how many were dropped for it.
+    pub(super) fn push(&mut self, frame: GuestFrame, tree_bytes: usize) -> u64 {
+        self.frames.push_back((frame, tree_bytes));
+        self.tree_bytes += tree_bytes;
+        let mut dropped = 0;
+        while self.frames.len() > CAPACITY || (self.tree_bytes > MAX_TREE_BYTES && self.frames.len() > 1) {
+            let oldest_reading =
+                self.frames.iter().position(|(f, _)| matches!(f, GuestFrame::Metrics { .. }));
+            if let Some((_, tree_bytes)) = self.frames.remove(oldest_reading.unwrap_or(0)) {
+                self.tree_bytes -= tree_bytes;
+            }
+            dropped += 1;
         }
-        let oldest_reading = self.frames.iter().position(|f| matches!(f, GuestFrame::Metrics { .. }));
-        self.frames.remove(oldest_reading.unwrap_or(0));
-        1
+        dropped
     }
 
     /// The next to go.
     pub(super) fn pop(&mut self) -> Option<GuestFrame> {
-        self.frames.pop_front()
+        let (frame, tree_bytes) = self.frames.pop_front()?;
+        self.tree_bytes -= tree_bytes;
+        Some(frame)
     }
 }
 
@@ -63,8 +72,8 @@ mod tests {
             error: "full".to_owned(),
             details: json!({}),
         };
-        assert_eq!(stash.push(error), 0);
-        let dropped: u64 = (0..20).map(|n| stash.push(reading(n))).sum();
+        assert_eq!(stash.push(error, 1), 0);
+        let dropped: u64 = (0..20).map(|n| stash.push(reading(n), 1)).sum();
         assert_eq!(dropped, 21 - CAPACITY as u64);
         assert!(matches!(stash.pop(), Some(GuestFrame::Error { .. })));
         let mut left = Vec::new();
@@ -72,5 +81,9 @@ mod tests {
             left.push(system.as_u64().unwrap());
         }
         assert_eq!(left, (13..20).collect::<Vec<_>>());
+        assert_eq!(stash.tree_bytes, 0);
+        let large = (0..3).map(|n| stash.push(reading(n), MAX_TREE_BYTES / 2)).collect::<Vec<_>>();
+        assert_eq!((large, stash.frames.len()), (vec![0, 0, 1], 2));
+        assert_eq!((stash.push(reading(3), MAX_TREE_BYTES), stash.frames.len()), (2, 1));
     }
 }

@@ -1,11 +1,23 @@
 //! Readings on their way to the database, in order, bounded in number and in bytes.
+//!
+//! Frames wait as text, which takes what it says; as trees they would take many times that. Only
+//! the batch that is being stored is read.
 
 use std::collections::VecDeque;
+
+use agent_protocol::tree_bytes;
+use serde_json::Value;
 
 use crate::vm::MetricsSample;
 
 /// Bytes of buffered frames (as JSON) at most.
 const MAX_BYTES: usize = 64 << 20;
+
+/// What the frames of one batch may take in memory once they are read.
+const MAX_BATCH_TREE: usize = 64 << 20;
+
+/// Frames read between two chances for other tasks.
+const FRAMES_AT_ONCE: usize = 16;
 
 /// See the module.
 #[derive(Debug)]
@@ -17,15 +29,41 @@ pub(super) struct Buffer {
 
 #[derive(Debug)]
 struct Row {
+    /// Without its frame.
     sample: MetricsSample,
-    bytes: usize,
+    text: String,
 }
 
 /// What was taken out to be stored.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    pub(super) samples: Vec<MetricsSample>,
-    sizes: Vec<usize>,
+    samples: Vec<MetricsSample>,
+    texts: Vec<String>,
+}
+
+impl Batch {
+    pub(super) fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    /// The readings, with their frames once [`Batch::read`] has ended.
+    pub(super) fn samples(&self) -> &[MetricsSample] {
+        &self.samples
+    }
+
+    /// Reads the frames.
+    pub(super) async fn read(&mut self) {
+        for (index, (sample, text)) in self.samples.iter_mut().zip(&self.texts).enumerate() {
+            if index % FRAMES_AT_ONCE == FRAMES_AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+            }
+            match serde_json::from_str(text) {
+                Ok(system) => sample.system = system,
+                // We wrote it. What is charted is stored all the same.
+                Err(error) => tracing::error!(vm = %sample.vm, %error, "a buffered frame cannot be read"),
+            }
+        }
+    }
 }
 
 impl Buffer {
@@ -37,20 +75,27 @@ impl Buffer {
         self.rows.len()
     }
 
-    /// Adds a reading of that many bytes; gives how many older ones were dropped for it.
-    pub(super) fn push(&mut self, sample: MetricsSample, bytes: usize) -> u64 {
-        self.rows.push_back(Row { sample, bytes });
-        self.bytes += bytes;
+    /// Adds a reading, whose frame is this text; gives how many older ones were dropped for it.
+    pub(super) fn push(&mut self, sample: MetricsSample, text: String) -> u64 {
+        self.bytes += text.len();
+        self.rows.push_back(Row { sample, text });
         self.shrink()
     }
 
-    /// The oldest readings, at most `max`.
+    /// The oldest readings, at most `max`, and no more than may be read at once.
     pub(super) fn take(&mut self, max: usize) -> Batch {
-        let mut batch = Batch::default();
-        for row in self.rows.drain(..max.min(self.rows.len())) {
-            self.bytes -= row.bytes;
-            batch.samples.push(row.sample);
-            batch.sizes.push(row.bytes);
+        let (mut batch, mut tree) = (Batch::default(), 0);
+        while let Some(row) = self.rows.front()
+            && batch.len() < max
+        {
+            tree += tree_bytes(row.text.as_bytes());
+            if tree > MAX_BATCH_TREE && batch.len() > 0 {
+                break;
+            }
+            let Some(Row { sample, text }) = self.rows.pop_front() else { break };
+            self.bytes -= text.len();
+            batch.samples.push(sample);
+            batch.texts.push(text);
         }
         batch
     }
@@ -58,9 +103,9 @@ impl Buffer {
     /// Puts back what could not be stored, before what came meanwhile; gives how many of the
     /// oldest were dropped.
     pub(super) fn put_back(&mut self, batch: Batch) -> u64 {
-        for (sample, bytes) in batch.samples.into_iter().zip(batch.sizes).rev() {
-            self.bytes += bytes;
-            self.rows.push_front(Row { sample, bytes });
+        for (sample, text) in batch.samples.into_iter().zip(batch.texts).rev() {
+            self.bytes += text.len();
+            self.rows.push_front(Row { sample: MetricsSample { system: Value::Null, ..sample }, text });
         }
         self.shrink()
     }
@@ -69,7 +114,7 @@ impl Buffer {
         let mut dropped = 0;
         while self.rows.len() > self.max_rows || self.bytes > MAX_BYTES {
             let Some(oldest) = self.rows.pop_front() else { break };
-            self.bytes -= oldest.bytes;
+            self.bytes -= oldest.text.len();
             dropped += 1;
         }
         dropped
@@ -80,7 +125,6 @@ impl Buffer {
 mod tests {
     use chrono::Utc;
     use proptest::prelude::*;
-    use serde_json::Value;
     use uuid::Uuid;
 
     use super::*;
@@ -99,6 +143,10 @@ mod tests {
         }
     }
 
+    fn text() -> String {
+        "7".to_owned()
+    }
+
     fn numbers(batch: &Batch) -> Vec<i64> {
         batch.samples.iter().map(|sample| sample.memory_used).collect()
     }
@@ -107,11 +155,11 @@ mod tests {
     fn a_failed_batch_goes_back_before_what_came_meanwhile() {
         let mut buffer = Buffer::new(10);
         for number in 0..4 {
-            buffer.push(sample(number), 1);
+            buffer.push(sample(number), text());
         }
         let batch = buffer.take(3);
         assert_eq!(numbers(&batch), [0, 1, 2]);
-        buffer.push(sample(4), 1);
+        buffer.push(sample(4), text());
         assert_eq!(buffer.put_back(batch), 0);
         assert_eq!(numbers(&buffer.take(100)), [0, 1, 2, 3, 4]);
         assert_eq!((buffer.len(), buffer.bytes), (0, 0));
@@ -120,9 +168,29 @@ mod tests {
     #[test]
     fn bytes_are_bounded_too() {
         let mut buffer = Buffer::new(1000);
-        let half = MAX_BYTES / 2;
-        assert_eq!((0..4).map(|n| buffer.push(sample(n), half)).collect::<Vec<_>>(), [0, 0, 1, 1]);
-        assert_eq!(numbers(&buffer.take(100)), [2, 3]);
+        let half = " ".repeat(MAX_BYTES / 2);
+        assert_eq!((0..4).map(|n| buffer.push(sample(n), half.clone())).collect::<Vec<_>>(), [0, 0, 1, 1]);
+        // Two of them are too many for one batch.
+        assert_eq!([buffer.take(100), buffer.take(100)].map(|batch| numbers(&batch)), [[2], [3]]);
+    }
+
+    #[tokio::test]
+    async fn frames_wait_as_text_and_are_read_in_bounded_batches() {
+        let mut buffer = Buffer::new(1000);
+        let hostile = format!("[{}0]", r#"{"a":0},"#.repeat(16 << 10));
+        for number in 0..10 {
+            buffer.push(sample(number), hostile.clone());
+        }
+        let mut batch = buffer.take(10);
+        assert!((1..10).contains(&batch.len()), "{} trees at once", batch.len());
+        assert!(batch.samples().iter().all(|sample| sample.system.is_null()));
+        batch.read().await;
+        assert!(
+            batch.samples().iter().all(|sample| sample.system.as_array().is_some_and(|a| a.len() > 16 << 10))
+        );
+        buffer.put_back(batch);
+        assert!(buffer.rows.iter().all(|row| row.sample.system.is_null()), "a tree was kept");
+        assert_eq!((buffer.len(), buffer.bytes), (10, 10 * hostile.len()));
     }
 
     proptest! {
@@ -136,13 +204,13 @@ mod tests {
             for (step, count) in steps {
                 match step {
                     0 | 1 => for _ in 0..count {
-                        dropped += buffer.push(sample(next), 1);
+                        dropped += buffer.push(sample(next), text());
                         next += 1;
                     },
                     2 => stored.extend(numbers(&buffer.take(count))),
                     _ => {
                         let batch = buffer.take(count);
-                        dropped += buffer.push(sample(next), 1);
+                        dropped += buffer.push(sample(next), text());
                         next += 1;
                         dropped += buffer.put_back(batch);
                     }

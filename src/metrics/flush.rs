@@ -77,10 +77,10 @@ impl Waiting {
         }
     }
 
-    pub(super) fn push_reading(&self, sample: MetricsSample, bytes: usize) {
+    pub(super) fn push_reading(&self, sample: MetricsSample, text: String) {
         let (dropped, waiting) = {
             let mut readings = locked(&self.readings);
-            (readings.push(sample, bytes), readings.len())
+            (readings.push(sample, text), readings.len())
         };
         self.say_lost("readings", dropped);
         if waiting >= self.batch_rows {
@@ -208,14 +208,21 @@ impl<'a> Flusher<'a> {
 
     async fn flush_readings(&mut self) -> Result<(), StoreError> {
         loop {
-            let batch = locked(&self.waiting.readings).take(self.waiting.batch_rows);
-            if batch.samples.is_empty() {
+            let (batch, more) = {
+                let mut readings = locked(&self.waiting.readings);
+                let batch = readings.take(self.waiting.batch_rows);
+                // Less than a batch of rows is left for the next time.
+                let more =
+                    batch.len() == self.waiting.batch_rows || readings.len() >= self.waiting.batch_rows;
+                (batch, more)
+            };
+            if batch.len() == 0 {
                 return Ok(());
             }
-            let full = batch.samples.len() == self.waiting.batch_rows;
             // Whatever ends this in the middle, the batch goes back; storing it twice does
             // nothing.
             let mut held = Held { waiting: self.waiting, batch: Some(batch) };
+            held.read().await;
             if let Err(error) = self.store.insert_metrics(held.samples()).await {
                 if self.failures < PATIENCE || self.store.ping().await.is_err() {
                     return Err(error);
@@ -226,7 +233,7 @@ impl<'a> Flusher<'a> {
                 }
             }
             held.batch = None;
-            if !full {
+            if !more {
                 return Ok(());
             }
         }
@@ -286,8 +293,14 @@ struct Held<'a> {
 }
 
 impl Held<'_> {
+    async fn read(&mut self) {
+        if let Some(batch) = &mut self.batch {
+            batch.read().await;
+        }
+    }
+
     fn samples(&self) -> &[MetricsSample] {
-        self.batch.as_ref().map_or(&[], |batch| &batch.samples)
+        self.batch.as_ref().map_or(&[], Batch::samples)
     }
 }
 

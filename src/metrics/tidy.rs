@@ -1,21 +1,25 @@
 //! What is done to a frame before it leaves this room: secrets in command lines are hidden, and
 //! what subscribers get is bounded.
 
-use std::io;
-
-use serde_json::Value;
+use agent_protocol::tree_bytes;
+use serde_json::{Map, Value};
 
 use crate::vm::redact_command_line;
 
 /// Fields that hold command lines, wherever they stand.
 const COMMAND_LINES: [&str; 3] = ["command_line", "cmdline", "command"];
 
-/// Lists that subscribers of a large frame do without. The stored reading keeps them.
-const LISTS: [&str; 3] = ["processes", "ports", "windows_services"];
+/// What subscribers of a large frame get of it, each part only if it is small. The stored reading
+/// keeps everything.
+const PARTS: [&str; 5] = ["cpu", "memory", "disk", "network", "system"];
 
-/// A frame larger than this goes to subscribers without its lists: events wait in memory for the
-/// slowest of them.
+/// A frame of more text, or one that takes more memory, is large: events wait in memory for the
+/// slowest subscriber.
 const MAX_TOLD_BYTES: usize = 32 << 10;
+const MAX_TOLD_TREE: usize = 192 << 10;
+
+/// What one part of a large frame may take in memory.
+const MAX_PART_TREE: usize = MAX_TOLD_TREE / PARTS.len();
 
 /// Hides secrets in every command line. Depth is bounded by the JSON reader.
 pub(super) fn hide_secrets(value: &mut Value) {
@@ -35,35 +39,15 @@ pub(super) fn hide_secrets(value: &mut Value) {
     }
 }
 
-/// The value's length as JSON, without writing it anywhere.
-pub(super) fn json_bytes(value: &Value) -> usize {
-    struct Count(usize);
-    impl io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
+/// The frame as subscribers get it; `text` is the frame as JSON.
+pub(super) fn told(system: &Value, text: &str) -> Value {
+    if text.len() <= MAX_TOLD_BYTES && tree_bytes(text.as_bytes()) <= MAX_TOLD_TREE {
+        return system.clone();
     }
-    let mut count = Count(0);
-    // Counting cannot fail, and a value that cannot be written counts as far as it came.
-    let _ = serde_json::to_writer(&mut count, value);
-    count.0
-}
-
-/// The frame as subscribers get it.
-pub(super) fn told(system: &Value, bytes: usize) -> Value {
-    let mut told = system.clone();
-    if bytes > MAX_TOLD_BYTES
-        && let Some(map) = told.as_object_mut()
-    {
-        for list in LISTS {
-            map.remove(list);
-        }
-    }
-    told
+    let small = |part: &&Value| tree_bytes(part.to_string().as_bytes()) <= MAX_PART_TREE;
+    let parts =
+        PARTS.iter().filter_map(|&name| Some((name.to_owned(), system.get(name).filter(small)?.clone())));
+    Value::Object(parts.collect::<Map<_, _>>())
 }
 
 #[cfg(test)]
@@ -90,11 +74,19 @@ mod tests {
     }
 
     #[test]
-    fn a_large_frame_is_told_without_its_lists() {
-        let system = json!({"cpu": {"usage_percent": 1}, "processes": ["x".repeat(MAX_TOLD_BYTES)]});
-        let bytes = json_bytes(&system);
-        assert_eq!(bytes, system.to_string().len());
-        assert_eq!(told(&system, bytes), json!({"cpu": {"usage_percent": 1}}));
-        assert_eq!(told(&system, MAX_TOLD_BYTES), system);
+    fn of_a_large_frame_the_small_known_parts_are_told() {
+        let cpu = json!({"usage_percent": 1});
+        let small = json!({"cpu": cpu, "processes": [{"name": "init"}], "else": 1});
+        assert_eq!(told(&small, &small.to_string()), small);
+        let tiny_objects = vec![json!({"a": 0}); 2000];
+        for large in [
+            json!({"cpu": cpu, "processes": ["x".repeat(MAX_TOLD_BYTES)]}),
+            json!({"cpu": cpu, "anything": "x".repeat(MAX_TOLD_BYTES)}),
+            json!({"cpu": cpu, "disk": "x".repeat(2 * MAX_TOLD_BYTES)}),
+            json!({"cpu": cpu, "anything": tiny_objects}),
+            json!({"cpu": cpu, "network": tiny_objects}),
+        ] {
+            assert_eq!(told(&large, &large.to_string()), json!({"cpu": cpu}));
+        }
     }
 }

@@ -68,6 +68,10 @@ const MAX_READINGS: u32 = 10_000;
 /// ones gets fewer of them back instead of all our memory.
 const MAX_FRAME_BYTES: usize = 24 << 20;
 
+/// What they may take in memory, which is far more, and least like the text where a guest means
+/// harm. A day of ordinary ones fits into this, too.
+const MAX_FRAME_TREE: usize = 384 << 20;
+
 /// Rows per statement on SQLite, which allows some 32,000 parameters.
 const SQLITE_ROWS: usize = 500;
 
@@ -112,7 +116,8 @@ impl Store {
     }
 
     /// Readings of a VM not older than `since`, newest first: at most `limit`, never more than
-    /// 10,000, and never more than 24 MiB of frames, which are unpacked in memory.
+    /// 10,000, and never more than 24 MiB of frames, which are unpacked in memory, nor more than
+    /// take 384 MiB there.
     ///
     /// # Errors
     /// `Database`, `Corrupt`.
@@ -131,7 +136,7 @@ impl Store {
         .bind(vm.uuid())
         .bind(storable(since))
         .bind(i64::from(limit.min(MAX_READINGS)))
-        .fetch(db), MAX_FRAME_BYTES)
+        .fetch(db), MAX_FRAME_BYTES, MAX_FRAME_TREE)
         .await)
     }
 
@@ -193,18 +198,21 @@ impl Store {
     }
 }
 
-/// The first rows whose frames are no more than `budget` bytes together, and always the first.
+/// The first rows whose frames are no more than `max_bytes` of text and `max_tree` bytes in memory
+/// together, and always the first.
 async fn within(
     operation: &'static str,
     rows: impl Stream<Item = Result<Row, sqlx::Error>>,
-    budget: usize,
+    max_bytes: usize,
+    max_tree: usize,
 ) -> Result<Vec<MetricsRow>, StoreError> {
     let mut rows = std::pin::pin!(rows);
-    let (mut read, mut bytes) = (Vec::new(), 0);
+    let (mut read, mut bytes, mut tree) = (Vec::new(), 0_usize, 0_usize);
     while let Some(row) = rows.next().await {
-        let (row, size) = row.map_err(failed(operation))?.unpack(operation)?;
-        bytes += size;
-        if bytes > budget && !read.is_empty() {
+        let (row, row_bytes, row_tree) = row.map_err(failed(operation))?.unpack(operation)?;
+        bytes += row_bytes;
+        tree += row_tree;
+        if (bytes > max_bytes || tree > max_tree) && !read.is_empty() {
             break;
         }
         read.push(row);
@@ -216,17 +224,17 @@ async fn within(
 }
 
 async fn read(operation: &'static str, rows: Vec<Row>) -> Result<Vec<MetricsRow>, StoreError> {
-    within(operation, stream::iter(rows.into_iter().map(Ok)), usize::MAX).await
+    within(operation, stream::iter(rows.into_iter().map(Ok)), usize::MAX, usize::MAX).await
 }
 
 impl Row {
-    /// With its frame, and the size of that as text.
-    fn unpack(self, operation: &'static str) -> Result<(MetricsRow, usize), StoreError> {
-        let (system, size) = unpack(&self.system).map_err(|reason| StoreError::Corrupt {
+    /// With its frame, the size of that as text and what it takes in memory.
+    fn unpack(self, operation: &'static str) -> Result<(MetricsRow, usize, usize), StoreError> {
+        let (system, bytes, tree) = unpack(&self.system).map_err(|reason| StoreError::Corrupt {
             operation,
             reason: format!("row {}: {reason}", self.bare.id),
         })?;
-        Ok((self.bare.with(system), size))
+        Ok((self.bare.with(system), bytes, tree))
     }
 }
 

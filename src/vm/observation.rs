@@ -103,7 +103,7 @@ pub struct LinkCounters {
     pub bytes: u64,
     /// Lines that were no JSON object, or not UTF-8.
     pub malformed: u64,
-    /// Lines over the frame limit, dropped.
+    /// Lines over the frame limit, or that would take too much memory once read; dropped.
     pub oversized: u64,
     /// JSON of a known type but the wrong shape.
     pub wrong_shape: u64,
@@ -113,7 +113,8 @@ pub struct LinkCounters {
     pub unsolicited: u64,
     /// Answers to commands of ours whose deadline had passed.
     pub late: u64,
-    /// Frames dropped because the link was over its rate or the receiver was full.
+    /// Lines and readings dropped because the link was over its rate, they were too large to keep,
+    /// or the receiver was full.
     pub dropped: u64,
 }
 

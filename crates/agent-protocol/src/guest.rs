@@ -6,6 +6,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::tree_bytes;
+
 /// Why a line is no message.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
@@ -283,11 +285,14 @@ const MAX_TRIES: usize = 8;
 
 /// Looks for a whole message at the end of a line that is none: agents under back-pressure send
 /// a fragment and then the message again, on one line (`{"type":"met{"type":"metrics",…}`).
+/// Nothing that would take more than `max_tree_bytes` is read: what the whole line was reckoned at
+/// says nothing of a part of it, which may begin inside a string.
 #[must_use]
-pub fn salvage(line: &[u8]) -> Option<GuestMessage> {
+pub fn salvage(line: &[u8], max_tree_bytes: usize) -> Option<GuestMessage> {
     (1..line.len())
         .filter(|&at| BEGINNINGS.iter().any(|beginning| line[at..].starts_with(beginning)))
         .take(MAX_TRIES)
+        .filter(|&at| tree_bytes(&line[at..]) <= max_tree_bytes)
         .find_map(|at| GuestMessage::decode(&line[at..]).ok())
 }
 
@@ -335,6 +340,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const MUCH: usize = 1 << 30;
 
     #[test]
     fn bare_answers_are_known_by_id_and_success() {
@@ -403,15 +410,21 @@ mod tests {
         {
             let line = format!("{fragment}{whole}");
             assert!(GuestMessage::decode(line.as_bytes()).is_err(), "{line}");
-            assert!(matches!(salvage(line.as_bytes()), Some(GuestMessage::Error(_))), "{line}");
+            assert!(matches!(salvage(line.as_bytes(), MUCH), Some(GuestMessage::Error(_))), "{line}");
         }
         let answer = br#"{"id":"7","succ{"id":"7","success":true}"#;
-        assert!(matches!(salvage(answer), Some(GuestMessage::Answer(_))));
+        assert!(matches!(salvage(answer, MUCH), Some(GuestMessage::Answer(_))));
         for hopeless in ["", "{", "nonsense", "{\"type\":", "x{\"type\":\"metrics\""] {
-            assert_eq!(salvage(hopeless.as_bytes()), None, "{hopeless}");
+            assert_eq!(salvage(hopeless.as_bytes(), MUCH), None, "{hopeless}");
         }
         // Time stays bounded, however many beginnings a line pretends to have.
-        assert_eq!(salvage("{\"type\":".repeat(100_000).as_bytes()), None);
+        assert_eq!(salvage("{\"type\":".repeat(100_000).as_bytes(), MUCH), None);
+        // A tree that the fragment's open string hides is not built.
+        let hidden =
+            format!(r#"{{"type":"error","error":"x","details":[{}0]}}"#, r#"{"a":0},"#.repeat(10_000));
+        let line = format!("{{\"type\":\"err{hidden}");
+        assert_eq!(salvage(line.as_bytes(), 1 << 20), None);
+        assert!(salvage(line.as_bytes(), MUCH).is_some());
     }
 
     #[test]
@@ -477,7 +490,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = GuestMessage::decode(&bytes);
-            let _ = salvage(&bytes);
+            let _ = salvage(&bytes, MUCH);
         }
 
         #[test]
@@ -487,7 +500,7 @@ mod tests {
             let spoilt = [fragment, line.as_bytes()].concat();
             // A message that can be read is found behind a fragment of itself.
             if GuestMessage::decode(line.as_bytes()).is_ok() && GuestMessage::decode(&spoilt).is_err() {
-                prop_assert!(salvage(&spoilt).is_some(), "{}", line);
+                prop_assert!(salvage(&spoilt, MUCH).is_some(), "{}", line);
             }
         }
     }

@@ -3,13 +3,14 @@
 //! Both ends use this crate: the controller, which must survive anything a hostile guest sends,
 //! and our own agent. It performs no I/O and starts no task. [`FrameDecoder`] turns bytes into
 //! lines within a fixed bound, [`GuestMessage::decode`] turns a line from the guest into a
-//! message, [`HostMessage`] is what the host sends, [`SafeAction`] is the list of actions that a
+//! message, [`tree_bytes`] tells beforehand what that would take, [`HostMessage`] is what the host sends, [`SafeAction`] is the list of actions that a
 //! guest offers without giving its shell away.
 
 mod action;
 mod frame;
 mod guest;
 mod host;
+mod weight;
 
 pub use action::{ActionError, DiskThresholds, SafeAction, ServiceOperation, SortBy};
 pub use frame::{FrameDecoder, FrameError, MAX_FRAME_BYTES};
@@ -18,3 +19,4 @@ pub use guest::{
     KeepAlive, Metrics, MetricsData, StatusReport, salvage,
 };
 pub use host::HostMessage;
+pub use weight::tree_bytes;

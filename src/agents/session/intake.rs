@@ -1,13 +1,15 @@
 //! What one line of the guest means, and what is done with it.
 
-use agent_protocol::{Answer, DecodeError, FrameError, GuestMessage, KeepAlive, Metrics, salvage};
+use agent_protocol::{
+    Answer, DecodeError, FrameError, GuestMessage, KeepAlive, Metrics, salvage, tree_bytes,
+};
 use chrono::{DateTime, Utc};
 use tokio::{sync::mpsc::error::TrySendError, time::Instant};
 
 use super::{READ_BYTES, REST, Session};
 use crate::agents::{
     GuestFrame,
-    clean::{Greeting, guest_error, may_hold_nul, outcome, without_nul},
+    clean::{Greeting, MAX_DETAILS_TREE, guest_error, may_hold_nul, outcome, without_nul},
     flight::Settled,
     shared::News,
 };
@@ -15,12 +17,28 @@ use crate::agents::{
 /// The longest line whose reading is passed on; an ordinary one has 7 KiB.
 const MAX_METRICS_BYTES: usize = 128 << 10;
 
+/// What such a reading may take in memory; an ordinary one takes a twentieth of it.
+const MAX_METRICS_TREE: usize = 2 << 20;
+
+/// What a line of several readings may take.
+const MAX_BATCH_TREE: usize = 8 << 20;
+
+/// What an answer may take while somebody waits for one: a list of some ten thousand packages.
+const MAX_ANSWER_TREE: usize = 32 << 20;
+
 /// Readings taken from one batch.
 const MAX_BATCH: usize = 64;
 
+/// The longest line that is looked for a message behind a fragment.
+const MAX_SALVAGE_BYTES: usize = 128 << 10;
+
+/// The longest greeting that is taken from a guest over its rate.
+const MAX_HANDSHAKE_BYTES: usize = 8 << 10;
+
 impl Session<'_> {
-    /// One line, or the fact that one was too long. Over its rate a guest's answers are taken all
-    /// the same; everything else is counted and dropped.
+    /// One line, or the fact that one was too long. Over its rate a guest's answers and greetings
+    /// are taken all the same; everything else is counted and dropped, unread. So is, as oversized,
+    /// a line that would take too much memory once it is read.
     pub(super) fn line(
         &mut self,
         line: Result<Vec<u8>, FrameError>,
@@ -38,11 +56,33 @@ impl Session<'_> {
             self.counters.oversized += 1;
             return;
         };
+        let may_answer = self.flight.len() > 0 && holds(&line, b"\"id\"") && holds(&line, b"\"success\"");
+        let may_greet = || line.len() <= MAX_HANDSHAKE_BYTES && holds(&line, b"\"handshake\"");
+        if !within && !may_answer && !may_greet() {
+            self.counters.dropped += 1;
+            return;
+        }
+        let mut tree = tree_bytes(&line);
+        let bound = if may_answer {
+            MAX_ANSWER_TREE
+        } else if holds(&line, b"\"metrics_batch\"") {
+            MAX_BATCH_TREE
+        } else {
+            MAX_METRICS_TREE
+        };
+        if tree > bound {
+            self.counters.oversized += 1;
+            return;
+        }
         let message = match GuestMessage::decode(&line) {
             Ok(message) => message,
             Err(DecodeError::Malformed(_)) => {
                 self.counters.malformed += 1;
-                match salvage(&line) {
+                if !within || line.len() > MAX_SALVAGE_BYTES {
+                    return;
+                }
+                tree = MAX_METRICS_TREE;
+                match salvage(&line, tree) {
                     Some(message) => message,
                     None => return,
                 }
@@ -68,7 +108,8 @@ impl Session<'_> {
             GuestMessage::Metrics(metrics) => {
                 news.hear(Some(metrics.timestamp), at);
                 self.shared.metrics_came();
-                self.pass_on(within && line.len() <= MAX_METRICS_BYTES, reading(metrics, &line), at);
+                let fits = line.len() <= MAX_METRICS_BYTES && tree <= MAX_METRICS_TREE;
+                self.pass_on(within && fits, reading(metrics, &line), tree, now, at);
             }
             GuestMessage::MetricsBatch(batch) => {
                 news.hear(batch.last().map(|metrics| metrics.timestamp), at);
@@ -87,7 +128,8 @@ impl Session<'_> {
             GuestMessage::Error(error) => {
                 news.hear(error.timestamp, at);
                 let (text, details) = guest_error(&error);
-                self.pass_on(within, Decoded::Error(error.timestamp, text, details), at);
+                let error = Decoded::Error(error.timestamp, text, details);
+                self.pass_on(within, error, MAX_DETAILS_TREE, now, at);
             }
             GuestMessage::Unknown { .. } => self.counters.unknown_type += 1,
         }
@@ -113,14 +155,23 @@ impl Session<'_> {
         for (index, metrics) in batch.into_iter().take(MAX_BATCH).enumerate() {
             // The first one is paid for by the line.
             let within = within && (index == 0 || self.frame_rate.allow(1.0, now));
-            let fits =
-                line.len() <= MAX_METRICS_BYTES || metrics.data.system.to_string().len() <= MAX_METRICS_BYTES;
-            self.pass_on(within && fits, reading(metrics, line), at);
+            let text = metrics.data.system.to_string();
+            let tree = tree_bytes(text.as_bytes());
+            let fits = text.len() <= MAX_METRICS_BYTES && tree <= MAX_METRICS_TREE;
+            self.pass_on(within && fits, reading(metrics, line), tree, now, at);
         }
     }
 
-    fn pass_on(&mut self, allowed: bool, decoded: Decoded, received_at: DateTime<Utc>) {
-        if !allowed {
+    /// Passes on what takes `tree` bytes, if the guest has not passed on too much of late.
+    fn pass_on(
+        &mut self,
+        allowed: bool,
+        decoded: Decoded,
+        tree: usize,
+        now: Instant,
+        received_at: DateTime<Utc>,
+    ) {
+        if !allowed || !self.tree_rate.allow(bytes(tree), now) {
             self.counters.dropped += 1;
             return;
         }
@@ -132,15 +183,19 @@ impl Session<'_> {
             }
         };
         if !self.stash.is_empty() {
-            self.counters.dropped += self.stash.push(frame);
+            self.counters.dropped += self.stash.push(frame, tree);
             return;
         }
         match self.outlets.frames.try_send(frame) {
             Ok(()) => {}
-            Err(TrySendError::Full(frame)) => self.counters.dropped += self.stash.push(frame),
+            Err(TrySendError::Full(frame)) => self.counters.dropped += self.stash.push(frame, tree),
             Err(TrySendError::Closed(_)) => self.counters.dropped += 1,
         }
     }
+}
+
+fn holds(line: &[u8], word: &[u8]) -> bool {
+    line.windows(word.len()).any(|window| window == word)
 }
 
 enum Decoded {

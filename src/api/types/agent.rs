@@ -34,7 +34,7 @@ pub(crate) struct AgentCounters {
     bytes: BigInt,
     /// Lines that were no JSON object, or not UTF-8.
     malformed: BigInt,
-    /// Lines over the frame limit.
+    /// Lines over the frame limit, or that would take too much memory once read.
     oversized: BigInt,
     /// JSON of a known type but the wrong shape.
     wrong_shape: BigInt,
@@ -44,7 +44,7 @@ pub(crate) struct AgentCounters {
     unsolicited: BigInt,
     /// Answers that came after their deadline.
     late: BigInt,
-    /// Frames dropped over the rate, or for want of room.
+    /// Lines and readings dropped over the rate, as too large to keep, or for want of room.
     dropped: BigInt,
     /// Readings refused: cpu or memory missing or of the wrong kind.
     refused_shape: BigInt,

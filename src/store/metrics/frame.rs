@@ -2,6 +2,7 @@
 
 use std::io::Read;
 
+use agent_protocol::tree_bytes;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use uuid::Uuid;
@@ -58,8 +59,8 @@ fn pack(system: &Value) -> std::io::Result<Vec<u8>> {
 }
 
 /// Unpacks, within a bound: what stands in the database may not have been written by us. Gives
-/// the frame and its size as text.
-pub(super) fn unpack(packed: &[u8]) -> Result<(Value, usize), String> {
+/// the frame, its size as text and what it takes in memory.
+pub(super) fn unpack(packed: &[u8]) -> Result<(Value, usize, usize), String> {
     let mut text = Vec::new();
     let decoder = zstd::stream::Decoder::new(packed).map_err(|error| error.to_string())?;
     decoder.take(MAX_UNPACKED + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
@@ -67,7 +68,7 @@ pub(super) fn unpack(packed: &[u8]) -> Result<(Value, usize), String> {
         return Err(format!("a frame unpacks to more than {MAX_UNPACKED} bytes"));
     }
     let frame = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
-    Ok((frame, text.len()))
+    Ok((frame, text.len(), tree_bytes(&text)))
 }
 
 #[cfg(test)]
@@ -77,7 +78,9 @@ mod tests {
     #[test]
     fn a_frame_comes_back_as_it_went() {
         let frame = serde_json::json!({ "cpu": { "usage_percent": 1.5 }, "odd": "\u{0}é\"", "n": [1, null] });
-        assert_eq!(unpack(&pack(&frame).unwrap()).unwrap(), (frame.clone(), frame.to_string().len()));
+        let text = frame.to_string();
+        let unpacked = unpack(&pack(&frame).unwrap()).unwrap();
+        assert_eq!(unpacked, (frame, text.len(), tree_bytes(text.as_bytes())));
     }
 
     #[test]
