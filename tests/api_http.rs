@@ -114,6 +114,9 @@ on_both! {
         let readings: String = (0..4)
             .map(|n| format!("m{n}: getVmMetrics(vmId: \"{}\") {{ cpuUsage }} ", uuid::Uuid::nil()))
             .collect();
+        let hosts = "{ a: host { hostname } b: host { hostname } c: host { hostname } }";
+        let addresses: String = (0..30).map(|n| format!("a{n}: ipAddresses ")).collect();
+        let addresses = format!("{{ vm(id: \"{}\") {{ {addresses} }} }}", uuid::Uuid::nil());
         let circle = "{ ...A } fragment A on Query { ...B } fragment B on Query { ...A }";
         // Two hundred bytes a level, and a million times the fields of the last.
         let doubling: String = (0..20).map(|n| format!("fragment F{n} on Query {{ ...F{0} ...F{0} }} ", n + 1)).collect();
@@ -121,7 +124,7 @@ on_both! {
         let begun = std::time::Instant::now();
         assert_eq!(code(&ask(&doubling).await.1), "INVALID_QUERY");
         assert!(begun.elapsed() < std::time::Duration::from_secs(2), "it took {:?}", begun.elapsed());
-        for query in [&deep, &format!("{{ {wide} }}"), pages, &format!("{{ {readings} }}"), circle, "{ nonsense }", ""] {
+        for query in [&deep, &format!("{{ {wide} }}"), pages, &format!("{{ {readings} }}"), hosts, &addresses, circle, "{ nonsense }", ""] {
             assert_eq!(code(&ask(query).await.1), "INVALID_QUERY", "{query:.60}");
         }
         for first in ["0", "-1", "201"] {

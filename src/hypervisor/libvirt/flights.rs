@@ -81,7 +81,7 @@ fn is_fresh<T>((at, outcome): &Landed<T>) -> bool {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use futures_util::future::join_all;
+    use futures_util::{future::join_all, poll};
     use tokio::sync::Semaphore;
 
     use super::*;
@@ -127,8 +127,11 @@ mod tests {
 
     #[tokio::test]
     async fn an_error_is_for_those_who_waited() {
-        let (flights, source) = (Flights::default(), Source::new(2, true));
-        let answers = join_all((0..50).map(|_| flights.ask((), source.clone().call()))).await;
+        let (flights, source) = (Flights::default(), Source::new(0, true));
+        let mut asking = join_all((0..20).map(|_| flights.ask((), source.clone().call())));
+        assert!(poll!(&mut asking).is_pending());
+        source.ends.add_permits(2);
+        let answers = asking.await;
         assert!(answers.iter().all(Result::is_err));
         assert_eq!(source.calls(), 1);
         flights.ask((), source.clone().call()).await.unwrap_err();

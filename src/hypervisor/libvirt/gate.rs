@@ -277,7 +277,6 @@ mod tests {
         (release, call)
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "as the gate takes it")]
     fn about(id: VmId) -> Option<Subject> {
         Some(Subject::Domain(id))
     }
