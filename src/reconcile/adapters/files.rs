@@ -81,8 +81,7 @@ impl Files for HostFiles {
     async fn remove(&self, dir: &Path, name: &str) -> Result<(), FilesError> {
         let (dir, name) = (dir.to_owned(), name.to_owned());
         blocking("removing files", move || {
-            let operation = format!("removing {name} in {}", dir.display());
-            remove_with_siblings(&dir, &name).map_err(failed(operation))
+            remove_with_siblings(&dir, &name).map_err(failed(format!("removing {name}")))
         })
         .await
     }
@@ -95,14 +94,16 @@ impl Files for HostFiles {
     }
 
     async fn remove_socket(&self, path: &Path) -> Result<(), FilesError> {
-        let operation = || format!("removing the left-over socket {}", path.display());
-        let refuse = |why: &'static str| FilesError { operation: operation(), source: why.into() };
+        let operation = || "removing the left-over socket".to_owned();
+        // Our own words, which name nothing of the host, are for everybody who asks.
+        let refuse = |why: &str| FilesError {
+            operation: format!("the left-over socket cannot be removed: {why}"),
+            source: format!("{}", path.display()).into(),
+        };
         match self.inspect_socket(path).await {
             SocketObservation::Missing => return Ok(()),
             SocketObservation::Present => {}
-            SocketObservation::Untrusted(what) => {
-                return Err(FilesError { operation: operation(), source: what.into() });
-            }
+            SocketObservation::Untrusted(what) => return Err(refuse(&what)),
             SocketObservation::Unknown => return Err(refuse("it cannot be looked at")),
         }
         match tokio::time::timeout(PROBE_LIMIT, tokio::net::UnixStream::connect(path)).await {
