@@ -7,6 +7,7 @@ mod auth;
 mod batch;
 mod deadline;
 mod error;
+mod gates;
 mod guests;
 mod health;
 mod http;

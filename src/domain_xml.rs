@@ -6,14 +6,15 @@ pub(crate) mod document;
 mod edit;
 mod facts;
 mod mac;
+mod malformed;
 mod render;
 mod syntax;
 mod uuid;
 
 pub use channel::{ChannelError, Injection, channel_element, inject_channel, remove_channel};
-pub use document::Malformed;
 pub use facts::{FactsError, XmlFacts, read_facts};
 pub use mac::mac_address;
+pub use malformed::Malformed;
 pub use render::{DomainInputs, DomainKind, RenderError, Templates, render};
 
 /// The name of the agent's virtio-serial port, on the host in the channel's `<target>`, in the

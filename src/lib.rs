@@ -1,8 +1,8 @@
 //! Infinibay Controller: one daemon that owns the life of a hypervisor host's virtual machines,
 //! from the domain's definition to the agent inside the guest.
 //!
-//! The rooms, from the ground up. A room knows rooms below its own floor, never above; those of
-//! one floor do not know one another. `docs/ARCHITECTURE.md` tells the whole plan.
+//! The rooms, from the ground up. A room knows rooms below its own floor, never above, and of its own
+//! floor only where `docs/ARCHITECTURE.md` says so; `tests/architecture.rs` watches over that.
 
 // Floor 0: the nouns.
 pub mod config;

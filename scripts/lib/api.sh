@@ -37,7 +37,7 @@ ask() {
 # answer FILTER: a value of the last answer, for people or for the next question. What comes from
 # guests may carry anything; a terminal gets no control characters of theirs.
 answer() {
-    jq -r "$1" "$API_ANSWER" | tr -d '\000-\010\013-\037\177'
+    jq -r "$1" "$API_ANSWER" | LC_ALL=C sed 's/\xc2[\x80-\x9f]//g' | tr -d '\000-\010\013-\037\177'
 }
 
 # prepare_api: a place for answers.

@@ -11,6 +11,11 @@ use tokio::{sync::oneshot, time::Instant};
 use super::LinkError;
 use crate::vm::{CommandId, CommandOutcome};
 
+/// How long after its deadline a command that was sent is still waited for. The agent is told the
+/// time that is left, in whole seconds, and ends the command when it is over: it asks it to end,
+/// gives it two seconds, and only then can answer with what was written until then.
+pub(super) const ANSWER_MARGIN: Duration = Duration::from_secs(5);
+
 /// How long an unanswered command keeps its place after it is no longer waited for. By then the
 /// agent, which was told an earlier deadline, has given up, or never understood the command.
 const GRACE: Duration = Duration::from_secs(5);

@@ -16,6 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Inbox, LinkError,
+    flight::ANSWER_MARGIN,
     link::Link,
     session::{Job, Limits},
     shared::{Outlets, Shared},
@@ -34,11 +35,6 @@ const HINTS: usize = 1024;
 
 /// Commands waiting for one link; more wait with their callers, in order.
 const JOBS: usize = 16;
-
-/// How long after its deadline a command that was sent is still waited for. The agent is told the
-/// time that is left, in whole seconds, and ends the command when it is over: it asks it to end,
-/// gives it two seconds, and only then can answer with what was written until then.
-pub(super) const ANSWER_MARGIN: Duration = Duration::from_secs(5);
 
 /// The longest that a command is waited for, whatever its caller says.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);

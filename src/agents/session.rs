@@ -19,8 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     LinkError,
-    flight::{Flight, Reply},
-    links::ANSWER_MARGIN,
+    flight::{ANSWER_MARGIN, Flight, Reply},
     outgoing::Outgoing,
     pacing::Pacing,
     rate::{Throttle, TokenBucket},

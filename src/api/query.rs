@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{
     auth::Call,
     error::ApiError,
-    schema::Gates,
+    gates::Gates,
     types::{
         CommandLog, CommandLogConnection, HostObject, ImageConnection, ImageObject, MAX_FIRST,
         OperationObject, PageInfo, User, VmConnection, VmErrorConnection, VmErrorEntry, VmFilter, VmMetrics,

@@ -1,29 +1,12 @@
 //! The schema: what there is to ask, and how much at once.
 
-use async_graphql::{Context, Schema};
-use tokio::sync::Semaphore;
+use async_graphql::Schema;
 
 use super::{
-    ApiContext, error::ApiError, mutation::MutationRoot, query::QueryRoot, subscription::SubscriptionRoot,
+    ApiContext, gates::Gates, mutation::MutationRoot, query::QueryRoot, subscription::SubscriptionRoot,
 };
 
 pub(super) type ApiSchema = Schema<QueryRoot, MutationRoot, SubscriptionRoot>;
-
-/// How many answers may hold whole frames of guests at once: each is up to some hundred MiB while
-/// it is made.
-const FRAME_READERS: usize = 2;
-
-/// What only so many requests may do at the same time.
-pub(super) struct Gates {
-    pub(super) frames: Semaphore,
-}
-
-impl Gates {
-    pub(super) fn of<'a>(ctx: &'a Context<'_>) -> Result<&'a Self, ApiError> {
-        ctx.data_opt::<Self>()
-            .ok_or_else(|| ApiError::new("INTERNAL", "the schema was built without its gates"))
-    }
-}
 
 pub(super) fn build(api: ApiContext) -> ApiSchema {
     let limit = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
@@ -32,7 +15,7 @@ pub(super) fn build(api: ApiContext) -> ApiSchema {
         .limit_complexity(limit(api.config.max_query_complexity))
         .limit_recursive_depth(limit(api.config.max_query_depth).saturating_mul(2))
         .limit_directives(8)
-        .data(Gates { frames: Semaphore::new(FRAME_READERS) })
+        .data(Gates::default())
         .data(api)
         .finish()
 }

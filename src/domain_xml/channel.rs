@@ -9,9 +9,10 @@ use std::path::Path;
 
 use super::{
     AGENT_CHANNEL,
-    document::{Document, Element, Malformed, escape_attribute},
+    document::{Document, Element, escape_attribute},
     edit::{Edits, Markup, append_child, insert_after, removal_span},
     facts::agent_target,
+    malformed::Malformed,
     syntax::is_xml_text,
     uuid::parse_uuid,
 };

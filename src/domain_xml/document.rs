@@ -9,29 +9,16 @@ use std::{borrow::Cow, ops::Range};
 
 use quick_xml::{Reader, escape, events::Event};
 
-use super::syntax::{self, Attribute};
+use super::{
+    malformed::Malformed,
+    syntax::{self, Attribute},
+};
 
 /// Longest document looked at, bytes: what libvirt's own protocol carries in one string.
 const MAX_BYTES: usize = 16 << 20;
 /// Deepest nesting looked at; libxml2 and with it libvirt stop there too.
 const MAX_DEPTH: usize = 256;
 const BOM: &str = "\u{feff}";
-
-/// Why a text is not a document we work on.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{reason} (at byte {offset})")]
-pub struct Malformed {
-    /// What is wrong.
-    pub reason: String,
-    /// Where, counted from the start of the text.
-    pub offset: usize,
-}
-
-impl Malformed {
-    pub(crate) fn new(reason: impl Into<String>, offset: usize) -> Self {
-        Self { reason: reason.into(), offset }
-    }
-}
 
 /// One element. Ranges are byte ranges of the whole text.
 #[derive(Debug)]

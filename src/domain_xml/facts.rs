@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 use super::{
     AGENT_CHANNEL, METADATA_NAMESPACE,
-    document::{Document, Element, Malformed},
+    document::{Document, Element},
+    malformed::Malformed,
     uuid::parse_uuid,
 };
 use crate::vm::{ChannelFacts, InterfaceFacts, VmId};

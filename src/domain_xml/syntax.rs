@@ -11,7 +11,7 @@ use quick_xml::{
     events::{BytesDecl, BytesPI, BytesRef},
 };
 
-use super::document::Malformed;
+use super::malformed::Malformed;
 
 /// One attribute of a start tag.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use super::{Store, StoreError, column::storable, db::on_pool, failed};
 const BATCH: i64 = 2000;
 
 /// Each takes the time before which rows are old, and the size of a batch.
-const HISTORY: [&str; 4] = [
+const HISTORY: [&str; 5] = [
     "DELETE FROM command_log WHERE id IN (SELECT id FROM command_log WHERE created_at < $1 LIMIT $2)",
     "DELETE FROM vm_errors WHERE id IN (SELECT id FROM vm_errors WHERE created_at < $1 LIMIT $2)",
     "DELETE FROM operations WHERE id IN (
@@ -19,6 +19,12 @@ const HISTORY: [&str; 4] = [
            AND NOT EXISTS (SELECT 1 FROM operations n
                            WHERE n.vm_id = o.vm_id AND (n.finished_at IS NULL OR n.finished_at >= $1))
          LIMIT $2)",
+    // Of a VM that lives, its creation stays: it will be the first of its history.
+    "DELETE FROM operations WHERE id IN (
+         SELECT o.id FROM operations o
+         WHERE o.finished_at < $1 AND o.kind <> 'create'
+           AND EXISTS (SELECT 1 FROM vms v WHERE v.id = o.vm_id)
+         LIMIT $2)",
     "DELETE FROM audit_log WHERE id IN (SELECT id FROM audit_log WHERE at < $1 LIMIT $2)",
 ];
 
@@ -27,7 +33,8 @@ const METRICS: &str =
 
 impl Store {
     /// Removes command logs, guest errors and audit rows older than `before`, and the operations of
-    /// VMs whose last one, the deletion, is older; gives how many rows.
+    /// VMs whose last one, the deletion, is older; of VMs that live, all old ones but the creation.
+    /// Gives how many rows.
     ///
     /// A deleted VM's operations go together: the oldest of them, its creation, tells who may see
     /// what is left of the VM ([`Store::former_owner`]).

@@ -37,6 +37,10 @@ pub(super) struct OperationRow {
 }
 
 impl OperationRow {
+    pub(super) fn vm(&self) -> VmId {
+        self.vm_id.into()
+    }
+
     pub(super) fn read(self, operation: &'static str) -> Result<Operation, StoreError> {
         Ok(Operation {
             id: self.id.into(),

@@ -8,7 +8,7 @@ use super::{
     db::on_pool,
     failed,
 };
-use crate::vm::{Resource, ResourceKind, ResourceState};
+use crate::vm::{Resource, ResourceKind, ResourceState, VmId};
 
 words!(ResourceKind { Volume => "volume", Seed => "seed", ConsoleLog => "console_log" });
 words!(ResourceState { Creating => "creating", Created => "created" });
@@ -23,6 +23,10 @@ pub(super) struct ResourceRow {
 }
 
 impl ResourceRow {
+    pub(super) fn vm(&self) -> VmId {
+        self.vm_id.into()
+    }
+
     pub(super) fn read(self, operation: &'static str) -> Result<Resource, StoreError> {
         Ok(Resource {
             vm: self.vm_id.into(),

@@ -10,7 +10,10 @@ use virt::{error::ErrorNumber, storage_pool::StoragePool, storage_vol::StorageVo
 
 use super::session::{Call, absent_as_none};
 use crate::{
-    domain_xml::document::{Document, Element, Malformed},
+    domain_xml::{
+        Malformed,
+        document::{Document, Element},
+    },
     hypervisor::{HypervisorError, OverlayVolume},
 };
 

@@ -1,6 +1,6 @@
 //! Reading VMs, always with a constant number of statements.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
@@ -14,7 +14,7 @@ use crate::{
         operations::OperationRow,
         resources::ResourceRow,
     },
-    vm::{HostId, Operation, Resource, UserId, VmId},
+    vm::{HostId, Operation, Resource, UserId, VmId, chain},
 };
 
 /// Which VMs to load, for the loop. All three statements take the same one parameter.
@@ -134,23 +134,43 @@ impl Store {
         .map_err(failed(operation))?;
         tx.commit(operation).await?;
 
+        // A row that cannot be read (a downgrade, a hand's edit) leaves its own VM alone, and no
+        // other: acting on half of what is known of a VM would be worse than not acting.
+        let mut unreadable: HashSet<VmId> = HashSet::new();
         let mut operations_of: HashMap<VmId, Vec<Operation>> = HashMap::new();
         for row in operations {
-            let row = row.read(operation)?;
-            operations_of.entry(row.vm).or_default().push(row);
+            let vm = row.vm();
+            match row.read(operation) {
+                Ok(row) => operations_of.entry(vm).or_default().push(row),
+                Err(error) => skip(&mut unreadable, vm, &error),
+            }
         }
         let mut resources_of: HashMap<VmId, Vec<Resource>> = HashMap::new();
         for row in resources {
-            let row = row.read(operation)?;
-            resources_of.entry(row.vm).or_default().push(row);
+            let vm = row.vm();
+            match row.read(operation) {
+                Ok(row) => resources_of.entry(vm).or_default().push(row),
+                Err(error) => skip(&mut unreadable, vm, &error),
+            }
         }
-        vms.into_iter()
-            .map(|row| {
-                let VmView { record, status } = row.view(operation)?;
-                let operations = operations_of.remove(&record.id).unwrap_or_default();
-                let resources = resources_of.remove(&record.id).unwrap_or_default();
-                Ok(VmBundle { record, status, operations, resources })
-            })
-            .collect()
+        let mut bundles = Vec::with_capacity(vms.len());
+        for row in vms {
+            let vm = VmId(row.id);
+            match row.view(operation) {
+                Ok(_) if unreadable.contains(&vm) => {}
+                Ok(VmView { record, status }) => {
+                    let operations = operations_of.remove(&vm).unwrap_or_default();
+                    let resources = resources_of.remove(&vm).unwrap_or_default();
+                    bundles.push(VmBundle { record, status, operations, resources });
+                }
+                Err(error) => skip(&mut unreadable, vm, &error),
+            }
+        }
+        Ok(bundles)
     }
+}
+
+fn skip(unreadable: &mut HashSet<VmId>, vm: VmId, error: &StoreError) {
+    tracing::error!(%vm, error = chain(error), "a VM's rows cannot be read; it is left alone");
+    unreadable.insert(vm);
 }
