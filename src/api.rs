@@ -6,6 +6,7 @@
 mod auth;
 mod batch;
 mod deadline;
+mod doors;
 mod error;
 mod gates;
 mod guests;

@@ -7,7 +7,6 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
-    extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -17,7 +16,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{ApiContext, http::Doors};
+use super::ApiContext;
 use crate::vm::chain;
 
 /// How long the database is waited for.
@@ -40,6 +39,11 @@ struct Report {
 }
 
 impl Health {
+    pub(super) async fn answer(&self, api: &ApiContext) -> Response {
+        let (status, body) = self.report(api).await.told();
+        (status, Json(body)).into_response()
+    }
+
     async fn report(&self, api: &ApiContext) -> Report {
         let mut last = self.last.lock().await;
         if let Some((at, report)) = *last
@@ -86,11 +90,6 @@ impl Report {
         }
         (status, body)
     }
-}
-
-pub(super) async fn healthz(State(doors): State<Doors>) -> Response {
-    let (status, body) = doors.health.report(&doors.api).await.told();
-    (status, Json(body)).into_response()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Routes, and GraphQL over HTTP.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use async_graphql::http::GraphiQLSource;
 use axum::{
@@ -11,30 +11,13 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::get,
 };
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ApiContext,
-    auth::Token,
-    deadline::Deadline,
-    error::ApiError,
-    health::{self, Health},
-    problem::coded,
-    schema::{self, ApiSchema},
-    size::sized,
+    ApiContext, auth::Token, deadline::Deadline, doors::Doors, error::ApiError, problem::coded, size::sized,
     websocket,
 };
-
-/// What routes share.
-#[derive(Clone)]
-pub(super) struct Doors {
-    pub(super) api: ApiContext,
-    pub(super) schema: ApiSchema,
-    pub(super) stop: CancellationToken,
-    pub(super) websockets: Arc<Semaphore>,
-    pub(super) health: Health,
-}
 
 /// How long requests under way may still take once the controller stops.
 const STOP_GRACE: Duration = Duration::from_secs(4);
@@ -53,24 +36,11 @@ pub fn router(api: ApiContext, stop: CancellationToken) -> Router {
     routes(doors)
 }
 
-impl Doors {
-    pub(super) fn new(api: ApiContext, stop: CancellationToken) -> Self {
-        let websockets = usize::try_from(api.config.max_websockets).unwrap_or(Semaphore::MAX_PERMITS);
-        Self {
-            schema: schema::build(api.clone()),
-            websockets: Arc::new(Semaphore::new(websockets.min(Semaphore::MAX_PERMITS))),
-            health: Health::default(),
-            api,
-            stop,
-        }
-    }
-}
-
 pub(super) fn routes(doors: Doors) -> Router {
     Router::new()
         .route("/graphql", get(open).post(graphql))
         .route("/graphql/ws", get(open))
-        .route("/healthz", get(health::healthz))
+        .route("/healthz", get(healthz))
         .with_state(doors)
 }
 
@@ -157,4 +127,8 @@ async fn open(State(doors): State<Doors>, request: Request) -> Response {
     let mut refused = ApiError::new("INVALID_QUERY", words).into_http();
     *refused.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
     refused
+}
+
+async fn healthz(State(doors): State<Doors>) -> Response {
+    doors.health.answer(&doors.api).await
 }

@@ -32,7 +32,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, timeout},
 };
 
-use super::{auth::Token, error::ApiError, http::Doors, problem::coded, size::sized};
+use super::{auth::Token, doors::Doors, error::ApiError, problem::coded, size::sized};
 
 /// How long a client may take to introduce itself.
 const INTRODUCTION: Duration = Duration::from_secs(10);

@@ -1,0 +1,35 @@
+//! What the doors share.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    ApiContext,
+    health::Health,
+    schema::{self, ApiSchema},
+};
+
+/// What routes share.
+#[derive(Clone)]
+pub(super) struct Doors {
+    pub(super) api: ApiContext,
+    pub(super) schema: ApiSchema,
+    pub(super) stop: CancellationToken,
+    pub(super) websockets: Arc<Semaphore>,
+    pub(super) health: Health,
+}
+
+impl Doors {
+    pub(super) fn new(api: ApiContext, stop: CancellationToken) -> Self {
+        let websockets = usize::try_from(api.config.max_websockets).unwrap_or(Semaphore::MAX_PERMITS);
+        Self {
+            schema: schema::build(api.clone()),
+            websockets: Arc::new(Semaphore::new(websockets.min(Semaphore::MAX_PERMITS))),
+            health: Health::default(),
+            api,
+            stop,
+        }
+    }
+}
