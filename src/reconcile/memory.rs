@@ -88,6 +88,12 @@ impl Memory {
         !matches!(step, Step::RequestShutdown) && self.last_done.as_ref() == Some(step)
     }
 
+    /// Notes that what was asked for is reached: what failed on the way is past.
+    pub fn reached(&mut self) {
+        self.failure = None;
+        self.last_done = None;
+    }
+
     /// Notes that a step ended well.
     pub fn succeeded(&mut self, step: &Step, now: DateTime<Utc>) {
         self.failure = None;

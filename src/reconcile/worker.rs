@@ -245,6 +245,7 @@ impl Worker {
         }
         if let Some(generation) = plan.satisfied {
             store.satisfy(self.id, generation).await?;
+            self.memory.reached();
         }
         if let Some((generation, error)) = &plan.given_up {
             tracing::warn!(vm = %self.id, code = error.code, error = error.message, "a request is given up");

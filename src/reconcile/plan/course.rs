@@ -51,14 +51,19 @@ pub(super) fn choose(look: &Look<'_>) -> Course {
         // An earlier call has not returned: whatever it does, nothing else may be done beside it.
         return Course::default();
     }
+    let course = if look.bundle.record.intent.deleting { delete(look) } else { live(look) };
+    if course.satisfied.is_some() || course.given_up.is_some() {
+        // It is as it was asked for, whatever failed on the way.
+        return course;
+    }
     if let Some(failure) = look.memory.failure.as_ref().filter(|_| look.gives_up()) {
         let message = format!("{} failed {} times: {}", failure.step, failure.attempts, failure.message);
         return Course::given_up(generation, "STEP_FAILED", message);
     }
-    if let Some(wait_until) = pause(look) {
-        return Course::wait_until(wait_until);
+    match pause(look).filter(|_| course.step.is_some()) {
+        Some(wait_until) => Course::wait_until(wait_until),
+        None => course,
     }
-    if look.bundle.record.intent.deleting { delete(look) } else { live(look) }
 }
 
 /// The end of the wait after a failure. A guest that cannot even be asked to power off does not

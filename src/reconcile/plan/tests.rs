@@ -308,6 +308,27 @@ fn a_request_that_keeps_failing_is_given_up_and_told() {
 }
 
 #[test]
+fn what_is_reached_does_not_wait_for_what_failed_on_the_way() {
+    let mut vm = bundle();
+    vm.record.milestones.pass(Milestone::Defined, now());
+    let mut failing = memory();
+    failing.enter_generation(1);
+    failing.failure = Some(Failure {
+        step: "Start",
+        attempts: MAX_ATTEMPTS,
+        message: "in vain".to_owned(),
+        retry_at: now() + TimeDelta::seconds(30),
+    });
+    let plan = decide(&vm, &observed(domain(DomainState::Running)), &failing);
+    assert_eq!((plan.satisfied, plan.given_up), (Some(1), None));
+    let plan = decide(&vm, &observed(domain(DomainState::Shutoff)), &failing);
+    assert!(plan.given_up.is_some() && plan.step.is_none());
+    failing.failure.as_mut().unwrap().attempts = 1;
+    let plan = decide(&vm, &observed(domain(DomainState::Shutoff)), &failing);
+    assert_eq!((plan.step, plan.wake_at), (None, Some(now() + TimeDelta::seconds(30))));
+}
+
+#[test]
 fn silence_means_different_things_in_different_states() {
     let mut vm = bundle();
     made(&mut vm);
