@@ -29,6 +29,7 @@ pub(crate) use clean::cut;
 pub(crate) use rate::{Throttle, TokenBucket};
 pub(crate) use wire::encode_command;
 
+use agent_protocol::SystemReading;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -46,7 +47,7 @@ pub struct Inbox {
     pub hints: mpsc::Receiver<VmId>,
 }
 
-/// A decoded frame that is to be stored. No text in it holds a NUL, which PostgreSQL could not
+/// A decoded frame that is to be stored. An error's texts hold no NUL, which PostgreSQL could not
 /// keep.
 #[derive(Debug, Clone)]
 pub enum GuestFrame {
@@ -59,7 +60,7 @@ pub enum GuestFrame {
         /// The guest's clock.
         timestamp: DateTime<Utc>,
         /// `data.system`.
-        system: Value,
+        system: SystemReading,
     },
     /// An error that the guest reports. Text is cut to 4 KiB and freed of control characters.
     Error {

@@ -20,7 +20,7 @@ use crate::{
     config::CommandsConfig,
     events::EventBus,
     store::{CommandRecord, NewCommand, Store, StoreError},
-    vm::{CommandId, GuestCommand, VmEvent, VmId, truncate_to_micros},
+    vm::{CommandId, GuestCommand, Redactor, VmEvent, VmId, truncate_to_micros},
 };
 use check::check;
 use late::Late;
@@ -41,6 +41,7 @@ const FINISH_WAITS: [Duration; 5] = [
 #[derive(Debug, Clone)]
 pub struct Commands {
     config: CommandsConfig,
+    redactor: Redactor,
     store: Store,
     links: Links,
     events: EventBus,
@@ -76,10 +77,17 @@ pub enum CommandError {
 impl Commands {
     /// Commands over these links, logged in this store.
     #[must_use]
-    pub fn new(config: CommandsConfig, store: Store, links: Links, events: EventBus) -> Self {
+    pub fn new(
+        config: CommandsConfig,
+        redactor: Redactor,
+        store: Store,
+        links: Links,
+        events: EventBus,
+    ) -> Self {
         let limit = usize::try_from(config.queue_per_vm).unwrap_or(usize::MAX);
         Self {
             config,
+            redactor,
             store,
             links,
             events,
@@ -113,7 +121,7 @@ impl Commands {
             id,
             vm,
             kind: kind(&command),
-            command: kept_command(&command),
+            command: kept_command(&self.redactor, &command),
             requested_by: actor.user,
             created_at: truncate_to_micros(Utc::now()),
         };

@@ -142,6 +142,13 @@ section! {
         buffer_rows: u32 = "20000" in 100..=1000000,
         /// Days that readings are kept.
         retention_days: u32 = "30" in 1..=3650,
+        /// Days that the roll-ups of five minutes are kept.
+        five_minutes_days: u32 = "90" in 1..=3650,
+        /// Days that the hourly roll-ups are kept.
+        hours_days: u32 = "730" in 1..=3650,
+        /// What may wait on disk, in the state directory, while the database is away, bytes; the
+        /// oldest go when it is full.
+        spool_max_bytes: u32 = "1073741824" in 1048576..=4294967295,
     }
 }
 
@@ -150,10 +157,49 @@ section! {
     CommandsConfig "commands" {
         /// Commands waiting per VM at most.
         queue_per_vm: u32 = "32" in 1..=10000,
+        /// Commands waiting for all VMs together at most.
+        queue_total: u32 = "4096" in 1..=100000,
+        /// VMs that one `executeVmCommands` may name.
+        max_vms_at_once: u32 = "1000" in 1..=10000,
         /// Longest timeout that may be asked for.
         max_timeout: Duration = "1h" in 1..=86400,
         /// Longest stored standard output, and standard error, of one command, bytes.
         max_output_bytes: u32 = "262144" in 1024..=1048576,
+    }
+}
+
+section! {
+    /// What operators are told without asking.
+    AlertsConfig "alerts" {
+        /// Where alerts are sent, as `POST` with a JSON body: an http or https URL; empty: nowhere
+        /// but the log.
+        webhook_url: Option<SecretString> = "",
+        /// The key that each delivery is signed with (Standard Webhooks, `v1`), `whsec_` and
+        /// base64, 24 to 64 bytes; needed with `webhook_url`.
+        webhook_secret: Option<SecretString> = "",
+        /// How long one delivery may take.
+        webhook_timeout: Duration = "10s" in 1..=120,
+        /// Deliveries per minute at most; what is more waits its turn.
+        max_per_minute: u32 = "30" in 1..=6000,
+        /// An alert that goes on is told again after this time, not sooner.
+        repeat_after: Duration = "4h" in 60..=604800,
+        /// How long a delivery that fails is tried again.
+        give_up_after: Duration = "24h" in 60..=604800,
+        /// How long a VM that should be heard may be offline before it is an alert.
+        offline_for: Duration = "2m" in 1..=86400,
+    }
+}
+
+section! {
+    /// What counts as a secret in command lines, besides the built-in rules.
+    RedactionConfig "redaction" {
+        /// Names of variables, flags and fields whose values are hidden, separated by commas.
+        names: Option<String> = "",
+        /// Flags followed by a secret, as `program -flag`, separated by commas.
+        flags: Option<String> = "",
+        /// Regular expressions, one per line; what their first group matches is hidden, or all
+        /// of it where there is no group.
+        patterns: Option<String> = "",
     }
 }
 

@@ -21,6 +21,7 @@ pub mod store;
 
 // Floor 3: what the product does.
 pub mod accounts;
+pub mod alerts;
 pub mod commands;
 pub mod images;
 pub mod metrics;

@@ -11,10 +11,12 @@ mod validate;
 
 use std::{
     collections::HashMap,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use agent_protocol::SystemReading;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use tokio::{sync::mpsc, time::Instant};
@@ -26,7 +28,7 @@ use crate::{
     config::MetricsConfig,
     events::EventBus,
     store::{Store, VmErrorRecord},
-    vm::{MetricsSample, VmEvent, VmId, truncate_to_micros},
+    vm::{FrameText, MetricsSample, Redactor, VmEvent, VmId, truncate_to_micros},
 };
 use flush::{Flusher, Waiting};
 use tidy::{hide_secrets, told};
@@ -50,6 +52,9 @@ pub struct Metrics {
 struct Inner {
     config: MetricsConfig,
     max_skew: Duration,
+    redactor: Redactor,
+    /// Where readings wait on disk.
+    spool_dir: PathBuf,
     store: Store,
     events: EventBus,
     rejections: Mutex<HashMap<VmId, Rejections>>,
@@ -67,11 +72,18 @@ pub struct Rejections {
 }
 
 impl Metrics {
-    /// A pipeline into this store.
+    /// A pipeline into this store, with a directory of its own for what the store cannot take yet.
     #[must_use]
-    pub fn new(config: MetricsConfig, max_skew: Duration, store: Store, events: EventBus) -> Self {
+    pub fn new(
+        config: MetricsConfig,
+        max_skew: Duration,
+        redactor: Redactor,
+        spool_dir: PathBuf,
+        store: Store,
+        events: EventBus,
+    ) -> Self {
         let rejections = Mutex::default();
-        Self { inner: Arc::new(Inner { config, max_skew, store, events, rejections }) }
+        Self { inner: Arc::new(Inner { config, max_skew, redactor, spool_dir, store, events, rejections }) }
     }
 
     /// Works until `stop`, then stores what has come until then, within some seconds. Guest
@@ -154,9 +166,15 @@ impl<'a> Intake<'a> {
         }
     }
 
-    fn reading(&mut self, vm: VmId, received_at: DateTime<Utc>, timestamp: DateTime<Utc>, mut system: Value) {
-        let charted = match validate(&system, timestamp, received_at, self.inner.max_skew) {
-            Ok(charted) => charted,
+    fn reading(
+        &mut self,
+        vm: VmId,
+        received_at: DateTime<Utc>,
+        timestamp: DateTime<Utc>,
+        system: SystemReading,
+    ) {
+        let readings = match validate(&system, timestamp, received_at, self.inner.max_skew) {
+            Ok(readings) => readings,
             Err(refusal) => {
                 let Rejections { shape, range, skew } = self.inner.refuse(vm, refusal);
                 if let Some(held_back) = self.refused.pass(Instant::now()) {
@@ -165,20 +183,19 @@ impl<'a> Intake<'a> {
                 return;
             }
         };
-        hide_secrets(&mut system);
-        let text = system.to_string();
+        let mut tree: Value = serde_json::from_str(&system.text).unwrap_or_default();
+        hide_secrets(&self.inner.redactor, &mut tree);
         let sample = MetricsSample {
             id: Uuid::now_v7(),
             vm,
             timestamp: truncate_to_micros(timestamp),
             received_at: truncate_to_micros(received_at),
-            cpu_usage: charted.cpu_usage,
-            memory_used: charted.memory_used,
-            memory_total: charted.memory_total,
-            system: told(&system, &text),
+            readings,
+            frame: FrameText::from(&tree),
         };
-        self.waiting.push_reading(MetricsSample { system: Value::Null, ..sample.clone() }, text);
-        self.inner.events.publish(VmEvent::Metrics(Arc::new(sample)));
+        let told = MetricsSample { frame: told(&sample.frame), ..sample.clone() };
+        self.waiting.push_reading(sample);
+        self.inner.events.publish(VmEvent::Metrics(Arc::new(told)));
     }
 
     fn error(
@@ -198,7 +215,7 @@ impl<'a> Intake<'a> {
             }
             return;
         }
-        hide_secrets(&mut details);
+        hide_secrets(&self.inner.redactor, &mut details);
         // A clock that is off must not date an error into a time nobody looks at.
         let timestamp = timestamp
             .filter(|at| (*at - received_at).abs().to_std().is_ok_and(|skew| skew <= self.inner.max_skew))

@@ -15,6 +15,7 @@ mod operations;
 mod page;
 mod resources;
 mod schema;
+mod series;
 mod url;
 mod users;
 mod vm_errors;

@@ -27,7 +27,10 @@ pub use event::VmEvent;
 pub use ids::{CommandId, HostId, OperationId, TokenId, UserId, VmId};
 pub use image::{Image, ImageFormat, KernelBoot, OsFamily, Provisioning};
 pub use intent::{DesiredPower, Milestone, Milestones, VmIntent, VmRecord};
-pub use metrics::MetricsSample;
+pub use metrics::{
+    Aggregate, DiskRates, FrameText, MetricsSample, NetworkRates, Readings, Resolution, Series, SeriesField,
+    SeriesPoint, SeriesRequest,
+};
 pub use name::{InvalidName, ResourceName, VmName};
 pub use observation::{
     ChannelFacts, DomainFacts, DomainObservation, DomainState, FirstBoot, InterfaceFacts, LinkCounters,
@@ -35,7 +38,7 @@ pub use observation::{
 };
 pub use operation::{Operation, OperationError, OperationKind, OperationStatus};
 pub use phase::{AgentConnectivity, VmPhase, VmStatus};
-pub use redact::redact_command_line;
+pub use redact::Redactor;
 pub use resource::{Resource, ResourceKind, ResourceState};
 pub use spec::{NetworkAttachment, SpecError, Unattended, VmSpec};
 

@@ -6,7 +6,7 @@
 mod support;
 
 use chrono::TimeDelta;
-use infinibay::vm::VmId;
+use infinibay::vm::{FrameText, VmId};
 use serde_json::{Value, json};
 use support::{
     sample::{now, sample},
@@ -63,7 +63,9 @@ on_both! {
         for batch in 0..30 {
             let samples: Vec<_> = (0..10).map(|n| {
                 let mut sample = sample(id, now() - TimeDelta::seconds(batch * 10 + n), 1.0);
-                sample.system["padding"] = json!("x".repeat(128 << 10));
+                let mut tree = sample.frame.tree();
+                tree["padding"] = json!("x".repeat(128 << 10));
+                sample.frame = FrameText::from(&tree);
                 sample
             }).collect();
             store.insert_metrics(&samples).await.unwrap();

@@ -4,7 +4,7 @@
 use std::{fs, path::Path};
 
 /// Each room with its floor, and whom of its own floor it knows.
-const ROOMS: [(&str, u8, &[&str]); 18] = [
+const ROOMS: [(&str, u8, &[&str]); 19] = [
     ("vm", 0, &[]),
     ("config", 0, &["vm"]),
     ("access", 1, &[]),
@@ -15,6 +15,7 @@ const ROOMS: [(&str, u8, &[&str]); 18] = [
     ("hypervisor", 2, &[]),
     ("store", 2, &[]),
     ("accounts", 3, &[]),
+    ("alerts", 3, &[]),
     ("commands", 3, &[]),
     ("images", 3, &[]),
     ("metrics", 3, &[]),

@@ -13,7 +13,7 @@ use infinibay::{
     config::{AgentsConfig, CommandsConfig},
     events::{EventBus, Notice, Subscription},
     store::{CommandRecord, CommandStatus, NewCommand, Page, Store},
-    vm::{CommandId, GuestCommand, SafeAction, UnsafeCommand, UserId, VmEvent, VmId},
+    vm::{CommandId, GuestCommand, Redactor, SafeAction, UnsafeCommand, UserId, VmEvent, VmId},
 };
 use serde_json::json;
 use support::{
@@ -53,7 +53,7 @@ impl Journey {
         .await;
         let (store, events) = (db.store().await, EventBus::default());
         let told = events.subscribe();
-        let commands = Commands::new(config, store.clone(), links.clone(), events);
+        let commands = Commands::new(config, Redactor::default(), store.clone(), links.clone(), events);
         let actor =
             Actor { user: UserId::generate(), name: "ana".to_owned(), admin: false, permissions: [].into() };
         Self { guest, links, store, commands, told, actor, _inbox: inbox, _dir: dir }

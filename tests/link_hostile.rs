@@ -154,7 +154,7 @@ async fn trees_of_tiny_objects_are_not_passed_on() {
     for expected in ["an ordinary one", "the last one"] {
         let frame = tokio::time::timeout(DEADLINE, inbox.frames.recv()).await.expect("a frame in time");
         let Some(GuestFrame::Metrics { system, .. }) = frame else { panic!("{expected}: {frame:?}") };
-        assert!(system.is_object() || system == 42, "{expected}: a hostile tree was passed on");
+        assert!(system.text.starts_with('{') || &*system.text == "42", "{expected}: a hostile tree was passed on");
     }
     let open = links.observe(guest.vm).open().cloned().unwrap();
     assert_eq!((open.counters.oversized, open.counters.malformed, open.counters.dropped), (1, 1, 0));
@@ -173,7 +173,7 @@ async fn a_message_behind_a_fragment_is_delivered() {
     links.open(guest.vm, guest.path.clone());
     let frame = tokio::time::timeout(DEADLINE, inbox.frames.recv()).await.expect("a frame in time");
     let Some(GuestFrame::Metrics { vm, system, .. }) = frame else { panic!("{frame:?}") };
-    assert_eq!((vm, system), (guest.vm, serde_json::json!({"cpu": 42})));
+    assert_eq!((vm, &*system.text), (guest.vm, r#"{"cpu":42}"#));
     let counters = eventually("it counts", || links.observe(guest.vm).open().map(|open| open.counters)).await;
     assert_eq!((counters.malformed, counters.frames), (1, 1));
 }
@@ -195,7 +195,7 @@ async fn text_that_a_database_cannot_keep_is_changed_on_the_way_in() {
         frame.expect("the links live")
     };
     let GuestFrame::Metrics { system, .. } = next().await else { panic!("no reading") };
-    assert_eq!(system, serde_json::json!({"a\u{fffd}": "\u{fffd}"}));
+    assert_eq!(&*system.text, r#"{"a\u0000":"\u0000"}"#, "kept as bytes, which may hold anything");
     let GuestFrame::Error { error, details, .. } = next().await else { panic!("no error") };
     assert_eq!((error.as_str(), details), ("x[31m", serde_json::json!({"y": "\u{fffd}"})));
 }

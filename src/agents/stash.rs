@@ -49,6 +49,7 @@ impl Stash {
 
 #[cfg(test)]
 mod tests {
+    use agent_protocol::SystemReading;
     use chrono::Utc;
     use serde_json::json;
 
@@ -62,7 +63,7 @@ mod tests {
             vm,
             received_at: Utc::now(),
             timestamp: Utc::now(),
-            system: json!(n),
+            system: SystemReading::of(&json!(n)),
         };
         let mut stash = Stash::default();
         let error = GuestFrame::Error {
@@ -76,11 +77,11 @@ mod tests {
         let dropped: u64 = (0..20).map(|n| stash.push(reading(n), 1)).sum();
         assert_eq!(dropped, 21 - CAPACITY as u64);
         assert!(matches!(stash.pop(), Some(GuestFrame::Error { .. })));
-        let mut left = Vec::new();
+        let mut left: Vec<u64> = Vec::new();
         while let Some(GuestFrame::Metrics { system, .. }) = stash.pop() {
-            left.push(system.as_u64().unwrap());
+            left.push(system.text.parse().unwrap());
         }
-        assert_eq!(left, (13..20).collect::<Vec<_>>());
+        assert_eq!(left, (13..20).collect::<Vec<u64>>());
         assert_eq!(stash.tree_bytes, 0);
         let large = (0..3).map(|n| stash.push(reading(n), MAX_TREE_BYTES / 2)).collect::<Vec<_>>();
         assert_eq!((large, stash.frames.len()), (vec![0, 0, 1], 2));

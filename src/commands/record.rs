@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     agents::{LinkError, cut},
     store::CommandStatus,
-    vm::{CommandOutcome, GuestCommand, redact_command_line},
+    vm::{CommandOutcome, GuestCommand, Redactor},
 };
 
 /// `safe` or `unsafe`.
@@ -18,14 +18,14 @@ pub(super) fn kind(command: &GuestCommand) -> &'static str {
 
 /// The command as it may be kept: no value of an environment variable, and no secret that can
 /// be told as such in the line.
-pub(super) fn kept_command(command: &GuestCommand) -> Value {
+pub(super) fn kept_command(redactor: &Redactor, command: &GuestCommand) -> Value {
     match command {
         GuestCommand::Safe(action) => json!(action),
         GuestCommand::Unsafe(command) => {
             let env: Map<String, Value> =
                 command.env_vars.keys().map(|key| (key.clone(), json!("***"))).collect();
             json!({
-                "raw_command": redact_command_line(&command.raw_command),
+                "raw_command": redactor.hide(&command.raw_command),
                 "shell": command.shell,
                 "working_dir": command.working_dir,
                 "env_vars": env,
@@ -125,7 +125,7 @@ mod tests {
             env_vars: [("TOKEN".to_owned(), "hunter2".to_owned()), ("LANG".to_owned(), "C".to_owned())]
                 .into(),
         });
-        let kept = kept_command(&command);
+        let kept = kept_command(&Redactor::default(), &command);
         assert_eq!(
             kept,
             json!({
@@ -140,7 +140,10 @@ mod tests {
     #[test]
     fn a_safe_action_is_kept_as_on_the_wire() {
         let command = GuestCommand::Safe(SafeAction::PackageInstall { package: "vim".to_owned() });
-        assert_eq!(kept_command(&command), json!({"action": "PackageInstall", "package": "vim"}));
+        assert_eq!(
+            kept_command(&Redactor::default(), &command),
+            json!({"action": "PackageInstall", "package": "vim"})
+        );
         assert_eq!(kind(&command), "safe");
     }
 

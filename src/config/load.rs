@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, ffi::OsString, fmt, os::unix::ffi::OsStrExt, pa
 use secrecy::ExposeSecret;
 
 use super::{
-    AgentsConfig, ApiConfig, CommandsConfig, DatabaseConfig, GuestsConfig, HypervisorConfig, KeyDoc,
-    LogConfig, MetricsConfig, PathsConfig, ReconcileConfig, rules,
+    AgentsConfig, AlertsConfig, ApiConfig, CommandsConfig, DatabaseConfig, GuestsConfig, HypervisorConfig,
+    KeyDoc, LogConfig, MetricsConfig, PathsConfig, ReconcileConfig, RedactionConfig, rules,
 };
 
 /// The whole configuration, checked.
@@ -28,6 +28,10 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// See [`CommandsConfig`].
     pub commands: CommandsConfig,
+    /// See [`AlertsConfig`].
+    pub alerts: AlertsConfig,
+    /// See [`RedactionConfig`].
+    pub redaction: RedactionConfig,
     /// See [`ReconcileConfig`].
     pub reconcile: ReconcileConfig,
     /// See [`LogConfig`].
@@ -130,6 +134,8 @@ impl Config {
             agents: AgentsConfig::read(&take(AgentsConfig::SECTION), &mut errors),
             metrics: MetricsConfig::read(&take(MetricsConfig::SECTION), &mut errors),
             commands: CommandsConfig::read(&take(CommandsConfig::SECTION), &mut errors),
+            alerts: AlertsConfig::read(&take(AlertsConfig::SECTION), &mut errors),
+            redaction: RedactionConfig::read(&take(RedactionConfig::SECTION), &mut errors),
             reconcile: ReconcileConfig::read(&take(ReconcileConfig::SECTION), &mut errors),
             log: LogConfig::read(&take(LogConfig::SECTION), &mut errors),
         };
@@ -152,6 +158,8 @@ impl Config {
             AgentsConfig::keys(),
             MetricsConfig::keys(),
             CommandsConfig::keys(),
+            AlertsConfig::keys(),
+            RedactionConfig::keys(),
             ReconcileConfig::keys(),
             LogConfig::keys(),
         ]

@@ -24,7 +24,7 @@ use crate::{
     metrics::Metrics,
     reconcile::{HostFiles, HostStore, Parts, Reconciler, Settings, SystemClock, SystemRandomness},
     store::{Store, StoreError, StoreLock, database_url},
-    vm::chain,
+    vm::{Redactor, chain},
 };
 
 /// Why the controller did not start, or ended unasked.
@@ -84,13 +84,26 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     let (links, inbox) = Links::new(config.agents.clone());
     let Inbox { frames, hints: link_hints } = inbox;
     let (_watch, socket_hints) = SocketWatch::start(config.agents.socket_dir.clone());
-    let commands = Commands::new(config.commands.clone(), store.clone(), links.clone(), events.clone());
+    let redactor = Redactor::default();
+    let commands = Commands::new(
+        config.commands.clone(),
+        redactor.clone(),
+        store.clone(),
+        links.clone(),
+        events.clone(),
+    );
     let lost = commands.sweep().await?;
     if lost > 0 {
         tracing::warn!(lost, "commands of an earlier run have no outcome and are marked as lost");
     }
-    let metrics =
-        Metrics::new(config.metrics.clone(), config.agents.max_clock_skew, store.clone(), events.clone());
+    let metrics = Metrics::new(
+        config.metrics.clone(),
+        config.agents.max_clock_skew,
+        redactor,
+        config.paths.state_dir.join("spool"),
+        store.clone(),
+        events.clone(),
+    );
     let hypervisor = libvirt(&config).await;
     let accounts = Accounts::new(store.clone());
     let templates =

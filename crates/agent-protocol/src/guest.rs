@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::tree_bytes;
+use crate::{SystemReading, tree_bytes};
 
 /// Why a line is no message.
 #[derive(Debug, thiserror::Error)]
@@ -167,20 +167,13 @@ pub struct Handshake {
     pub first_boot: Option<FirstBootReport>,
 }
 
-/// A metrics frame. `system` is kept as JSON: typed reading and validation are the receiver's.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A metrics frame. Typed is what is charted; the readings as a whole stay text.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Metrics {
     /// The guest's clock, RFC 3339.
     pub timestamp: DateTime<Utc>,
-    /// `{"system": {cpu, memory, disk, network, system, processes, ports, …}}`.
-    pub data: MetricsData,
-}
-
-/// The envelope of [`Metrics`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct MetricsData {
-    /// The readings.
-    pub system: Value,
+    /// What it tells.
+    pub system: SystemReading,
 }
 
 /// The agent's sign of life.
@@ -258,13 +251,15 @@ impl GuestMessage {
         };
         match kind.as_str() {
             "handshake" => shaped("handshake", object).map(Self::Handshake),
-            "metrics" => shaped("metrics", object).map(Self::Metrics),
+            "metrics" => shaped("metrics", object).map(|line: MetricsLine| Self::Metrics(line.into())),
             "metrics_batch" => {
                 #[derive(Deserialize)]
                 struct Batch {
-                    messages: Vec<Metrics>,
+                    messages: Vec<MetricsLine>,
                 }
-                shaped("metrics_batch", object).map(|batch: Batch| Self::MetricsBatch(batch.messages))
+                shaped("metrics_batch", object).map(|batch: Batch| {
+                    Self::MetricsBatch(batch.messages.into_iter().map(Metrics::from).collect())
+                })
             }
             "response" => shaped("response", object).map(Self::Answer),
             "keep_alive" => shaped("keep_alive", object).map(Self::KeepAlive),
@@ -274,6 +269,24 @@ impl GuestMessage {
             "error_report" => guest_error("error_report", "error_type", object),
             other => Ok(Self::Unknown { kind: other.chars().take(64).collect() }),
         }
+    }
+}
+
+/// A metrics frame as it stands on the wire.
+#[derive(Debug, Deserialize)]
+struct MetricsLine {
+    timestamp: DateTime<Utc>,
+    data: MetricsData,
+}
+
+#[derive(Debug, Deserialize)]
+struct MetricsData {
+    system: Value,
+}
+
+impl From<MetricsLine> for Metrics {
+    fn from(line: MetricsLine) -> Self {
+        Self { timestamp: line.timestamp, system: SystemReading::of(&line.data.system) }
     }
 }
 

@@ -10,13 +10,15 @@ mod action;
 mod frame;
 mod guest;
 mod host;
+mod reading;
 mod weight;
 
 pub use action::{ActionError, DiskThresholds, SafeAction, ServiceOperation, SortBy};
 pub use frame::{FrameDecoder, FrameError, MAX_FRAME_BYTES};
 pub use guest::{
     Answer, AnswerError, CommandType, DecodeError, FirstBootReport, GuestError, GuestMessage, Handshake,
-    KeepAlive, Metrics, MetricsData, StatusReport, salvage,
+    KeepAlive, Metrics, StatusReport, salvage,
 };
 pub use host::HostMessage;
+pub use reading::SystemReading;
 pub use weight::tree_bytes;

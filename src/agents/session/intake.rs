@@ -1,7 +1,7 @@
 //! What one line of the guest means, and what is done with it.
 
 use agent_protocol::{
-    Answer, DecodeError, FrameError, GuestMessage, KeepAlive, Metrics, salvage, tree_bytes,
+    Answer, DecodeError, FrameError, GuestMessage, KeepAlive, Metrics, SystemReading, salvage, tree_bytes,
 };
 use chrono::{DateTime, Utc};
 use tokio::{sync::mpsc::error::TrySendError, time::Instant};
@@ -9,7 +9,7 @@ use tokio::{sync::mpsc::error::TrySendError, time::Instant};
 use super::{READ_BYTES, REST, Session};
 use crate::agents::{
     GuestFrame,
-    clean::{Greeting, MAX_DETAILS_TREE, guest_error, may_hold_nul, outcome, without_nul},
+    clean::{Greeting, MAX_DETAILS_TREE, guest_error, outcome},
     flight::Settled,
     shared::News,
 };
@@ -109,12 +109,12 @@ impl Session<'_> {
                 news.hear(Some(metrics.timestamp), at);
                 self.shared.metrics_came();
                 let fits = line.len() <= MAX_METRICS_BYTES && tree <= MAX_METRICS_TREE;
-                self.pass_on(within && fits, reading(metrics, &line), tree, now, at);
+                self.pass_on(within && fits, reading(metrics), tree, now, at);
             }
             GuestMessage::MetricsBatch(batch) => {
                 news.hear(batch.last().map(|metrics| metrics.timestamp), at);
                 self.shared.metrics_came();
-                self.batch(batch, &line, within, now, at);
+                self.batch(batch, within, now, at);
             }
             GuestMessage::Answer(answer) => self.answer(answer, now, at, news),
             GuestMessage::KeepAlive(KeepAlive { sequence_number, timestamp }) => {
@@ -150,15 +150,14 @@ impl Session<'_> {
         news.hear(timestamp, at);
     }
 
-    fn batch(&mut self, batch: Vec<Metrics>, line: &[u8], within: bool, now: Instant, at: DateTime<Utc>) {
+    fn batch(&mut self, batch: Vec<Metrics>, within: bool, now: Instant, at: DateTime<Utc>) {
         self.counters.dropped += batch.len().saturating_sub(MAX_BATCH) as u64;
         for (index, metrics) in batch.into_iter().take(MAX_BATCH).enumerate() {
             // The first one is paid for by the line.
             let within = within && (index == 0 || self.frame_rate.allow(1.0, now));
-            let text = metrics.data.system.to_string();
-            let tree = tree_bytes(text.as_bytes());
-            let fits = text.len() <= MAX_METRICS_BYTES && tree <= MAX_METRICS_TREE;
-            self.pass_on(within && fits, reading(metrics, line), tree, now, at);
+            let tree = metrics.system.text.len();
+            let fits = tree <= MAX_METRICS_BYTES;
+            self.pass_on(within && fits, reading(metrics), tree, now, at);
         }
     }
 
@@ -199,16 +198,12 @@ fn holds(line: &[u8], word: &[u8]) -> bool {
 }
 
 enum Decoded {
-    Reading(DateTime<Utc>, serde_json::Value),
+    Reading(DateTime<Utc>, SystemReading),
     Error(Option<DateTime<Utc>>, String, serde_json::Value),
 }
 
-fn reading(metrics: Metrics, line: &[u8]) -> Decoded {
-    let mut system = metrics.data.system;
-    if may_hold_nul(line) {
-        without_nul(&mut system);
-    }
-    Decoded::Reading(metrics.timestamp, system)
+fn reading(metrics: Metrics) -> Decoded {
+    Decoded::Reading(metrics.timestamp, metrics.system)
 }
 
 impl News {

@@ -1,5 +1,7 @@
 //! Readings, with the specification's fields.
 
+use std::sync::OnceLock;
+
 use async_graphql::{Json, Object};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -8,7 +10,7 @@ use uuid::Uuid;
 use crate::{
     api::scalars::BigInt,
     store::MetricsRow,
-    vm::{MetricsSample, VmId},
+    vm::{FrameText, MetricsSample, Readings, VmId},
 };
 
 /// One reading of a guest.
@@ -17,18 +19,22 @@ pub(crate) struct VmMetrics {
     vm: VmId,
     timestamp: DateTime<Utc>,
     created_at: DateTime<Utc>,
-    cpu_usage: f64,
-    memory_used: i64,
-    memory_total: i64,
-    system: Value,
+    readings: Readings,
+    frame: FrameText,
+    tree: OnceLock<Value>,
 }
 
 impl VmMetrics {
     /// Fields that are read from the frame.
     pub(crate) const FRAME_FIELDS: [&str; 5] = ["diskUsage", "networkStats", "processes", "ports", "raw"];
 
+    /// Read once, and only for who asks.
+    fn tree(&self) -> &Value {
+        self.tree.get_or_init(|| self.frame.tree())
+    }
+
     fn part(&self, name: &str) -> Option<Json<Value>> {
-        self.system.get(name).filter(|part| !part.is_null()).cloned().map(Json)
+        self.tree().get(name).filter(|part| !part.is_null()).cloned().map(Json)
     }
 }
 
@@ -46,17 +52,17 @@ impl VmMetrics {
 
     /// Per cent, 0 to 100.
     async fn cpu_usage(&self) -> f64 {
-        self.cpu_usage
+        self.readings.cpu_usage
     }
 
     /// KiB.
     async fn memory_used(&self) -> BigInt {
-        self.memory_used.into()
+        self.readings.memory_used.into()
     }
 
     /// KiB.
     async fn memory_total(&self) -> BigInt {
-        self.memory_total.into()
+        self.readings.memory_total.into()
     }
 
     /// `disk` of the frame: `usage_stats`, `io_stats`.
@@ -81,7 +87,7 @@ impl VmMetrics {
 
     /// Everything the frame said of the system.
     async fn raw(&self) -> Json<Value> {
-        Json(self.system.clone())
+        Json(self.tree().clone())
     }
 
     /// The guest's clock.
@@ -102,10 +108,9 @@ impl From<MetricsRow> for VmMetrics {
             vm: row.vm,
             timestamp: row.timestamp,
             created_at: row.created_at,
-            cpu_usage: row.cpu_usage,
-            memory_used: row.memory_used,
-            memory_total: row.memory_total,
-            system: row.system,
+            readings: row.readings,
+            frame: row.frame,
+            tree: OnceLock::new(),
         }
     }
 }
@@ -117,10 +122,9 @@ impl From<&MetricsSample> for VmMetrics {
             vm: sample.vm,
             timestamp: sample.timestamp,
             created_at: sample.received_at,
-            cpu_usage: sample.cpu_usage,
-            memory_used: sample.memory_used,
-            memory_total: sample.memory_total,
-            system: sample.system.clone(),
+            readings: sample.readings,
+            frame: sample.frame.clone(),
+            tree: OnceLock::new(),
         }
     }
 }

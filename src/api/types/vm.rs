@@ -248,7 +248,7 @@ impl VmObject {
             addresses.extend(leases.iter().filter_map(|ip| ip.parse::<IpAddr>().ok()));
         }
         if let Some(reading) = self.reading(ctx).await? {
-            addresses.extend(reported_addresses(&reading.system));
+            addresses.extend(reported_addresses(&reading.frame.tree()));
         }
         Ok(addresses.into_iter().map(|address| address.to_string()).collect())
     }
@@ -349,8 +349,8 @@ fn told(event: &VmEvent) -> (DateTime<Utc>, Value) {
         VmEvent::Metrics(sample) => (
             sample.received_at,
             json!({
-                "timestamp": sample.timestamp, "cpuUsage": sample.cpu_usage,
-                "memoryUsed": sample.memory_used.to_string(), "memoryTotal": sample.memory_total.to_string(),
+                "timestamp": sample.timestamp, "cpuUsage": sample.readings.cpu_usage,
+                "memoryUsed": sample.readings.memory_used.to_string(), "memoryTotal": sample.readings.memory_total.to_string(),
             }),
         ),
         VmEvent::Command { at, command, success, .. } => {

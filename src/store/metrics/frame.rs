@@ -4,12 +4,11 @@ use std::io::Read;
 
 use agent_protocol::tree_bytes;
 use chrono::{DateTime, Utc};
-use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
     store::{StoreError, column::storable},
-    vm::MetricsSample,
+    vm::{FrameText, MetricsSample},
 };
 
 /// Weighed against time on frames as agents send them: a third of the size for a tenth of a
@@ -34,8 +33,7 @@ pub(super) struct StoredSample {
 
 impl StoredSample {
     pub(super) fn pack(sample: &MetricsSample) -> Result<Self, StoreError> {
-        let text = |key| sample.system.get(key).filter(|value| !value.is_null()).map(Value::to_string);
-        let system = pack(&sample.system).map_err(|error| StoreError::Corrupt {
+        let system = pack(&sample.frame).map_err(|error| StoreError::Corrupt {
             operation: "compressing a reading",
             reason: error.to_string(),
         })?;
@@ -43,32 +41,34 @@ impl StoredSample {
             id: sample.id,
             vm: sample.vm.uuid(),
             timestamp: storable(sample.timestamp),
-            cpu_usage: sample.cpu_usage,
-            memory_used: sample.memory_used,
-            memory_total: sample.memory_total,
-            disk_usage: text("disk"),
-            network_stats: text("network"),
+            cpu_usage: sample.readings.cpu_usage,
+            memory_used: sample.readings.memory_used,
+            memory_total: sample.readings.memory_total,
+            disk_usage: None,
+            network_stats: None,
             system,
             created_at: storable(sample.received_at),
         })
     }
 }
 
-fn pack(system: &Value) -> std::io::Result<Vec<u8>> {
-    zstd::bulk::compress(system.to_string().as_bytes(), LEVEL)
+fn pack(frame: &FrameText) -> std::io::Result<Vec<u8>> {
+    zstd::bulk::compress(frame.as_str().as_bytes(), LEVEL)
 }
 
 /// Unpacks, within a bound: what stands in the database may not have been written by us. Gives
-/// the frame, its size as text and what it takes in memory.
-pub(super) fn unpack(packed: &[u8]) -> Result<(Value, usize, usize), String> {
+/// the frame and what it takes in memory as a tree.
+pub(super) fn unpack(packed: &[u8]) -> Result<(FrameText, usize), String> {
     let mut text = Vec::new();
     let decoder = zstd::stream::Decoder::new(packed).map_err(|error| error.to_string())?;
     decoder.take(MAX_UNPACKED + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
     if text.len() as u64 > MAX_UNPACKED {
         return Err(format!("a frame unpacks to more than {MAX_UNPACKED} bytes"));
     }
-    let frame = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
-    Ok((frame, text.len(), tree_bytes(&text)))
+    let text = String::from_utf8(text).map_err(|error| error.to_string())?;
+    serde_json::from_str::<serde::de::IgnoredAny>(&text).map_err(|error| error.to_string())?;
+    let tree = tree_bytes(text.as_bytes());
+    Ok((FrameText::new(text), tree))
 }
 
 #[cfg(test)]
@@ -78,9 +78,9 @@ mod tests {
     #[test]
     fn a_frame_comes_back_as_it_went() {
         let frame = serde_json::json!({ "cpu": { "usage_percent": 1.5 }, "odd": "\u{0}é\"", "n": [1, null] });
-        let text = frame.to_string();
+        let frame = FrameText::from(&frame);
         let unpacked = unpack(&pack(&frame).unwrap()).unwrap();
-        assert_eq!(unpacked, (frame, text.len(), tree_bytes(text.as_bytes())));
+        assert_eq!(unpacked, (frame.clone(), tree_bytes(frame.as_str().as_bytes())));
     }
 
     #[test]

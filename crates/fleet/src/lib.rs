@@ -1,0 +1,1 @@
+//! Pretended guests.
