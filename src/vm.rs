@@ -21,7 +21,7 @@ mod resource;
 mod spec;
 mod text;
 
-pub use command::{CommandOutcome, GuestCommand, UnsafeCommand};
+pub use command::{CommandOutcome, GuestCommand, LinkEnd, UnsafeCommand};
 pub use condition::{Condition, ConditionKind, ConditionStatus};
 pub use event::VmEvent;
 pub use ids::{CommandId, HostId, OperationId, TokenId, UserId, VmId};

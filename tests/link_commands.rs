@@ -13,7 +13,7 @@ use infinibay::{
     config::{AgentsConfig, CommandsConfig},
     events::{EventBus, Notice, Subscription},
     store::{CommandRecord, CommandStatus, NewCommand, Page, Store},
-    vm::{CommandId, GuestCommand, Redactor, SafeAction, UnsafeCommand, UserId, VmEvent, VmId},
+    vm::{CommandId, GuestCommand, LinkEnd, Redactor, SafeAction, UnsafeCommand, UserId, VmEvent, VmId},
 };
 use serde_json::json;
 use support::{
@@ -118,7 +118,7 @@ on_both! {
         let journey = Journey::start(&db, CommandsConfig::default(), one_at_a_time).await;
         let refused = journey.run(shell("")).await;
         assert!(matches!(refused, Err(CommandError::Invalid(_))), "{refused:?}");
-        journey.links.close(journey.guest.vm);
+        journey.links.close(journey.guest.vm, LinkEnd::VmStopped);
         let refused = journey.run(shell("uptime")).await;
         assert!(matches!(refused, Err(CommandError::NotConnected)), "{refused:?}");
         assert!(journey.log().await.is_empty());

@@ -154,7 +154,10 @@ async fn trees_of_tiny_objects_are_not_passed_on() {
     for expected in ["an ordinary one", "the last one"] {
         let frame = tokio::time::timeout(DEADLINE, inbox.frames.recv()).await.expect("a frame in time");
         let Some(GuestFrame::Metrics { system, .. }) = frame else { panic!("{expected}: {frame:?}") };
-        assert!(system.text.starts_with('{') || &*system.text == "42", "{expected}: a hostile tree was passed on");
+        assert!(
+            system.text.starts_with('{') || &*system.text == "42",
+            "{expected}: a hostile tree was passed on"
+        );
     }
     let open = links.observe(guest.vm).open().cloned().unwrap();
     assert_eq!((open.counters.oversized, open.counters.malformed, open.counters.dropped), (1, 1, 0));

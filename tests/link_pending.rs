@@ -8,7 +8,7 @@ use std::time::Duration;
 use infinibay::{
     agents::{LinkError, Links},
     config::AgentsConfig,
-    vm::{CommandId, CommandOutcome, GuestCommand, LinkObservation, UnsafeCommand, VmId},
+    vm::{CommandId, CommandOutcome, GuestCommand, LinkEnd, LinkObservation, UnsafeCommand, VmId},
 };
 use support::guest::{DEADLINE, FakeGuest, deaf, eventually, hangs_up, well_behaved};
 
@@ -49,7 +49,7 @@ async fn when_the_guest_hangs_up() {
     links.open(guest.vm, guest.path.clone());
     heard(&links, guest.vm).await;
     let outcome = ends("the command", endless(&links, guest.vm)).await;
-    assert_eq!(outcome, Ok(CommandOutcome::Disconnected));
+    assert_eq!(outcome, Ok(CommandOutcome::Disconnected(LinkEnd::ChannelClosed)));
 }
 
 #[tokio::test]
@@ -65,10 +65,10 @@ async fn when_the_link_is_closed_also_those_that_were_not_sent_yet() {
     // They wait for a place, not for a connection: none of them may have ended yet.
     tokio::task::yield_now().await;
     assert!(waiting.iter().all(|task| !task.is_finished()));
-    links.close(guest.vm);
-    links.close(guest.vm);
+    links.close(guest.vm, LinkEnd::VmStopped);
+    links.close(guest.vm, LinkEnd::VmStopped);
     assert_eq!(links.observe(guest.vm), LinkObservation::None);
-    assert_eq!(ends("the sent one", sent).await, Ok(CommandOutcome::Disconnected));
+    assert_eq!(ends("the sent one", sent).await, Ok(CommandOutcome::Disconnected(LinkEnd::VmStopped)));
     for task in waiting {
         assert_eq!(ends("one that waits", task).await, Err(LinkError::NotConnected));
     }
@@ -85,7 +85,10 @@ async fn when_the_controller_stops() {
     let sent = endless(&links, guest.vm);
     eventually("the command is sent", || guest.received_of("UnsafeCommand").pop()).await;
     tokio::time::timeout(DEADLINE, links.shutdown(LONG)).await.expect("the links close in time");
-    assert_eq!(ends("the command", sent).await, Ok(CommandOutcome::Disconnected));
+    assert_eq!(
+        ends("the command", sent).await,
+        Ok(CommandOutcome::Disconnected(LinkEnd::ControllerStopping))
+    );
     links.open(guest.vm, guest.path.clone());
     assert_eq!(links.observe(guest.vm), LinkObservation::None, "nothing opens after the stop");
 }
@@ -102,7 +105,7 @@ async fn when_the_guest_does_not_read() {
     let outcome = tokio::time::timeout(DEADLINE, links.execute(guest.vm, CommandId::generate(), &big, LONG))
         .await
         .expect("the link gives up");
-    assert_eq!(outcome, Ok(CommandOutcome::Disconnected));
+    assert_eq!(outcome, Ok(CommandOutcome::Disconnected(LinkEnd::ChannelClosed)));
     let why = eventually("the link says why", || match links.observe(guest.vm) {
         LinkObservation::Connecting { last_error, .. } => last_error,
         _ => None,
@@ -124,9 +127,9 @@ async fn an_agent_that_announced_more_gets_as_many_at_once_and_no_more() {
         links.execute(guest.vm, CommandId::generate(), &shell("echo"), Duration::from_millis(300)).await;
     assert_eq!(brief, Err(LinkError::NoPlace), "no place came free");
     assert_eq!(guest.received_of("UnsafeCommand").len(), 3);
-    links.close(guest.vm);
+    links.close(guest.vm, LinkEnd::VmStopped);
     for task in tasks {
         let ended = ends("a command", task).await;
-        assert!(matches!(ended, Ok(CommandOutcome::Disconnected) | Err(LinkError::NotConnected)));
+        assert!(matches!(ended, Ok(CommandOutcome::Disconnected(_)) | Err(LinkError::NotConnected)));
     }
 }

@@ -77,6 +77,6 @@ async fn more_links_than_allowed_wait_visibly_and_get_their_turn() {
     let why = refusal(&links, guests[2].vm).await;
     assert!(why.contains("max_links"), "{why}");
     assert_eq!(links.observe_all().len(), 3);
-    links.close(guests[0].vm);
+    links.close(guests[0].vm, infinibay::vm::LinkEnd::VmStopped);
     eventually("the waiting one opens", || links.observe(guests[2].vm).open().cloned()).await;
 }

@@ -9,7 +9,7 @@ use std::{collections::HashMap, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::LinkError;
-use crate::vm::{CommandId, CommandOutcome};
+use crate::vm::{CommandId, CommandOutcome, LinkEnd};
 
 /// How long after its deadline a command that was sent is still waited for. The agent is told the
 /// time that is left, in whole seconds, and ends the command when it is over: it asks it to end,
@@ -23,20 +23,11 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Who waits for an outcome.
 pub(super) type Reply = oneshot::Sender<Result<CommandOutcome, LinkError>>;
 
-/// One command that was sent. However it is dropped, whoever waits is told.
+/// One command that was sent.
 #[derive(Debug)]
 struct Entry {
     reply: Option<Reply>,
     free_at: Instant,
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        if let Some(reply) = self.reply.take() {
-            // Nobody may be waiting any more; then the deadline was told already.
-            let _ = reply.send(Ok(CommandOutcome::Disconnected));
-        }
-    }
 }
 
 /// What an answer belonged to.
@@ -50,16 +41,23 @@ pub(super) enum Settled {
     Unsolicited,
 }
 
-/// The commands in flight over one connection.
+/// The commands in flight over one connection. However it is dropped, whoever waits is told.
 #[derive(Debug)]
 pub(super) struct Flight {
     capacity: usize,
+    /// What those are told who wait when it is dropped.
+    end: LinkEnd,
     entries: HashMap<CommandId, Entry>,
 }
 
 impl Flight {
     pub(super) fn new() -> Self {
-        Self { capacity: 1, entries: HashMap::new() }
+        Self { capacity: 1, end: LinkEnd::ChannelClosed, entries: HashMap::new() }
+    }
+
+    /// What ends those that are unanswered when this is dropped.
+    pub(super) fn set_end(&mut self, end: LinkEnd) {
+        self.end = end;
     }
 
     /// The agent said how many it takes at once.
@@ -99,6 +97,15 @@ impl Flight {
     /// When [`Flight::expire`] next has something to do.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
         self.entries.values().map(|entry| entry.free_at).min()
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        for reply in self.entries.drain().filter_map(|(_, entry)| entry.reply) {
+            // Nobody may be waiting any more; then the deadline was told already.
+            let _ = reply.send(Ok(CommandOutcome::Disconnected(self.end)));
+        }
     }
 }
 
@@ -164,6 +171,6 @@ mod tests {
         let (reply, mut outcome) = oneshot::channel();
         flight.launch(CommandId::generate(), reply, Instant::now());
         drop(flight);
-        assert_eq!(outcome.try_recv().unwrap(), Ok(CommandOutcome::Disconnected));
+        assert_eq!(outcome.try_recv().unwrap(), Ok(CommandOutcome::Disconnected(LinkEnd::ChannelClosed)));
     }
 }

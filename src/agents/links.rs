@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     config::AgentsConfig,
-    vm::{CommandId, CommandOutcome, GuestCommand, LinkObservation, VmId},
+    vm::{CommandId, CommandOutcome, GuestCommand, LinkEnd, LinkObservation, VmId},
 };
 
 /// Frames waiting for their receiver, of up to 128 KiB each.
@@ -110,7 +110,8 @@ impl Links {
         if self.inner.stop.is_cancelled() {
             return;
         }
-        if let Some(Wanted::Live { stop, .. }) = wanted.remove(&vm) {
+        if let Some(Wanted::Live { stop, shared, .. }) = wanted.remove(&vm) {
+            shared.end_as(LinkEnd::ChannelClosed);
             stop.cancel();
         }
         let live = wanted.values().filter(|link| matches!(link, Wanted::Live { .. })).count();
@@ -122,10 +123,12 @@ impl Links {
         wanted.insert(vm, link);
     }
 
-    /// Wants no link: it is closed and its pending commands end as `Disconnected`. Idempotent.
-    pub fn close(&self, vm: VmId) {
+    /// Wants no link: it is closed and its pending commands end as `Disconnected` for this reason.
+    /// Idempotent.
+    pub fn close(&self, vm: VmId, end: LinkEnd) {
         let mut wanted = self.inner.wanted();
-        let Some(Wanted::Live { stop, .. }) = wanted.remove(&vm) else { return };
+        let Some(Wanted::Live { stop, shared, .. }) = wanted.remove(&vm) else { return };
+        shared.end_as(end);
         stop.cancel();
         // Whoever waited longest takes the place.
         let next = wanted

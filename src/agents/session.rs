@@ -173,7 +173,10 @@ impl<'a> Session<'a> {
         let taking = self.takes_jobs(now);
         let wake = self.next_wake(now);
         tokio::select! {
-            () = stop.cancelled() => Err(End::Stopped),
+            () = stop.cancelled() => {
+                self.flight.set_end(self.shared.end());
+                Err(End::Stopped)
+            }
             ready = self.stream.readable(), if reading => {
                 ready.map_err(End::Read)?;
                 self.read()

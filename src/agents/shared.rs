@@ -1,7 +1,7 @@
 //! What a link's task and those who ask about the link share.
 
 use std::sync::{
-    Mutex, MutexGuard, PoisonError,
+    Mutex, MutexGuard, OnceLock, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -9,7 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{Notify, mpsc};
 
 use super::{GuestFrame, clean::Greeting};
-use crate::vm::{LinkCounters, LinkObservation, OpenLink, VmId};
+use crate::vm::{LinkCounters, LinkEnd, LinkObservation, OpenLink, VmId};
 
 /// Where frames and hints go.
 #[derive(Debug, Clone)]
@@ -37,6 +37,8 @@ pub(super) struct Shared {
     metrics_asked: AtomicBool,
     /// Wakes the session for [`Shared::want_metrics`].
     pub(super) wake: Notify,
+    /// Why the link was told to end, if it was.
+    end: OnceLock<LinkEnd>,
     /// Cuts short the wait for the next attempt to connect.
     pub(super) retry: Notify,
 }
@@ -80,6 +82,7 @@ impl Shared {
             metrics_wanted: AtomicBool::new(false),
             metrics_asked: AtomicBool::new(false),
             wake: Notify::new(),
+            end: OnceLock::new(),
             retry: Notify::new(),
         }
     }
@@ -144,6 +147,16 @@ impl Shared {
                 counters,
             }),
         }
+    }
+
+    /// The link is about to be told to end; the first reason stays.
+    pub(super) fn end_as(&self, end: LinkEnd) {
+        let _ = self.end.set(end);
+    }
+
+    /// Why the link was told to end. Without a word it is the controller that stops.
+    pub(super) fn end(&self) -> LinkEnd {
+        self.end.get().copied().unwrap_or(LinkEnd::ControllerStopping)
     }
 
     /// Whether the agent was heard over the present connection.

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     agents::{LinkError, cut},
     store::CommandStatus,
-    vm::{CommandOutcome, GuestCommand, Redactor},
+    vm::{CommandOutcome, GuestCommand, LinkEnd, Redactor},
 };
 
 /// `safe` or `unsafe`.
@@ -92,10 +92,7 @@ pub(super) fn kept_outcome(outcome: Result<CommandOutcome, LinkError>, max: usiz
         Ok(CommandOutcome::TimedOut) => {
             unanswered(CommandStatus::TimedOut, "the agent did not answer in time; the command may still run")
         }
-        Ok(CommandOutcome::Disconnected) => unanswered(
-            CommandStatus::Disconnected,
-            "the link to the agent closed before it answered; the command may have run",
-        ),
+        Ok(CommandOutcome::Disconnected(end)) => unanswered(CommandStatus::Disconnected, ended(end)),
         Err(LinkError::NotConnected) => unanswered(
             CommandStatus::Disconnected,
             "the agent was not connected any more; the command was not sent and did not run",
@@ -108,6 +105,18 @@ pub(super) fn kept_outcome(outcome: Result<CommandOutcome, LinkError>, max: usiz
             CommandStatus::Lost,
             "the controller ended before the answer; the command may have run",
         ),
+    }
+}
+
+fn ended(end: LinkEnd) -> &'static str {
+    match end {
+        LinkEnd::ChannelClosed => "the link to the agent closed before it answered; the command may have run",
+        LinkEnd::VmStopped => "the VM stopped before its agent answered; the command may have run",
+        LinkEnd::VmDeleted => "the VM was deleted before its agent answered; the command may have run",
+        LinkEnd::Evicted => "the link was closed to make room for another VM's; the command may have run",
+        LinkEnd::ControllerStopping => {
+            "the controller stopped before the agent answered; the command may have run"
+        }
     }
 }
 
@@ -203,7 +212,7 @@ mod tests {
     fn a_command_without_an_answer_says_why() {
         for (outcome, status) in [
             (Ok(CommandOutcome::TimedOut), CommandStatus::TimedOut),
-            (Ok(CommandOutcome::Disconnected), CommandStatus::Disconnected),
+            (Ok(CommandOutcome::Disconnected(LinkEnd::VmStopped)), CommandStatus::Disconnected),
             (Err(LinkError::NotConnected), CommandStatus::Disconnected),
             (Err(LinkError::NoPlace), CommandStatus::TimedOut),
             (Ok(CommandOutcome::Lost), CommandStatus::Lost),

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use super::ports::{Clock, LoopLinks, Randomness};
 use crate::{
     agents::Links,
-    vm::{LinkObservation, VmId},
+    vm::{LinkEnd, LinkObservation, VmId},
 };
 
 impl LoopLinks for Links {
@@ -21,8 +21,8 @@ impl LoopLinks for Links {
         Self::open(self, vm, path.to_owned());
     }
 
-    fn close(&self, vm: VmId) {
-        Self::close(self, vm);
+    fn close(&self, vm: VmId, end: LinkEnd) {
+        Self::close(self, vm, end);
     }
 
     fn observe(&self, vm: VmId) -> LinkObservation {

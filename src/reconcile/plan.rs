@@ -17,7 +17,7 @@ use super::{memory::Memory, observation::Observation, step::Step};
 use crate::{
     store::VmBundle,
     vm::{
-        DomainObservation, DomainState, FirstBoot, Milestone, OpenLink, OperationError, OperationId,
+        DomainObservation, DomainState, FirstBoot, LinkEnd, Milestone, OpenLink, OperationError, OperationId,
         OperationStatus, VmStatus,
     },
 };
@@ -42,8 +42,8 @@ pub struct Rules {
 pub enum LinkWish {
     /// There should be one, to this socket.
     Open(PathBuf),
-    /// There should be none.
-    Close,
+    /// There should be none, for this reason.
+    Close(LinkEnd),
     /// Nothing is known that would change it.
     Keep,
 }
@@ -223,15 +223,16 @@ fn is_installed(link: &OpenLink, now: DateTime<Utc>) -> bool {
 
 fn link_wish(look: &Look<'_>) -> LinkWish {
     if look.bundle.record.intent.deleting {
-        return LinkWish::Close;
+        return LinkWish::Close(LinkEnd::VmDeleted);
     }
     match &look.observed.domain {
         DomainObservation::Unknown => LinkWish::Keep,
-        DomainObservation::Absent => LinkWish::Close,
+        DomainObservation::Absent => LinkWish::Close(LinkEnd::VmStopped),
         DomainObservation::Present(facts) => match (&facts.channel, facts.state) {
             (_, DomainState::Unknown) => LinkWish::Keep,
             (Some(channel), state) if state.is_active() => LinkWish::Open(channel.path.clone()),
-            _ => LinkWish::Close,
+            (None, state) if state.is_active() => LinkWish::Close(LinkEnd::ChannelClosed),
+            _ => LinkWish::Close(LinkEnd::VmStopped),
         },
     }
 }

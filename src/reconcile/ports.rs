@@ -8,8 +8,8 @@ use chrono::{DateTime, Utc};
 use crate::{
     store::{StoreError, VmBundle},
     vm::{
-        LinkObservation, Milestone, Operation, OperationError, OperationId, OperationStatus, Resource,
-        SocketObservation, VmId, VmSpec, VmStatus,
+        LinkEnd, LinkObservation, Milestone, Operation, OperationError, OperationId, OperationStatus,
+        Resource, SocketObservation, VmId, VmSpec, VmStatus,
     },
 };
 
@@ -72,8 +72,8 @@ pub trait LoopStore: Send + Sync + 'static {
 pub trait LoopLinks: Send + Sync + 'static {
     /// Wants a link to this socket.
     fn open(&self, vm: VmId, path: &Path);
-    /// Wants no link.
-    fn close(&self, vm: VmId);
+    /// Wants no link, for this reason.
+    fn close(&self, vm: VmId, end: LinkEnd);
     /// The link's state.
     fn observe(&self, vm: VmId) -> LinkObservation;
     /// Asks for a reading: a known agent proves itself alive.

@@ -29,8 +29,8 @@ use crate::{
     events::EventBus,
     store::{StoreError, VmBundle},
     vm::{
-        AgentConnectivity, DesiredPower, DomainObservation, LinkObservation, Milestone, OperationKind,
-        SocketObservation, VmEvent, VmId, VmStatus, chain,
+        AgentConnectivity, DesiredPower, DomainObservation, LinkEnd, LinkObservation, Milestone,
+        OperationKind, SocketObservation, VmEvent, VmId, VmStatus, chain,
     },
 };
 
@@ -141,7 +141,7 @@ impl Worker {
             match turn {
                 Ok(Turn::Sleep(wake_at)) => alarm = wake_at,
                 Ok(Turn::Gone) => {
-                    self.shared.links.close(self.id);
+                    self.shared.links.close(self.id, LinkEnd::VmDeleted);
                     return self.id;
                 }
                 Err(error) => {
@@ -285,7 +285,7 @@ impl Worker {
                     links.request_metrics(self.id);
                 }
             }
-            LinkWish::Close => links.close(self.id),
+            LinkWish::Close(end) => links.close(self.id, *end),
             LinkWish::Keep => {}
         }
     }

@@ -40,6 +40,21 @@ pub enum GuestCommand {
     Unsafe(UnsafeCommand),
 }
 
+/// Why a link ended, as those are told whose commands ended with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkEnd {
+    /// The channel broke or the guest did not read.
+    ChannelClosed,
+    /// The VM is not running any more.
+    VmStopped,
+    /// The VM is being deleted.
+    VmDeleted,
+    /// Another VM's link took its place.
+    Evicted,
+    /// The controller stops.
+    ControllerStopping,
+}
+
 /// How a command ended. Every command that was logged as pending ends in exactly one of these.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CommandOutcome {
@@ -60,8 +75,8 @@ pub enum CommandOutcome {
     },
     /// It was sent, and no answer came in time.
     TimedOut,
-    /// The link closed, or the VM went away, with the command unanswered.
-    Disconnected,
+    /// The link ended with the command unanswered.
+    Disconnected(LinkEnd),
     /// The controller died while it was pending; it may or may not have run.
     Lost,
 }

@@ -9,9 +9,9 @@ use crate::{
     reconcile::memory::Failure,
     vm::{
         AgentConnectivity, ChannelFacts, ConditionKind, DesiredPower, DomainFacts, HostId, Image,
-        ImageFormat, LinkCounters, LinkObservation, Milestones, NetworkAttachment, OpenLink, Operation,
-        OperationKind, OsFamily, Provisioning, Resource, ResourceKind, ResourceState, SocketObservation,
-        Unattended, UserId, VmId, VmIntent, VmPhase, VmRecord, VmSpec,
+        ImageFormat, LinkCounters, LinkEnd, LinkObservation, Milestones, NetworkAttachment, OpenLink,
+        Operation, OperationKind, OsFamily, Provisioning, Resource, ResourceKind, ResourceState,
+        SocketObservation, Unattended, UserId, VmId, VmIntent, VmPhase, VmRecord, VmSpec,
     },
 };
 
@@ -261,7 +261,7 @@ fn a_deletion_goes_in_order() {
     vm.record.intent.deleting = true;
     vm.resources = vec![resource(&vm, ResourceKind::Seed), resource(&vm, ResourceKind::Volume)];
     let plan = decide(&vm, &observed(domain(DomainState::Paused)), &memory());
-    assert_eq!((plan.step, plan.link), (Some(Step::Destroy), LinkWish::Close));
+    assert_eq!((plan.step, plan.link), (Some(Step::Destroy), LinkWish::Close(LinkEnd::VmDeleted)));
     let plan = decide(&vm, &observed(domain(DomainState::Shutoff)), &memory());
     assert_eq!(plan.step, Some(Step::Undefine));
     let mut absent = observed(DomainObservation::Absent);

@@ -20,10 +20,10 @@ use crate::{
     store::{StoreError, VmBundle},
     vm::{
         ChannelFacts, DesiredPower, DomainFacts, DomainObservation, DomainState, FirstBoot, HostId, Image,
-        ImageFormat, LinkCounters, LinkObservation, Milestone, Milestones, NetworkAttachment, OpenLink,
-        Operation, OperationError, OperationId, OperationKind, OperationStatus, OsFamily, Provisioning,
-        Resource, ResourceState, SocketObservation, Unattended, UserId, VmId, VmIntent, VmRecord, VmSpec,
-        VmStatus,
+        ImageFormat, LinkCounters, LinkEnd, LinkObservation, Milestone, Milestones, NetworkAttachment,
+        OpenLink, Operation, OperationError, OperationId, OperationKind, OperationStatus, OsFamily,
+        Provisioning, Resource, ResourceState, SocketObservation, Unattended, UserId, VmId, VmIntent,
+        VmRecord, VmSpec, VmStatus,
     },
 };
 
@@ -325,7 +325,7 @@ impl LoopLinks for World {
         self.state().links.insert(vm, path.to_owned());
     }
 
-    fn close(&self, vm: VmId) {
+    fn close(&self, vm: VmId, _: LinkEnd) {
         self.state().links.remove(&vm);
     }
 
