@@ -86,6 +86,8 @@ pub enum Action {
     ViewHost,
     /// See the image library.
     ViewImages,
+    /// See how the controller does, over every VM.
+    ViewTelemetry,
 }
 
 /// Why not.
@@ -111,6 +113,8 @@ pub fn authorize(actor: &Actor, action: Action) -> Result<(), Denied> {
     match action {
         Action::CreateVm | Action::ListVms | Action::ViewHost | Action::ViewImages => Ok(()),
         Action::ViewVm { owner } | Action::ControlVm { owner } | Action::SafeCommand { owner } => sees(owner),
+        Action::ViewTelemetry if actor.admin => Ok(()),
+        Action::ViewTelemetry => Err(Denied::Forbidden("this is for admins")),
         Action::UnsafeCommand { owner } => {
             sees(owner)?;
             // Like the specification, an admin needs the permission too: being trusted with the
@@ -172,5 +176,12 @@ mod tests {
         let admin = actor(true, &[]);
         assert_eq!(authorize(&admin, Action::ControlVm { owner: Some(UserId::generate()) }), Ok(()));
         assert_eq!(authorize(&admin, Action::ViewVm { owner: None }), Err(Denied::NotFound));
+    }
+
+    #[test]
+    fn what_is_told_of_every_vm_is_for_admins_only() {
+        assert_eq!(authorize(&actor(true, &[]), Action::ViewTelemetry), Ok(()));
+        let told = authorize(&actor(false, &Permission::ALL), Action::ViewTelemetry);
+        assert!(matches!(told, Err(Denied::Forbidden(_))), "{told:?}");
     }
 }

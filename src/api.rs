@@ -1,4 +1,4 @@
-//! The doors: GraphQL over HTTP and WebSocket, health, and the guests' downloads.
+//! The doors: GraphQL over HTTP and WebSocket, health, Prometheus, and the guests' downloads.
 //!
 //! A door translates, authorises and delegates; it decides nothing. Every field needs a known
 //! actor and passes [`crate::access::authorize`]; only `/healthz` and GraphiQL's page do not.
@@ -15,9 +15,11 @@ mod http;
 mod listener;
 mod mutation;
 mod problem;
+mod prometheus;
 mod query;
 mod scalars;
 mod schema;
+mod series;
 mod size;
 mod subscription;
 mod types;
@@ -25,9 +27,10 @@ mod websocket;
 
 pub use guests::{guest_router, serve_guests};
 pub use http::router;
+pub use prometheus::Telemetry;
 pub use schema::sdl;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -35,14 +38,14 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     accounts::Accounts,
     commands::Commands,
-    config::ApiConfig,
+    config::{ApiConfig, MetricsConfig},
     events::EventBus,
     hypervisor::Hypervisor,
     images::Images,
     lifecycle::Lifecycle,
     metrics::Metrics,
     store::Store,
-    vm::{HostId, LinkObservation, VmId},
+    vm::{HostId, LinkCounters, LinkObservation, VmId},
 };
 
 /// What the doors may touch. Clones share everything.
@@ -60,8 +63,16 @@ pub struct ApiContext {
     pub commands: Commands,
     /// For what was refused.
     pub metrics: Metrics,
+    /// How long readings are kept.
+    pub metrics_config: MetricsConfig,
     /// A link's state, now.
     pub links: Arc<dyn Fn(VmId) -> LinkObservation + Send + Sync>,
+    /// What a link has counted.
+    pub counters: Arc<dyn Fn(VmId) -> LinkCounters + Send + Sync>,
+    /// What every link there is has counted.
+    pub all_counters: Arc<dyn Fn() -> HashMap<VmId, LinkCounters> + Send + Sync>,
+    /// How the controller itself does.
+    pub telemetry: Telemetry,
     /// Who is asking.
     pub accounts: Accounts,
     /// The library.

@@ -30,7 +30,7 @@ pub use schema::SchemaState;
 pub use url::{database_url, without_password};
 pub use users::{TokenInfo, UserRecord};
 pub use vm_errors::VmErrorRecord;
-pub use vms::{NewVm, VmBundle, VmView};
+pub use vms::{NewVm, VmBundle, VmCount, VmView};
 
 /// Why the store could not do it.
 #[derive(Debug, thiserror::Error)]

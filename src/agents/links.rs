@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     config::AgentsConfig,
-    vm::{CommandId, CommandOutcome, GuestCommand, LinkEnd, LinkObservation, VmId},
+    vm::{CommandId, CommandOutcome, GuestCommand, LinkCounters, LinkEnd, LinkObservation, VmId},
 };
 
 /// Frames waiting for their receiver, of up to 128 KiB each.
@@ -73,6 +73,13 @@ impl Wanted {
     fn path(&self) -> &Path {
         match self {
             Self::Live { path, .. } | Self::Waiting { path, .. } => path,
+        }
+    }
+
+    fn counters(&self) -> Option<LinkCounters> {
+        match self {
+            Self::Live { shared, .. } => Some(shared.counters()),
+            Self::Waiting { .. } => None,
         }
     }
 }
@@ -153,6 +160,18 @@ impl Links {
     #[must_use]
     pub fn observe_all(&self) -> HashMap<VmId, LinkObservation> {
         self.inner.wanted().iter().map(|(&vm, link)| (vm, self.inner.observe(link))).collect()
+    }
+
+    /// What this VM's link has counted since it was made, also while it connects anew.
+    #[must_use]
+    pub fn counters(&self, vm: VmId) -> LinkCounters {
+        self.inner.wanted().get(&vm).and_then(Wanted::counters).unwrap_or_default()
+    }
+
+    /// The same of every link there is.
+    #[must_use]
+    pub fn all_counters(&self) -> HashMap<VmId, LinkCounters> {
+        self.inner.wanted().iter().filter_map(|(&vm, link)| Some((vm, link.counters()?))).collect()
     }
 
     /// How many commands the agent takes at once; 1 unless it announced more.

@@ -149,6 +149,11 @@ impl Shared {
         }
     }
 
+    /// What was counted so far, whether or not there is a connection now.
+    pub(super) fn counters(&self) -> LinkCounters {
+        self.state().counters
+    }
+
     /// The link is about to be told to end; the first reason stays.
     pub(super) fn end_as(&self, end: LinkEnd) {
         let _ = self.end.set(end);

@@ -30,6 +30,11 @@ impl Token {
         scheme.eq_ignore_ascii_case("bearer").then(|| Self::plain(token)).flatten()
     }
 
+    /// Its text, which nobody else may see.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// Of a request's headers.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         Self::bearer(headers.get(AUTHORIZATION)?.to_str().ok()?)

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     ApiContext,
     health::Health,
+    prometheus::Scrapes,
     schema::{self, ApiSchema},
 };
 
@@ -19,6 +20,7 @@ pub(super) struct Doors {
     pub(super) stop: CancellationToken,
     pub(super) websockets: Arc<Semaphore>,
     pub(super) health: Health,
+    pub(super) scrapes: Scrapes,
 }
 
 impl Doors {
@@ -28,6 +30,7 @@ impl Doors {
             schema: schema::build(api.clone()),
             websockets: Arc::new(Semaphore::new(websockets.min(Semaphore::MAX_PERMITS))),
             health: Health::default(),
+            scrapes: Scrapes::default(),
             api,
             stop,
         }

@@ -73,6 +73,12 @@ impl ApiError {
         self.code
     }
 
+    /// What people are told.
+    #[cfg(test)]
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Our fault, as opposed to a refusal.
     pub(super) fn is_internal(&self) -> bool {
         self.code == "INTERNAL"

@@ -41,6 +41,7 @@ pub(super) fn routes(doors: Doors) -> Router {
         .route("/graphql", get(open).post(graphql))
         .route("/graphql/ws", get(open))
         .route("/healthz", get(healthz))
+        .route("/metrics", get(metrics))
         .with_state(doors)
 }
 
@@ -131,4 +132,8 @@ async fn open(State(doors): State<Doors>, request: Request) -> Response {
 
 async fn healthz(State(doors): State<Doors>) -> Response {
     doors.health.answer(&doors.api).await
+}
+
+async fn metrics(State(doors): State<Doors>, headers: HeaderMap) -> Response {
+    doors.scrapes.answer(&doors.api, &headers).await
 }

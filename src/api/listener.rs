@@ -93,6 +93,10 @@ impl Listener for Bounded {
                 tracing::debug!(%address, "too many connections of one peer");
                 continue;
             };
+            // An event must not wait until the one before it has been acknowledged.
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%address, %error, "a connection answers with delay");
+            }
             return (Connection::new(stream, self.bounds.idle, place, peer), address);
         }
     }

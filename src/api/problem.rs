@@ -21,6 +21,7 @@ impl ApiError {
     pub(super) fn into_http(self) -> Response {
         let status = match self.code() {
             "UNAUTHENTICATED" => StatusCode::UNAUTHORIZED,
+            "FORBIDDEN" => StatusCode::FORBIDDEN,
             "PAYLOAD_TOO_LARGE" => StatusCode::PAYLOAD_TOO_LARGE,
             "REQUEST_TIMEOUT" => StatusCode::GATEWAY_TIMEOUT,
             "SHUTTING_DOWN" | "TOO_MANY_CONNECTIONS" => StatusCode::SERVICE_UNAVAILABLE,

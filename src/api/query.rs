@@ -1,16 +1,17 @@
 //! Questions.
 
 use async_graphql::{Context, Object};
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 use super::{
     auth::Call,
     error::ApiError,
     gates::Gates,
+    series::{self, Wanted},
     types::{
-        CommandLog, CommandLogConnection, HostObject, ImageConnection, ImageObject, MAX_FIRST,
-        OperationObject, PageInfo, User, VmConnection, VmErrorConnection, VmErrorEntry, VmFilter, VmMetrics,
+        CommandLog, CommandLogConnection, HostObject, ImageConnection, ImageObject, MAX_FIRST, MetricsField,
+        MetricsResolution, MetricsSeries, OperationObject, PageInfo, User, VmConnection, VmErrorConnection, VmErrorEntry, VmFilter, VmMetrics,
         VmObject, page,
     },
 };
@@ -131,6 +132,31 @@ impl QueryRoot {
             call.api.store.metrics_without_frames(VmId(vm_id), since, MAX_READINGS).await?
         };
         Ok(rows.into_iter().map(VmMetrics::from).collect())
+    }
+
+    /// A chart of one VM: how its readings went from `from` until before `to`, at most two years,
+    /// in at most `maxPoints` points (1 to 10,000), oldest first. Without `resolution`, the finest
+    /// that is still kept for `from` and gives no more points than that.
+    #[graphql(complexity = "series::complexity(max_points, fields.len(), child_complexity)")]
+    #[expect(clippy::too_many_arguments, reason = "each is an argument of the query")]
+    async fn vm_metrics_series(
+        &self,
+        ctx: &Context<'_>,
+        vm_id: Uuid,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+        resolution: Option<MetricsResolution>,
+        #[graphql(default_with = "MetricsField::usual()")] fields: Vec<MetricsField>,
+        #[graphql(default = 1000)] max_points: i32,
+    ) -> Result<MetricsSeries, ApiError> {
+        let call = Call::of(ctx)?;
+        let vm = VmId(vm_id);
+        call.may_see_history(vm).await?;
+        let fields = fields.into_iter().map(Into::into).collect();
+        let wanted = Wanted { vm, from, to, resolution: resolution.map(Into::into), fields, max_points };
+        let (request, limit) = wanted.checked(&call.api.metrics_config, Utc::now())?;
+        let series = call.api.store.series(&request, limit).await?;
+        Ok(MetricsSeries::new(&request, &series))
     }
 
     /// The commands of a VM, newest first. Outlives the VM, until it expires.

@@ -7,6 +7,7 @@ mod input;
 mod metrics;
 mod operation;
 mod page;
+mod series;
 mod user;
 mod vm;
 
@@ -18,5 +19,6 @@ pub(super) use operation::OperationObject;
 pub(super) use page::{
     CommandLogConnection, ImageConnection, MAX_FIRST, PageInfo, VmConnection, VmErrorConnection, page,
 };
+pub(super) use series::{MetricsField, MetricsResolution, MetricsSeries};
 pub(super) use user::User;
 pub(super) use vm::{VmEventNotice, VmObject, VmPayload};

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     accounts::Accounts,
     agents::{Inbox, Links, SocketWatch},
-    api::{self, ApiContext},
+    api::{self, ApiContext, Telemetry},
     commands::Commands,
     config::Config,
     domain_xml::Templates,
@@ -64,6 +64,8 @@ fn io_error(operation: impl Into<String>) -> impl FnOnce(io::Error) -> Controlle
 pub async fn serve(config: Config) -> Result<(), ControllerError> {
     let stop = CancellationToken::new();
     stop_on_signals(&stop)?;
+    // Before anything counts: a figure goes where the recorder stands by then.
+    let telemetry = Telemetry::install();
 
     make_dir(&config.paths.state_dir, 0o711)?;
     let _lock = HostLock::acquire(&config.paths.state_dir)?;
@@ -159,6 +161,16 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
             let links = links.clone();
             Arc::new(move |vm| links.observe(vm))
         },
+        counters: {
+            let links = links.clone();
+            Arc::new(move |vm| links.counters(vm))
+        },
+        all_counters: {
+            let links = links.clone();
+            Arc::new(move || links.all_counters())
+        },
+        metrics_config: config.metrics.clone(),
+        telemetry: telemetry.clone(),
         accounts,
         images: images.clone(),
         events,
@@ -169,6 +181,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     let flush = CancellationToken::new();
     parts.spawn("the loop", reconciler.run(stop.clone()));
     parts.spawn("the API", serve_api(listener, context, stop.clone()));
+    parts.spawn("the figures' upkeep", telemetry.upkeep(stop.clone()));
     parts.spawn("the database's lock", keep_lock(database_lock, stop.clone()));
     parts.spawn("expiry", expire(config.clone(), store.clone(), stop.clone()));
     parts.spawn("the images' check", check_images(images, stop.clone()));

@@ -1,11 +1,14 @@
 //! VMs: specification, intent, milestones, derived status.
 
+mod counts;
 mod load;
 mod progress;
 mod requests;
 mod row;
 
-use crate::vm::{HostId, Operation, Resource, UserId, VmId, VmRecord, VmSpec, VmStatus};
+use crate::vm::{
+    AgentConnectivity, HostId, Operation, Resource, UserId, VmId, VmPhase, VmRecord, VmSpec, VmStatus,
+};
 
 /// A VM to be stored.
 #[derive(Debug, Clone)]
@@ -40,4 +43,15 @@ pub struct VmView {
     pub record: VmRecord,
     /// `None` before the loop's first pass.
     pub status: Option<VmStatus>,
+}
+
+/// How many VMs are alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VmCount {
+    /// Where they are in their lives.
+    pub phase: VmPhase,
+    /// Whether their agents can be talked to.
+    pub agent: AgentConnectivity,
+    /// At least one.
+    pub vms: i64,
 }

@@ -37,6 +37,24 @@ pub enum VmPhase {
     Failed,
 }
 
+impl VmPhase {
+    /// Every phase there is.
+    pub const ALL: [Self; 12] = [
+        Self::Provisioning,
+        Self::Installing,
+        Self::Starting,
+        Self::Running,
+        Self::Stopping,
+        Self::Stopped,
+        Self::Paused,
+        Self::Crashed,
+        Self::Missing,
+        Self::Unknown,
+        Self::Deleting,
+        Self::Failed,
+    ];
+}
+
 impl fmt::Display for VmPhase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -70,6 +88,24 @@ pub enum AgentConnectivity {
     Offline,
     /// The domain has no channel.
     Unsupported,
+}
+
+impl AgentConnectivity {
+    /// Every connectivity there is.
+    pub const ALL: [Self; 5] =
+        [Self::NeverSeen, Self::Unknown, Self::Online, Self::Offline, Self::Unsupported];
+}
+
+impl fmt::Display for AgentConnectivity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NeverSeen => "NEVER_SEEN",
+            Self::Unknown => "UNKNOWN",
+            Self::Online => "ONLINE",
+            Self::Offline => "OFFLINE",
+            Self::Unsupported => "UNSUPPORTED",
+        })
+    }
 }
 
 /// The derived state of a VM, as stored for queries and published when it changes.

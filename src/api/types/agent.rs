@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use crate::{
     api::scalars::BigInt,
     metrics::Rejections,
-    vm::{AgentConnectivity, LinkObservation, VmStatus},
+    vm::{AgentConnectivity, LinkCounters, LinkObservation, VmStatus},
 };
 
 /// Whether the agent can be talked to.
@@ -25,7 +25,8 @@ pub(crate) enum AgentConnectivityName {
     Unsupported,
 }
 
-/// What the present connection counted, and what was refused since the controller started.
+/// What the link counted since it was made, over all its connections, and the readings refused
+/// since the controller started.
 #[derive(Debug, SimpleObject)]
 pub(crate) struct AgentCounters {
     /// Well-formed frames.
@@ -74,9 +75,13 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    pub(crate) fn new(status: Option<&VmStatus>, link: &LinkObservation, refused: Rejections) -> Self {
+    pub(crate) fn new(
+        status: Option<&VmStatus>,
+        link: &LinkObservation,
+        counted: LinkCounters,
+        refused: Rejections,
+    ) -> Self {
         let open = link.open();
-        let counted = open.map(|link| link.counters).unwrap_or_default();
         let live = open.and_then(|link| link.last_message_at);
         Self {
             connectivity: status.map_or(AgentConnectivity::NeverSeen, |status| status.agent).into(),

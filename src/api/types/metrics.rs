@@ -1,10 +1,10 @@
 //! Readings, with the specification's fields.
 
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 
 use async_graphql::{Json, Object};
 use chrono::{DateTime, Utc};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
@@ -12,6 +12,9 @@ use crate::{
     store::MetricsRow,
     vm::{FrameText, MetricsSample, Readings, VmId},
 };
+
+/// A part that a frame does not have.
+static NOTHING: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
 
 /// One reading of a guest.
 pub(crate) struct VmMetrics {
@@ -33,8 +36,8 @@ impl VmMetrics {
         self.tree.get_or_init(|| self.frame.tree())
     }
 
-    fn part(&self, name: &str) -> Option<Json<Value>> {
-        self.tree().get(name).filter(|part| !part.is_null()).cloned().map(Json)
+    fn part(&self, name: &str) -> Option<Json<&Value>> {
+        self.tree().get(name).filter(|part| !part.is_null()).map(Json)
     }
 }
 
@@ -66,28 +69,48 @@ impl VmMetrics {
     }
 
     /// `disk` of the frame: `usage_stats`, `io_stats`.
-    async fn disk_usage(&self) -> Json<Value> {
-        self.part("disk").unwrap_or(Json(Value::Object(serde_json::Map::new())))
+    async fn disk_usage(&self) -> Json<&Value> {
+        self.part("disk").unwrap_or(Json(&NOTHING))
     }
 
     /// `network` of the frame: `interfaces`.
-    async fn network_stats(&self) -> Json<Value> {
-        self.part("network").unwrap_or(Json(Value::Object(serde_json::Map::new())))
+    async fn network_stats(&self) -> Json<&Value> {
+        self.part("network").unwrap_or(Json(&NOTHING))
+    }
+
+    /// Of all disks together, bytes per second; null where the guest did not tell.
+    async fn disk_read(&self) -> Option<f64> {
+        self.readings.disk.map(|disk| disk.read)
+    }
+
+    /// Of all disks together, bytes per second; null where the guest did not tell.
+    async fn disk_written(&self) -> Option<f64> {
+        self.readings.disk.map(|disk| disk.written)
+    }
+
+    /// Of all interfaces but loopback, bytes per second; null where no two readings in a row told.
+    async fn network_received(&self) -> Option<f64> {
+        self.readings.network.map(|network| network.received)
+    }
+
+    /// Of all interfaces but loopback, bytes per second; null where no two readings in a row told.
+    async fn network_sent(&self) -> Option<f64> {
+        self.readings.network.map(|network| network.sent)
     }
 
     /// The busiest processes. Command lines are redacted.
-    async fn processes(&self) -> Option<Json<Value>> {
+    async fn processes(&self) -> Option<Json<&Value>> {
         self.part("processes")
     }
 
     /// Open ports.
-    async fn ports(&self) -> Option<Json<Value>> {
+    async fn ports(&self) -> Option<Json<&Value>> {
         self.part("ports")
     }
 
     /// Everything the frame said of the system.
-    async fn raw(&self) -> Json<Value> {
-        Json(self.tree().clone())
+    async fn raw(&self) -> Json<&Value> {
+        Json(self.tree())
     }
 
     /// The guest's clock.

@@ -226,7 +226,8 @@ impl VmObject {
     async fn agent(&self, ctx: &Context<'_>) -> Result<Agent, ApiError> {
         let api = Call::of(ctx)?.api;
         let link = (api.links)(self.vm());
-        Ok(Agent::new(self.view.status.as_ref(), &link, api.metrics.rejections(self.vm())))
+        let counted = (api.counters)(self.vm());
+        Ok(Agent::new(self.view.status.as_ref(), &link, counted, api.metrics.rejections(self.vm())))
     }
 
     /// What is right and what is not.

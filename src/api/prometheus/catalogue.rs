@@ -1,0 +1,136 @@
+//! Every figure that is counted where it happens: its kind and what it means, in one place.
+//! `docs/OPERATIONS.md` has the same table with the labels.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+/// What a figure is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Only grows, until the controller ends.
+    Counter,
+    /// The same, one per word of a label.
+    CounterBy,
+    /// Goes up and down.
+    Gauge,
+    /// How often it was how large.
+    Histogram,
+}
+
+/// A figure.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Figure {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    unit: Unit,
+    help: &'static str,
+}
+
+const fn figure(name: &'static str, kind: Kind, unit: Unit, help: &'static str) -> Figure {
+    Figure { name, kind, unit, help }
+}
+
+/// Upper bounds of a time's buckets, seconds.
+pub(super) const SECONDS: [f64; 16] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// See the module.
+pub(super) const FIGURES: [Figure; 18] = [
+    figure("infinibay_readings_total", Kind::Counter, Unit::Count, "Readings accepted from guests."),
+    figure(
+        "infinibay_readings_refused_total",
+        Kind::CounterBy,
+        Unit::Count,
+        "Readings refused: of the wrong shape, out of range, or from a clock too far off.",
+    ),
+    figure(
+        "infinibay_readings_lost_total",
+        Kind::CounterBy,
+        Unit::Count,
+        "Accepted readings that were given up before they were stored.",
+    ),
+    figure("infinibay_readings_waiting", Kind::Gauge, Unit::Count, "Readings waiting to be stored."),
+    figure("infinibay_spool_bytes", Kind::Gauge, Unit::Bytes, "Bytes of readings waiting on disk."),
+    figure("infinibay_flush_seconds", Kind::Histogram, Unit::Seconds, "How long storing a batch took."),
+    figure("infinibay_flush_rows_total", Kind::Counter, Unit::Count, "Readings stored."),
+    figure(
+        "infinibay_link_lines_refused_total",
+        Kind::CounterBy,
+        Unit::Count,
+        "Lines from guests that were not passed on.",
+    ),
+    figure("infinibay_link_frames_total", Kind::Counter, Unit::Count, "Well-formed frames from guests."),
+    figure("infinibay_link_bytes_total", Kind::Counter, Unit::Bytes, "Bytes read from guests."),
+    figure("infinibay_links_open", Kind::Gauge, Unit::Count, "Links whose connection stands."),
+    figure(
+        "infinibay_links_evicted_total",
+        Kind::Counter,
+        Unit::Count,
+        "Links closed to make room for others.",
+    ),
+    figure("infinibay_commands_total", Kind::CounterBy, Unit::Count, "Commands that ended."),
+    figure(
+        "infinibay_command_seconds",
+        Kind::Histogram,
+        Unit::Seconds,
+        "From a command's acceptance to its outcome.",
+    ),
+    figure("infinibay_commands_queued", Kind::Gauge, Unit::Count, "Commands waiting to be sent."),
+    figure(
+        "infinibay_commands_refused_total",
+        Kind::CounterBy,
+        Unit::Count,
+        "Commands that were not accepted.",
+    ),
+    figure("infinibay_alerts_open", Kind::Gauge, Unit::Count, "Alerts that go on."),
+    figure(
+        "infinibay_alert_deliveries_total",
+        Kind::CounterBy,
+        Unit::Count,
+        "Attempts to deliver alerts.",
+    ),
+];
+
+/// Tells the installed recorder what each figure means, and begins the plain counters at zero: one
+/// that appears with its first increment hides that increment from `rate`.
+pub(super) fn describe() {
+    for Figure { name, kind, unit, help } in FIGURES {
+        match kind {
+            Kind::Counter => {
+                describe_counter!(name, unit, help);
+                metrics::counter!(name).increment(0);
+            }
+            Kind::CounterBy => describe_counter!(name, unit, help),
+            Kind::Gauge => describe_gauge!(name, unit, help),
+            Kind::Histogram => describe_histogram!(name, unit, help),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_follow_the_customs_and_are_unique() {
+        let mut seen = HashSet::new();
+        for Figure { name, kind, help, .. } in FIGURES {
+            assert!(seen.insert(name), "{name} twice");
+            assert!(name.starts_with("infinibay_"), "{name}");
+            let counter = matches!(kind, Kind::Counter | Kind::CounterBy);
+            assert_eq!(name.ends_with("_total"), counter, "{name}");
+            assert_eq!(name.ends_with("_seconds"), kind == Kind::Histogram, "{name} has its buckets by name");
+            assert!(help.ends_with('.') && !help.contains('\n'), "{name}: {help}");
+        }
+        assert!(SECONDS.is_sorted() && SECONDS.len() == SECONDS.map(f64::to_bits).into_iter().collect::<HashSet<_>>().len());
+    }
+
+    #[test]
+    fn every_figure_is_in_the_documents() {
+        let table = include_str!("../../../docs/OPERATIONS.md");
+        for Figure { name, .. } in FIGURES {
+            assert!(table.contains(&format!("`{name}`")), "{name} is not in docs/OPERATIONS.md");
+        }
+    }
+}
