@@ -31,10 +31,8 @@ pub use self::telemetry::Telemetry;
 const FRESH: Duration = Duration::from_secs(5);
 
 /// The text format, and that nobody on the way keeps it.
-const HEADERS: [(header::HeaderName, &str); 2] = [
-    (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"),
-    (header::CACHE_CONTROL, "no-store"),
-];
+const HEADERS: [(header::HeaderName, &str); 2] =
+    [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
 
 /// What scrapes share. Clones share it.
 #[derive(Debug, Clone, Default)]

@@ -11,8 +11,8 @@ use super::{
     series::{self, Wanted},
     types::{
         CommandLog, CommandLogConnection, HostObject, ImageConnection, ImageObject, MAX_FIRST, MetricsField,
-        MetricsResolution, MetricsSeries, OperationObject, PageInfo, User, VmConnection, VmErrorConnection, VmErrorEntry, VmFilter, VmMetrics,
-        VmObject, page,
+        MetricsResolution, MetricsSeries, OperationObject, PageInfo, User, VmConnection, VmErrorConnection,
+        VmErrorEntry, VmFilter, VmMetrics, VmObject, page,
     },
 };
 use crate::{

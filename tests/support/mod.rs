@@ -9,4 +9,5 @@ pub(crate) mod daemon;
 pub(crate) mod guest;
 pub(crate) mod host;
 pub(crate) mod sample;
+pub(crate) mod scrape;
 pub(crate) mod trial;

@@ -82,12 +82,7 @@ pub(super) const FIGURES: [Figure; 18] = [
         "Commands that were not accepted.",
     ),
     figure("infinibay_alerts_open", Kind::Gauge, Unit::Count, "Alerts that go on."),
-    figure(
-        "infinibay_alert_deliveries_total",
-        Kind::CounterBy,
-        Unit::Count,
-        "Attempts to deliver alerts.",
-    ),
+    figure("infinibay_alert_deliveries_total", Kind::CounterBy, Unit::Count, "Attempts to deliver alerts."),
 ];
 
 /// Tells the installed recorder what each figure means, and begins the plain counters at zero: one
@@ -123,7 +118,10 @@ mod tests {
             assert_eq!(name.ends_with("_seconds"), kind == Kind::Histogram, "{name} has its buckets by name");
             assert!(help.ends_with('.') && !help.contains('\n'), "{name}: {help}");
         }
-        assert!(SECONDS.is_sorted() && SECONDS.len() == SECONDS.map(f64::to_bits).into_iter().collect::<HashSet<_>>().len());
+        assert!(
+            SECONDS.is_sorted()
+                && SECONDS.len() == SECONDS.map(f64::to_bits).into_iter().collect::<HashSet<_>>().len()
+        );
     }
 
     #[test]
