@@ -97,7 +97,9 @@ on_both! {
         // Too many points: the oldest, and a word that there are more.
         let cut = chart(&trial, &vm, begin, end, json!({ "resolution": "RAW", "points": 10 })).await;
         assert_eq!((&cut["truncated"], times(&cut).len()), (&json!(true), 10));
-        let rest = chart(&trial, &vm, times(&cut)[9] + TimeDelta::microseconds(1), end, json!({ "points": 30 })).await;
+        let after = times(&cut)[9] + TimeDelta::microseconds(1);
+        let rest = chart(&trial, &vm, after, end, json!({ "resolution": "RAW", "points": 30 })).await;
+        assert_eq!((&rest["truncated"], times(&rest).len()), (&json!(false), 30), "exactly as many as were asked for");
         assert_eq!(times(&rest).first(), Some(&samples[10].timestamp));
 
         let later = end + TimeDelta::days(365);

@@ -94,3 +94,14 @@ async fn a_stop_does_not_wait_for_ever() {
     stop.cancel();
     tokio::time::timeout(Duration::from_secs(10), served).await.expect("the stop waits").unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn what_is_written_does_not_wait_for_what_was_written_before() {
+    let inner = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = inner.local_addr().unwrap();
+    let places = Arc::new(Semaphore::new(1));
+    let mut listener = Bounded { inner, bounds: BOUNDS, places, peers: Arc::default() };
+    let _peer = TcpStream::connect(address).await.unwrap();
+    let (connection, _) = listener.accept().await;
+    assert!(connection.stream.nodelay().unwrap());
+}
