@@ -21,14 +21,14 @@ fn text(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
-fn variables(vm: &str, from: DateTime<Utc>, to: DateTime<Utc>, more: Value) -> Value {
+fn variables(vm: &str, from: DateTime<Utc>, to: DateTime<Utc>, more: &Value) -> Value {
     let mut variables = json!({ "vm": vm, "from": text(from), "to": text(to) });
     variables.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     variables
 }
 
 async fn chart(trial: &Trial, vm: &str, from: DateTime<Utc>, to: DateTime<Utc>, more: Value) -> Value {
-    let mut chart = trial.client.ask(CHART, variables(vm, from, to, more)).await["vmMetricsSeries"].take();
+    let mut chart = trial.client.ask(CHART, variables(vm, from, to, &more)).await["vmMetricsSeries"].take();
     assert_eq!(chart["from"].as_str().unwrap().parse::<DateTime<Utc>>().unwrap(), from);
     assert_eq!(chart["to"].as_str().unwrap().parse::<DateTime<Utc>>().unwrap(), to);
     let points = times(&chart).len();
@@ -140,11 +140,11 @@ on_both! {
             (to - hour, to, json!({ "points": -1 })),
             (to - hour, to, json!({ "points": 10_001 })),
         ] {
-            let code = trial.client.refused(CHART, variables(&vm, from, to, more.clone())).await;
+            let code = trial.client.refused(CHART, variables(&vm, from, to, &more)).await;
             assert_eq!(code, "INVALID_INPUT", "{from} to {to} with {more}");
         }
         let unknown = json!({ "fields": ["LOAD"] });
-        assert_eq!(trial.client.refused(CHART, variables(&vm, to - hour, to, unknown)).await, "INVALID_QUERY");
+        assert_eq!(trial.client.refused(CHART, variables(&vm, to - hour, to, &unknown)).await, "INVALID_QUERY");
         let longest = format!("vmMetricsSeries(vmId: \"{vm}\", from: \"{}\", to: \"{}\", maxPoints: 10000,
             fields: [CPU_USAGE, MEMORY_USED, MEMORY_TOTAL, DISK_READ, DISK_WRITTEN, NETWORK_RECEIVED, NETWORK_SENT])
             {{ at counts fields {{ field min avg max }} }}", text(to - hour), text(to));
@@ -156,7 +156,7 @@ on_both! {
         let somebody = trial.home.between(&mut trial.daemon, |home| home.user("somebody", &[]));
         let stranger = trial.daemon.client(&somebody);
         for vm in [vm, VmId::generate().to_string()] {
-            assert_eq!(stranger.refused(CHART, variables(&vm, to - hour, to, json!({}))).await, "VM_NOT_FOUND");
+            assert_eq!(stranger.refused(CHART, variables(&vm, to - hour, to, &json!({}))).await, "VM_NOT_FOUND");
         }
     }
 }

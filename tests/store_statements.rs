@@ -39,8 +39,8 @@ async fn count(db: &TestDatabase, reads: impl AsyncFnOnce(&Store)) -> usize {
     STATEMENTS.load(Ordering::SeqCst) - before
 }
 
-/// Statements of each way to read: a host, by ids, a list, the latest readings.
-async fn statements(backend: Backend, vms: usize) -> [usize; 4] {
+/// Statements of each way to read: a host, by ids, a list, the latest readings, how many there are.
+async fn statements(backend: Backend, vms: usize) -> [usize; 5] {
     let db = TestDatabase::new(backend).await;
     let store = db.store().await;
     let (host, owner) = (HostId::generate(), UserId::generate());
@@ -51,6 +51,7 @@ async fn statements(backend: Backend, vms: usize) -> [usize; 4] {
         store.insert_metrics(&[sample(vm.id, now(), 1.0)]).await.unwrap();
         ids.push(vm.id);
     }
+    assert_eq!(store.count_vms(HostId::generate()).await.unwrap(), [], "another host has none");
     store.close().await;
     let page = Page { first: 100, after: None };
     let opening = count(&db, async |_| ()).await;
@@ -58,11 +59,16 @@ async fn statements(backend: Backend, vms: usize) -> [usize; 4] {
     let by_id = async |store: &Store| assert_eq!(store.vms_by_id(&ids).await.unwrap().len(), vms);
     let list = async |store: &Store| assert_eq!(store.list_vms(None, page).await.unwrap().nodes.len(), vms);
     let latest = async |store: &Store| assert_eq!(store.latest_metrics(&ids).await.unwrap().len(), vms);
+    let counts = async |store: &Store| {
+        let told = store.count_vms(host).await.unwrap();
+        assert_eq!(told.iter().map(|count| count.vms).sum::<i64>(), i64::try_from(vms).unwrap());
+    };
     [
         count(&db, load_host).await - opening,
         count(&db, by_id).await - opening,
         count(&db, list).await - opening,
         count(&db, latest).await - opening,
+        count(&db, counts).await - opening,
     ]
 }
 
@@ -74,7 +80,7 @@ async fn reading_many_takes_as_many_statements_as_reading_one() {
     // On PostgreSQL the driver counts the beginning of the snapshot, too.
     for (backend, host) in [(Backend::Sqlite, 3), (Backend::Postgres, 4)] {
         for vms in [1, 30] {
-            assert_eq!(statements(backend, vms).await, [host, 1, 1, 1], "{backend:?}, {vms} VMs");
+            assert_eq!(statements(backend, vms).await, [host, 1, 1, 1, 1], "{backend:?}, {vms} VMs");
         }
     }
 }

@@ -38,8 +38,14 @@ const HEADERS: [(header::HeaderName, &str); 2] =
 #[derive(Debug, Clone, Default)]
 pub(super) struct Scrapes {
     admission: Arc<Admission>,
-    /// What was looked up last.
-    last: Arc<Mutex<Option<(Instant, Arc<str>)>>>,
+    last: Arc<Mutex<Option<LookedUp>>>,
+}
+
+/// What was looked up last, as text.
+#[derive(Debug)]
+struct LookedUp {
+    at: Instant,
+    text: Arc<str>,
 }
 
 impl Scrapes {
@@ -61,7 +67,7 @@ impl Scrapes {
     /// One look serves everybody who asks within a moment.
     async fn looked_up(&self, api: &ApiContext) -> Arc<str> {
         let mut last = self.last.lock().await;
-        if let Some((at, text)) = &*last
+        if let Some(LookedUp { at, text }) = &*last
             && at.elapsed() < FRESH
         {
             return Arc::clone(text);
@@ -70,7 +76,7 @@ impl Scrapes {
         fleet::write(&mut page, api).await;
         process::write(&mut page, api.telemetry.started_at()).await;
         let text: Arc<str> = page.into_text().into();
-        *last = Some((Instant::now(), Arc::clone(&text)));
+        *last = Some(LookedUp { at: Instant::now(), text: Arc::clone(&text) });
         text
     }
 }
