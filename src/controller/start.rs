@@ -82,7 +82,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
 
     let events = EventBus::default();
     let (links, inbox) = Links::new(config.agents.clone());
-    let Inbox { frames, hints: link_hints } = inbox;
+    let Inbox { frames, hints: link_hints, .. } = inbox;
     let (_watch, socket_hints) = SocketWatch::start(config.agents.socket_dir.clone());
     let redactor = Redactor::default();
     let commands = Commands::new(

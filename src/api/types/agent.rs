@@ -76,7 +76,7 @@ pub(crate) struct Agent {
 impl Agent {
     pub(crate) fn new(status: Option<&VmStatus>, link: &LinkObservation, refused: Rejections) -> Self {
         let open = link.open();
-        let counted = open.map(|link| link.counters).unwrap_or_default();
+        let counted = link.counters();
         let live = open.and_then(|link| link.last_message_at);
         Self {
             connectivity: status.map_or(AgentConnectivity::NeverSeen, |status| status.agent).into(),
