@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     host_id,
     lock::{HostLock, LockError},
+    open_files,
 };
 use crate::{
     accounts::Accounts,
@@ -65,6 +66,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     let stop = CancellationToken::new();
     stop_on_signals(&stop)?;
 
+    open_files::raise_limit(&config);
     make_dir(&config.paths.state_dir, 0o711)?;
     let _lock = HostLock::acquire(&config.paths.state_dir)?;
     let seeds_dir = config.paths.state_dir.join("seeds");
