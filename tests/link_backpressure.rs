@@ -27,9 +27,9 @@ fn unlimited() -> AgentsConfig {
 
 fn number(frame: &GuestFrame) -> (VmId, u64) {
     let GuestFrame::Metrics { vm, system, .. } = frame else { panic!("{frame:?}") };
-    let system: Value = serde_json::from_str(&system.text).unwrap();
-    let hundredths = system["cpu"]["usage_percent"].as_f64().unwrap() * 100.0;
-    (*vm, format!("{hundredths:.0}").parse().unwrap())
+    let system: Value = serde_json::from_str(&system.text).expect("JSON");
+    let hundredths = system["cpu"]["usage_percent"].as_f64().expect("a number") * 100.0;
+    (*vm, format!("{hundredths:.0}").parse().expect("a whole number"))
 }
 
 #[tokio::test]

@@ -192,7 +192,7 @@ async fn an_error() {
         "type": "error", "timestamp": "2026-01-01T00:00:00Z", "error": "disk full",
         "details": {"component": "collector", "error_code": "E7", "message": "no space"},
     });
-    let mut channel = Channel::to(&[error.clone()], no_answer).await;
+    let mut channel = Channel::to(std::slice::from_ref(&error), no_answer).await;
     let GuestFrame::Error { vm, timestamp, error: words, details, .. } = channel.frame().await else {
         panic!("no error")
     };
@@ -285,7 +285,7 @@ async fn a_ping() {
 
 #[tokio::test]
 async fn a_fragment_with_the_whole_message_behind_it() {
-    let whole = metrics("2026-01-01T00:00:00Z", &json!({"cpu": 42}));
+    let whole = r#"{"type":"metrics","timestamp":"2026-01-01T00:00:00Z","data":{"system":{"cpu":42}}}"#;
     let lines = format!("{{\"type\":\"metrics\",\"timestamp\":\"20{whole}\n{}\n", ping());
     let mut channel = Channel::to_one_saying(lines, no_answer).await;
     assert_eq!(channel.reading().await.1, json!({"cpu": 42}));

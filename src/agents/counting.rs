@@ -61,17 +61,16 @@ mod tests {
     fn each_counter_goes_into_its_own_sum() {
         let recorder = PrometheusBuilder::new().build_recorder();
         let before = LinkCounters { frames: 5, late: 7, ..LinkCounters::default() };
-        let after = LinkCounters {
-            frames: 6,
-            bytes: 2,
-            malformed: 3,
-            oversized: 4,
-            wrong_shape: 5,
-            unknown_type: 6,
-            unsolicited: 7,
-            late: 15,
-            dropped: 9,
-        };
+        let mut after = before;
+        after.frames += 1;
+        after.bytes += 2;
+        after.malformed += 3;
+        after.oversized += 4;
+        after.wrong_shape += 5;
+        after.unknown_type += 6;
+        after.unsolicited += 7;
+        after.late += 8;
+        after.dropped += 9;
         let told = ::metrics::with_local_recorder(&recorder, || {
             add(&before, &after);
             add(&after, &after);

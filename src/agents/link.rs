@@ -118,3 +118,32 @@ impl Link {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::vm::VmId;
+
+    #[tokio::test]
+    async fn a_links_task_is_small() {
+        let (frames, _) = mpsc::channel(1);
+        let (hints, _) = mpsc::channel(1);
+        let (late, _) = mpsc::channel(1);
+        let (_jobs, jobs) = mpsc::channel(1);
+        let link = Link {
+            path: PathBuf::new(),
+            shared: Arc::new(Shared::new(VmId::generate(), None)),
+            owners: Arc::new(SocketOwners::resolve("")),
+            outlets: Outlets { frames, hints, late, connecting: Arc::new(Semaphore::new(1)) },
+            limits: Limits { frame_bytes: 1 << 20, frames_per_second: 50 },
+            reconnect_base: Duration::from_secs(1),
+            reconnect_max: Duration::from_secs(60),
+            stop: CancellationToken::new(),
+        };
+        // Ten thousand of them may live; a buffer that moves into one would show here.
+        let (task, shared) = (size_of_val(&link.run(jobs)), size_of::<Shared>());
+        assert!(task <= 4096 && shared <= 1024, "{task} and {shared} bytes");
+    }
+}
