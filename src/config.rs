@@ -122,7 +122,8 @@ section! {
         reconnect_max: Duration = "60s" in 1..=3600,
         /// Longest line a guest may send, bytes.
         max_frame_bytes: u32 = "1048576" in 4096..=16777216,
-        /// Links open at once.
+        /// Links open at once. Where there are as many, a new one takes the place of the one that was
+        /// heard least recently and has no pending command.
         max_links: u32 = "1000" in 1..=10000,
         /// Frames a link may deliver per second, on average; excess is dropped and counted.
         max_frames_per_second: u32 = "50" in 1..=10000,

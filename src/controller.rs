@@ -10,6 +10,7 @@
 pub mod host_id;
 pub mod lock;
 mod logging;
+mod open_files;
 mod start;
 
 pub use logging::init as init_logging;

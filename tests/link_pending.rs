@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use infinibay::{
-    agents::{LinkError, Links},
+    agents::{LinkError, LinkState, Links},
     config::AgentsConfig,
     vm::{CommandId, CommandOutcome, GuestCommand, LinkEnd, LinkObservation, UnsafeCommand, VmId},
 };
@@ -48,8 +48,28 @@ async fn when_the_guest_hangs_up() {
     let (links, _inbox) = Links::new(AgentsConfig::default());
     links.open(guest.vm, guest.path.clone());
     heard(&links, guest.vm).await;
-    let outcome = ends("the command", endless(&links, guest.vm)).await;
-    assert_eq!(outcome, Ok(CommandOutcome::Disconnected(LinkEnd::ChannelClosed)));
+    let mut state = links.watch(guest.vm).expect("the link is live");
+    let open = LinkState { open_and_heard: true, concurrency: 4, ended: None };
+    assert_eq!(*state.borrow_and_update(), open);
+    // Six for four places: two of them are never sent.
+    let tasks: Vec<_> = (0..6).map(|_| endless(&links, guest.vm)).collect();
+    tokio::time::timeout(DEADLINE, state.changed()).await.expect("told in time").expect("the link lives");
+    let closed = LinkState { ended: Some(LinkEnd::ChannelClosed), ..LinkState::default() };
+    assert_eq!(*state.borrow_and_update(), closed);
+    for task in tasks {
+        let ended = ends("the command", task).await;
+        assert!(
+            matches!(
+                ended,
+                Ok(CommandOutcome::Disconnected(LinkEnd::ChannelClosed))
+                    | Err(LinkError::Ended(LinkEnd::ChannelClosed) | LinkError::NotConnected)
+            ),
+            "{ended:?}"
+        );
+    }
+    // The link goes on, and says so as soon as the agent is heard again.
+    let back = tokio::time::timeout(DEADLINE, state.wait_for(|state| *state == open)).await;
+    back.expect("heard again in time").expect("the link lives");
 }
 
 #[tokio::test]
@@ -65,14 +85,20 @@ async fn when_the_link_is_closed_also_those_that_were_not_sent_yet() {
     // They wait for a place, not for a connection: none of them may have ended yet.
     tokio::task::yield_now().await;
     assert!(waiting.iter().all(|task| !task.is_finished()));
+    let mut state = links.watch(guest.vm).expect("the link is live");
     links.close(guest.vm, LinkEnd::VmStopped);
-    links.close(guest.vm, LinkEnd::VmStopped);
+    links.close(guest.vm, LinkEnd::VmDeleted);
+    let ended = LinkState { ended: Some(LinkEnd::VmStopped), ..LinkState::default() };
+    assert_eq!(*state.borrow_and_update(), ended, "told before anybody has done anything");
+    assert!(links.watch(guest.vm).is_none());
     assert_eq!(links.observe(guest.vm), LinkObservation::None);
     assert_eq!(ends("the sent one", sent).await, Ok(CommandOutcome::Disconnected(LinkEnd::VmStopped)));
     for task in waiting {
-        assert_eq!(ends("one that waits", task).await, Err(LinkError::NotConnected));
+        assert_eq!(ends("one that waits", task).await, Err(LinkError::Ended(LinkEnd::VmStopped)));
     }
     assert_eq!(guest.received_of("UnsafeCommand").len(), 1, "nothing more was sent");
+    let gone = tokio::time::timeout(DEADLINE, state.changed()).await.expect("told in time");
+    assert!(gone.is_err(), "there is nothing left to watch");
 }
 
 #[tokio::test]
@@ -84,11 +110,14 @@ async fn when_the_controller_stops() {
     heard(&links, guest.vm).await;
     let sent = endless(&links, guest.vm);
     eventually("the command is sent", || guest.received_of("UnsafeCommand").pop()).await;
+    let waiting = endless(&links, guest.vm);
+    tokio::task::yield_now().await;
     tokio::time::timeout(DEADLINE, links.shutdown(LONG)).await.expect("the links close in time");
     assert_eq!(
         ends("the command", sent).await,
         Ok(CommandOutcome::Disconnected(LinkEnd::ControllerStopping))
     );
+    assert_eq!(ends("the unsent one", waiting).await, Err(LinkError::Ended(LinkEnd::ControllerStopping)));
     links.open(guest.vm, guest.path.clone());
     assert_eq!(links.observe(guest.vm), LinkObservation::None, "nothing opens after the stop");
 }
@@ -130,6 +159,9 @@ async fn an_agent_that_announced_more_gets_as_many_at_once_and_no_more() {
     links.close(guest.vm, LinkEnd::VmStopped);
     for task in tasks {
         let ended = ends("a command", task).await;
-        assert!(matches!(ended, Ok(CommandOutcome::Disconnected(_)) | Err(LinkError::NotConnected)));
+        assert!(matches!(
+            ended,
+            Ok(CommandOutcome::Disconnected(LinkEnd::VmStopped)) | Err(LinkError::Ended(LinkEnd::VmStopped))
+        ));
     }
 }

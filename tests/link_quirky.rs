@@ -96,17 +96,20 @@ async fn an_action_it_does_not_know_ends_by_its_deadline_and_the_next_command_is
 async fn a_late_answer_is_known_as_such_and_frees_the_place() {
     let dir = tempfile::tempdir().unwrap();
     let guest = FakeGuest::listen(dir.path(), VmId::generate(), |s, r| quirky(s, r, Vec::new()));
-    let (links, _inbox) = Links::new(AgentsConfig::default());
+    let (links, mut inbox) = Links::new(AgentsConfig::default());
     links.open(guest.vm, guest.path.clone());
     heard(&links, guest.vm).await;
     // Longer than its timeout and what its answer is waited for beyond that.
     let slow = shell("sleep 8000");
-    let outcome =
-        links.execute(guest.vm, CommandId::generate(), &slow, Duration::from_secs(1)).await.unwrap();
+    let id = CommandId::generate();
+    let outcome = links.execute(guest.vm, id, &slow, Duration::from_secs(1)).await.unwrap();
     assert_eq!(outcome, CommandOutcome::TimedOut);
     // Sent only after the late answer: two lines waiting together would cost this one.
     let next = links.execute(guest.vm, CommandId::generate(), &shell("echo on"), DEADLINE).await.unwrap();
     assert!(output(next).contains("echo on"));
     let counters = links.observe(guest.vm).open().expect("open").counters;
     assert_eq!((counters.late, counters.unsolicited), (1, 0));
+    let late = inbox.late.try_recv().expect("the late answer is passed on");
+    assert_eq!((late.vm, late.id), (guest.vm, id));
+    assert!(output(late.outcome).contains("sleep 8000"));
 }

@@ -63,20 +63,3 @@ async fn a_strangers_socket_is_refused_unless_he_is_named() {
     links.open(guest.vm, guest.path.clone());
     eventually("the named owner's socket opens", || links.observe(guest.vm).open().cloned()).await;
 }
-
-#[tokio::test]
-async fn more_links_than_allowed_wait_visibly_and_get_their_turn() {
-    let dir = tempfile::tempdir().unwrap();
-    let guests: Vec<FakeGuest> = (0..3)
-        .map(|_| FakeGuest::listen(dir.path(), VmId::generate(), |s, r| well_behaved(s, r, 1, Vec::new())))
-        .collect();
-    let (links, _inbox) = Links::new(AgentsConfig { max_links: 2, ..AgentsConfig::default() });
-    for guest in &guests {
-        links.open(guest.vm, guest.path.clone());
-    }
-    let why = refusal(&links, guests[2].vm).await;
-    assert!(why.contains("max_links"), "{why}");
-    assert_eq!(links.observe_all().len(), 3);
-    links.close(guests[0].vm, infinibay::vm::LinkEnd::VmStopped);
-    eventually("the waiting one opens", || links.observe(guests[2].vm).open().cloned()).await;
-}

@@ -2,13 +2,44 @@
 
 use std::time::Duration;
 
-/// Doubles with each failure from `base` to `max`; between half of that and the whole, by
-/// `random`, so that the links of a host that came back do not knock all at once.
-pub(super) fn delay(failures: u32, base: Duration, max: Duration, random: u64) -> Duration {
+/// Doubles with each failure in a row.
+#[derive(Debug)]
+pub(super) struct Backoff {
+    base: Duration,
+    max: Duration,
+    failures: u32,
+}
+
+impl Backoff {
+    /// From `base` to `max`.
+    pub(super) fn new(base: Duration, max: Duration) -> Self {
+        Self { base, max, failures: 0 }
+    }
+
+    /// A connection ended, or could not be made; gives how long to wait. One over which nothing
+    /// was heard is a failure as any other: a connection alone proves nothing.
+    pub(super) fn failed(&mut self, was_heard: bool, random: u64) -> Duration {
+        if was_heard {
+            self.failures = 0;
+        }
+        let wait = delay(self.failures, self.base, self.max, random);
+        self.failures = self.failures.saturating_add(1);
+        wait
+    }
+}
+
+/// Between half of the doubled base and the whole, by `random`, so that the links of a host that
+/// came back do not knock all at once.
+fn delay(failures: u32, base: Duration, max: Duration, random: u64) -> Duration {
     let whole = base.saturating_mul(2u32.saturating_pow(failures.min(31))).min(max.max(base));
     let half = whole / 2;
+    half + part(whole - half, random)
+}
+
+/// Between nothing and the whole, by `random`.
+pub(super) fn part(whole: Duration, random: u64) -> Duration {
     let steps = 1024;
-    half + (whole - half) * u32::try_from(random % u64::from(steps + 1)).unwrap_or(steps) / steps
+    whole * u32::try_from(random % u64::from(steps + 1)).unwrap_or(steps) / steps
 }
 
 /// Good enough to spread waits; not for secrets.
@@ -18,15 +49,31 @@ pub(super) fn random() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     #[test]
-    fn it_doubles_up_to_the_bound() {
-        let at = |failures| delay(failures, Duration::from_secs(1), Duration::from_secs(60), 1024);
-        let seconds: Vec<u64> = (0..8).map(|failures| at(failures).as_secs()).collect();
-        assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60]);
+    fn it_doubles_up_to_the_bound_until_somebody_was_heard() {
+        let mut backoff = Backoff::new(SECOND, 60 * SECOND);
+        let mut waits = |heard: &[bool]| -> Vec<u64> {
+            heard.iter().map(|&heard| backoff.failed(heard, 1024).as_secs()).collect()
+        };
+        assert_eq!(waits(&[false; 8]), [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(waits(&[true, false, false, true]), [1, 2, 4, 1]);
+    }
+
+    #[test]
+    fn links_that_fail_together_do_not_come_back_together() {
+        let waits: BTreeSet<u128> = (0..1000)
+            .map(|_| Backoff::new(60 * SECOND, 60 * SECOND).failed(false, random()).as_millis() / 300)
+            .collect();
+        // A hundred slots of 300 ms, each hit ten times on average.
+        assert!(waits.len() > 80, "{} slots", waits.len());
     }
 
     proptest! {

@@ -1,7 +1,7 @@
 //! A guest's words made fit for logs, databases and people: bounded, and without control
 //! characters.
 
-use agent_protocol::{Answer, AnswerError, FirstBootReport, GuestError, Handshake, tree_bytes};
+use agent_protocol::{Answer, AnswerError, FirstBootReport, GuestError, Handshake, StatusReport, tree_bytes};
 use serde_json::Value;
 
 use crate::vm::{CommandOutcome, FirstBoot};
@@ -9,6 +9,7 @@ use crate::vm::{CommandOutcome, FirstBoot};
 const MAX_VERSION: usize = 64;
 const MAX_CAPABILITIES: usize = 32;
 const MAX_CAPABILITY: usize = 64;
+const MAX_STATE: usize = 64;
 const MAX_BOOT_ERRORS: usize = 16;
 const MAX_BOOT_ERROR: usize = 512;
 const MAX_ERROR_BYTES: usize = 4 << 10;
@@ -106,6 +107,11 @@ impl Greeting {
                 .map_or(1, |n| usize::try_from(n).unwrap_or(MAX_CONCURRENCY).clamp(1, MAX_CONCURRENCY)),
         }
     }
+}
+
+/// What the agent says of its connection; nothing, if there is no word in it.
+pub(super) fn reported_state(status: &StatusReport) -> Option<String> {
+    Some(clean_text(&status.state, MAX_STATE)).filter(|state| !state.is_empty())
 }
 
 fn first_boot(report: &FirstBootReport) -> FirstBoot {

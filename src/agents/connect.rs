@@ -21,6 +21,8 @@ pub(super) enum ConnectError {
     Unreadable,
     #[error("nobody listens on the socket")]
     Stale,
+    #[error("more programs of this host wait for the socket than it serves")]
+    Held,
     #[error("connecting: {0}")]
     Connect(#[source] io::Error),
     #[error("asking who listens: {0}")]
@@ -46,9 +48,56 @@ async fn attempt(path: &Path, owners: &SocketOwners) -> Result<UnixStream, Conne
     let stream = UnixStream::connect(path).await.map_err(|error| match error.kind() {
         io::ErrorKind::ConnectionRefused => ConnectError::Stale,
         io::ErrorKind::NotFound => ConnectError::Missing,
+        io::ErrorKind::WouldBlock => ConnectError::Held,
         _ => ConnectError::Connect(error),
     })?;
     // The path may have changed hands between the look and the connection.
     let peer = stream.peer_cred().map_err(ConnectError::Peer)?.uid();
     if owners.include(peer) { Ok(stream) } else { Err(ConnectError::Stranger(peer)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// Runs as root, as the controller does: only root can give a socket away.
+    #[tokio::test]
+    async fn whoever_listens_is_looked_at_besides_the_file() {
+        let ours = rustix::process::geteuid();
+        assert!(ours.is_root(), "this test needs root: it gives a socket away");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let _listener = UnixListener::bind(&path).unwrap();
+        std::os::unix::fs::chown(&path, Some(4711), None).unwrap();
+        // The file is the named owner's, and we, who are not named here, listen on it.
+        let refused = connect(&path, &SocketOwners::of([4711])).await;
+        assert!(matches!(refused, Err(ConnectError::Stranger(0))), "{refused:?}");
+        let refused = connect(&path, &SocketOwners::of([0])).await;
+        assert!(matches!(refused, Err(ConnectError::Untrusted(_))), "{refused:?}");
+        assert!(connect(&path, &SocketOwners::of([0, 4711])).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn each_obstacle_is_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let owners = SocketOwners::resolve("");
+        let path = dir.path().join("socket");
+        assert!(matches!(connect(&path, &owners).await, Err(ConnectError::Missing)));
+        let below = dir.path().join("socket/below");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(matches!(connect(&path, &owners).await, Err(ConnectError::Stale)));
+        assert!(matches!(connect(&below, &owners).await, Err(ConnectError::Unreadable)));
+
+        std::fs::remove_file(&path).unwrap();
+        let socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        rustix::net::listen(&socket, 0).unwrap();
+        let _first = connect(&path, &owners).await.unwrap();
+        let mut refused = connect(&path, &owners).await;
+        for _ in 0..8 {
+            refused = connect(&path, &owners).await;
+        }
+        assert!(matches!(refused, Err(ConnectError::Held)), "{refused:?}");
+    }
 }

@@ -8,7 +8,7 @@ use std::{collections::HashMap, time::Duration};
 
 use tokio::{sync::oneshot, time::Instant};
 
-use super::LinkError;
+use super::{LinkError, shared::Pending};
 use crate::vm::{CommandId, CommandOutcome, LinkEnd};
 
 /// How long after its deadline a command that was sent is still waited for. The agent is told the
@@ -26,19 +26,22 @@ pub(super) type Reply = oneshot::Sender<Result<CommandOutcome, LinkError>>;
 /// One command that was sent.
 #[derive(Debug)]
 struct Entry {
-    reply: Option<Reply>,
+    reply: Reply,
     free_at: Instant,
+    _pending: Pending,
 }
 
-/// What an answer belonged to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What an answer belonged to. What nobody waited for is given back, with the id that it named.
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Settled {
     /// A command somebody waits for.
     InTime,
     /// A command of ours that is no longer waited for.
-    Late,
-    /// No command in flight.
-    Unsolicited,
+    Late(CommandId, CommandOutcome),
+    /// No command in flight. It may be one that was sent over an earlier connection.
+    Unknown(CommandId, CommandOutcome),
+    /// Nothing that we ever gave a command as its id.
+    Nonsense,
 }
 
 /// The commands in flight over one connection. However it is dropped, whoever waits is told.
@@ -74,18 +77,18 @@ impl Flight {
     }
 
     /// From now on the command counts as sent; its answer is waited for until then.
-    pub(super) fn launch(&mut self, id: CommandId, reply: Reply, until: Instant) {
-        self.entries.insert(id, Entry { reply: Some(reply), free_at: until + GRACE });
+    pub(super) fn launch(&mut self, id: CommandId, reply: Reply, until: Instant, pending: Pending) {
+        self.entries.insert(id, Entry { reply, free_at: until + GRACE, _pending: pending });
     }
 
     /// Matches an answer. `id` is the guest's text.
     pub(super) fn settle(&mut self, id: &str, outcome: CommandOutcome) -> Settled {
-        let Some(mut entry) = id.parse().ok().and_then(|id: CommandId| self.entries.remove(&id)) else {
-            return Settled::Unsolicited;
-        };
-        match entry.reply.take().map(|reply| reply.send(Ok(outcome))) {
-            Some(Ok(())) => Settled::InTime,
-            Some(Err(_)) | None => Settled::Late,
+        let Ok(id) = id.parse::<CommandId>() else { return Settled::Nonsense };
+        let Some(entry) = self.entries.remove(&id) else { return Settled::Unknown(id, outcome) };
+        match entry.reply.send(Ok(outcome)) {
+            // Its caller is gone: what was sent comes back.
+            Err(Ok(outcome)) => Settled::Late(id, outcome),
+            Ok(()) | Err(Err(_)) => Settled::InTime,
         }
     }
 
@@ -102,16 +105,23 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        for reply in self.entries.drain().filter_map(|(_, entry)| entry.reply) {
+        for (_, entry) in self.entries.drain() {
             // Nobody may be waiting any more; then the deadline was told already.
-            let _ = reply.send(Ok(CommandOutcome::Disconnected(self.end)));
+            let _ = entry.reply.send(Ok(CommandOutcome::Disconnected(self.end)));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::{agents::shared::Shared, vm::VmId};
+
+    fn shared() -> Arc<Shared> {
+        Arc::new(Shared::new(VmId::generate(), None))
+    }
 
     fn answered() -> CommandOutcome {
         CommandOutcome::Answered {
@@ -129,14 +139,16 @@ mod tests {
         let now = Instant::now();
         let (id, other) = (CommandId::generate(), CommandId::generate());
         let mut flight = Flight::new();
+        let shared = shared();
         let (reply, mut outcome) = oneshot::channel();
-        flight.launch(id, reply, now);
-        assert!(!flight.has_room());
-        assert_eq!(flight.settle(&other.to_string(), answered()), Settled::Unsolicited);
-        assert_eq!(flight.settle("../../etc", answered()), Settled::Unsolicited);
+        flight.launch(id, reply, now, Pending::new(&shared));
+        assert!(!flight.has_room() && shared.is_busy());
+        assert_eq!(flight.settle(&other.to_string(), answered()), Settled::Unknown(other, answered()));
+        assert_eq!(flight.settle("../../etc", answered()), Settled::Nonsense);
         assert_eq!(flight.settle(&id.to_string(), answered()), Settled::InTime);
-        assert_eq!(flight.settle(&id.to_string(), answered()), Settled::Unsolicited, "answered twice");
-        assert!(flight.has_room());
+        let twice = flight.settle(&id.to_string(), answered());
+        assert_eq!(twice, Settled::Unknown(id, answered()), "answered twice");
+        assert!(flight.has_room() && !shared.is_busy());
         assert_eq!(outcome.try_recv().unwrap(), Ok(answered()));
     }
 
@@ -144,14 +156,15 @@ mod tests {
     fn a_place_stays_taken_after_the_deadline_until_the_grace_passes() {
         let now = Instant::now();
         let mut flight = Flight::new();
+        let shared = shared();
         let (reply, outcome) = oneshot::channel();
-        flight.launch(CommandId::generate(), reply, now);
+        flight.launch(CommandId::generate(), reply, now, Pending::new(&shared));
         drop(outcome);
         flight.expire(now + GRACE / 2);
-        assert!(!flight.has_room());
+        assert!(!flight.has_room() && shared.is_busy());
         assert_eq!(flight.next_expiry(), Some(now + GRACE));
         flight.expire(now + GRACE);
-        assert!(flight.has_room());
+        assert!(flight.has_room() && !shared.is_busy());
     }
 
     #[test]
@@ -159,9 +172,9 @@ mod tests {
         let mut flight = Flight::new();
         let id = CommandId::generate();
         let (reply, outcome) = oneshot::channel();
-        flight.launch(id, reply, Instant::now());
+        flight.launch(id, reply, Instant::now(), Pending::new(&shared()));
         drop(outcome);
-        assert_eq!(flight.settle(&id.to_string(), answered()), Settled::Late);
+        assert_eq!(flight.settle(&id.to_string(), answered()), Settled::Late(id, answered()));
         assert!(flight.has_room());
     }
 
@@ -169,7 +182,7 @@ mod tests {
     fn whatever_happens_to_the_connection_nobody_waits_for_ever() {
         let mut flight = Flight::new();
         let (reply, mut outcome) = oneshot::channel();
-        flight.launch(CommandId::generate(), reply, Instant::now());
+        flight.launch(CommandId::generate(), reply, Instant::now(), Pending::new(&shared()));
         drop(flight);
         assert_eq!(outcome.try_recv().unwrap(), Ok(CommandOutcome::Disconnected(LinkEnd::ChannelClosed)));
     }

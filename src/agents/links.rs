@@ -1,30 +1,31 @@
-//! The registry of links: which are wanted, and how others reach them.
+//! The registry of links: which are wanted, which of them have a place, and how others reach them.
 
 use std::{
     collections::HashMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use chrono::{DateTime, Utc};
 use tokio::{
-    sync::{mpsc, oneshot},
-    time::{Instant, timeout, timeout_at},
+    sync::{Semaphore, mpsc, watch},
+    time::{Instant, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Inbox, LinkError,
-    flight::ANSWER_MARGIN,
+    Inbox, LinkState, counting,
+    limit::{Claim, Holder, who_goes},
     link::Link,
+    rate::Throttle,
     session::{Job, Limits},
     shared::{Outlets, Shared},
     socket::SocketOwners,
 };
 use crate::{
     config::AgentsConfig,
-    vm::{CommandId, CommandOutcome, GuestCommand, LinkCounters, LinkEnd, LinkObservation, VmId},
+    vm::{LinkCounters, LinkEnd, LinkObservation, VmId},
 };
 
 /// Frames waiting for their receiver, of up to 128 KiB each.
@@ -33,11 +34,20 @@ const FRAMES: usize = 256;
 /// Hints waiting for the loop; one that finds no room is not needed.
 const HINTS: usize = 1024;
 
+/// Answers waiting for those who may know their commands.
+const LATE: usize = 256;
+
 /// Commands waiting for one link; more wait with their callers, in order.
 const JOBS: usize = 16;
 
-/// The longest that a command is waited for, whatever its caller says.
-const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Links that look for their sockets at once; looking takes a thread.
+const CONNECTING: usize = 32;
+
+/// How often the log is told of evictions.
+const EVICTION_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How often those that wait have the places looked through for one that is of no use.
+const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// All links of the host. Clones share them.
 #[derive(Debug, Clone)]
@@ -50,7 +60,7 @@ struct Inner {
     config: AgentsConfig,
     owners: Arc<SocketOwners>,
     outlets: Outlets,
-    wanted: Mutex<HashMap<VmId, Wanted>>,
+    registry: Mutex<Registry>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -62,24 +72,54 @@ impl Drop for Inner {
 }
 
 #[derive(Debug)]
-enum Wanted {
-    /// It has a task.
-    Live { path: PathBuf, jobs: mpsc::Sender<Job>, shared: Arc<Shared>, stop: CancellationToken },
-    /// There are too many already; it gets a task when one of them goes.
-    Waiting { path: PathBuf, since: DateTime<Utc> },
+struct Registry {
+    live: HashMap<VmId, Live>,
+    waiting: HashMap<VmId, Waiting>,
+    evictions: Throttle,
+    /// When those that wait last had the places looked through in vain.
+    searched_at: Option<Instant>,
 }
 
-impl Wanted {
-    fn path(&self) -> &Path {
-        match self {
-            Self::Live { path, .. } | Self::Waiting { path, .. } => path,
-        }
+/// It has a task.
+#[derive(Debug)]
+pub(super) struct Live {
+    path: PathBuf,
+    pub(super) jobs: mpsc::Sender<Box<Job>>,
+    pub(super) shared: Arc<Shared>,
+    stop: CancellationToken,
+}
+
+impl Live {
+    fn end(&self, end: LinkEnd) {
+        self.shared.end_as(end);
+        self.stop.cancel();
+    }
+}
+
+/// There are too many already; it gets a task when there is a place for it.
+#[derive(Debug)]
+struct Waiting {
+    path: PathBuf,
+    since: DateTime<Utc>,
+    waits_from: Instant,
+    /// The link that had to go, if it had one.
+    evicted: Option<Arc<Shared>>,
+}
+
+impl Waiting {
+    fn new(path: PathBuf, evicted: Option<Arc<Shared>>) -> Self {
+        Self { path, since: Utc::now(), waits_from: Instant::now(), evicted }
     }
 
-    fn counters(&self) -> Option<LinkCounters> {
-        match self {
-            Self::Live { shared, .. } => Some(shared.counters()),
-            Self::Waiting { .. } => None,
+    fn observe(&self, max_links: u32) -> LinkObservation {
+        let why = match self.evicted {
+            Some(_) => format!("evicted for another VM's link, being one of more than {max_links}"),
+            None => format!("{max_links} links exist already"),
+        };
+        LinkObservation::Connecting {
+            since: self.since,
+            last_error: Some(format!("{why}; raise agents.max_links")),
+            counters: self.evicted.as_ref().map(|shared| shared.counters()).unwrap_or_default(),
         }
     }
 }
@@ -90,173 +130,198 @@ impl Links {
     pub fn new(config: AgentsConfig) -> (Self, Inbox) {
         let (frames_in, frames) = mpsc::channel(FRAMES);
         let (hints_in, hints) = mpsc::channel(HINTS);
+        let (late_in, late) = mpsc::channel(LATE);
         let inner = Inner {
             owners: Arc::new(SocketOwners::resolve(&config.socket_owners)),
             config,
-            outlets: Outlets { frames: frames_in, hints: hints_in },
-            wanted: Mutex::new(HashMap::new()),
+            outlets: Outlets {
+                frames: frames_in,
+                hints: hints_in,
+                late: late_in,
+                connecting: Arc::new(Semaphore::new(CONNECTING)),
+            },
+            registry: Mutex::new(Registry {
+                live: HashMap::new(),
+                waiting: HashMap::new(),
+                evictions: Throttle::new(EVICTION_INTERVAL),
+                searched_at: None,
+            }),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
-        (Self { inner: Arc::new(inner) }, Inbox { frames, hints })
+        (Self { inner: Arc::new(inner) }, Inbox { frames, hints, late })
     }
 
     /// Wants a link to this socket. Idempotent; another path replaces the link. Asked again while
     /// the link waits to connect, it tries sooner, but not sooner than `reconnect_base`. Needs a
     /// runtime.
+    ///
+    /// Where `max_links` exist, a VM that asks for the first time takes the place of the one that
+    /// was heard least recently and has no pending command, if there is one; that one waits then.
+    /// One that waits takes, asked again, a free place, or, having waited for twice
+    /// `offline_after`, that of a link that was silent for so long.
     pub fn open(&self, vm: VmId, path: PathBuf) {
-        let mut wanted = self.inner.wanted();
-        match wanted.get(&vm) {
-            Some(Wanted::Live { path: present, shared, .. }) if *present == path => {
-                shared.retry.notify_one();
-                return;
-            }
-            Some(present) if present.path() == path => return,
-            _ => {}
-        }
-        if self.inner.stop.is_cancelled() {
+        let inner = &self.inner;
+        let mut registry = inner.registry();
+        if inner.stop.is_cancelled() {
             return;
         }
-        if let Some(Wanted::Live { stop, shared, .. }) = wanted.remove(&vm) {
-            shared.end_as(LinkEnd::ChannelClosed);
-            stop.cancel();
+        if let Some(live) = registry.live.get(&vm) {
+            if live.path == path {
+                live.shared.retry.notify_one();
+            } else {
+                // Its place stays its own.
+                live.end(LinkEnd::ChannelClosed);
+                let before = Arc::clone(&live.shared);
+                registry.live.insert(vm, inner.start(vm, path, Some(&before)));
+            }
+            return;
         }
-        let live = wanted.values().filter(|link| matches!(link, Wanted::Live { .. })).count();
-        let link = if live < self.inner.max_links() {
-            self.inner.start(vm, path)
+        let now = Instant::now();
+        let claim = registry
+            .waiting
+            .get(&vm)
+            .map_or(Claim::New, |waiting| Claim::Waiting(now.saturating_duration_since(waiting.waits_from)));
+        if inner.make_room(&mut registry, claim, now) {
+            let before = registry.waiting.remove(&vm).and_then(|waiting| waiting.evicted);
+            registry.live.insert(vm, inner.start(vm, path, before.as_deref()));
+        } else if let Some(waiting) = registry.waiting.get_mut(&vm) {
+            waiting.path = path;
         } else {
-            Wanted::Waiting { path, since: Utc::now() }
-        };
-        wanted.insert(vm, link);
+            registry.waiting.insert(vm, Waiting::new(path, None));
+        }
     }
 
-    /// Wants no link: it is closed and its pending commands end as `Disconnected` for this reason.
-    /// Idempotent.
+    /// Wants no link: it is closed and its pending commands end as `Disconnected`, or unsent as
+    /// `Ended`, for this reason. Idempotent.
     pub fn close(&self, vm: VmId, end: LinkEnd) {
-        let mut wanted = self.inner.wanted();
-        let Some(Wanted::Live { stop, shared, .. }) = wanted.remove(&vm) else { return };
-        shared.end_as(end);
-        stop.cancel();
+        let mut registry = self.inner.registry();
+        registry.waiting.remove(&vm);
+        let Some(live) = registry.live.remove(&vm) else { return };
+        live.end(end);
         // Whoever waited longest takes the place.
-        let next = wanted
-            .iter()
-            .filter_map(|(&vm, link)| match link {
-                Wanted::Waiting { path, since } => Some((*since, vm, path.clone())),
-                Wanted::Live { .. } => None,
-            })
-            .min();
-        if let Some((_, vm, path)) = next {
-            wanted.insert(vm, self.inner.start(vm, path));
+        let next = registry.waiting.iter().min_by_key(|(_, waiting)| waiting.waits_from);
+        if let Some((&vm, _)) = next
+            && let Some(waiting) = registry.waiting.remove(&vm)
+        {
+            let live = self.inner.start(vm, waiting.path, waiting.evicted.as_deref());
+            registry.live.insert(vm, live);
         }
     }
 
     /// The link's state, now.
     #[must_use]
     pub fn observe(&self, vm: VmId) -> LinkObservation {
-        self.inner.wanted().get(&vm).map_or(LinkObservation::None, |link| self.inner.observe(link))
+        let registry = self.inner.registry();
+        let waits = || registry.waiting.get(&vm).map(|waiting| waiting.observe(self.inner.config.max_links));
+        let lives = registry.live.get(&vm).map(|live| live.shared.observe());
+        lives.or_else(waits).unwrap_or(LinkObservation::None)
     }
 
     /// Every wanted link's state, now.
     #[must_use]
     pub fn observe_all(&self) -> HashMap<VmId, LinkObservation> {
-        self.inner.wanted().iter().map(|(&vm, link)| (vm, self.inner.observe(link))).collect()
+        let registry = self.inner.registry();
+        let max = self.inner.config.max_links;
+        let waiting = registry.waiting.iter().map(|(&vm, waiting)| (vm, waiting.observe(max)));
+        registry.live.iter().map(|(&vm, live)| (vm, live.shared.observe())).chain(waiting).collect()
+    }
+
+    /// What senders of commands need to know of the link, at once when it changes. Only the last
+    /// state is seen, not each one. `None`: no link is wanted, or it waits for a place. When the
+    /// link is gone for good, the sender is dropped after `ended` was told.
+    #[must_use]
+    pub fn watch(&self, vm: VmId) -> Option<watch::Receiver<LinkState>> {
+        self.with_live(vm, |live| live.shared.watch())
     }
 
     /// What this VM's link has counted since it was made, also while it connects anew.
     #[must_use]
     pub fn counters(&self, vm: VmId) -> LinkCounters {
-        self.inner.wanted().get(&vm).and_then(Wanted::counters).unwrap_or_default()
+        self.observe(vm).counters()
     }
 
     /// The same of every link there is.
     #[must_use]
     pub fn all_counters(&self) -> HashMap<VmId, LinkCounters> {
-        self.inner.wanted().iter().filter_map(|(&vm, link)| Some((vm, link.counters()?))).collect()
+        self.observe_all().into_iter().map(|(vm, link)| (vm, link.counters())).collect()
     }
 
     /// How many commands the agent takes at once; 1 unless it announced more.
     #[must_use]
     pub fn concurrency(&self, vm: VmId) -> usize {
-        match self.inner.wanted().get(&vm) {
-            Some(Wanted::Live { shared, .. }) => shared.concurrency(),
-            _ => 1,
-        }
-    }
-
-    /// Sends a command and waits for its outcome. Waits for a free place first (one command in
-    /// flight unless the agent announced more); that counts against `timeout`, and the agent is
-    /// told what is left of it. Once sent, the command is waited for until `timeout` and a margin
-    /// of 5 s more, so that the agent's own word on a command that it had to end comes in time.
-    ///
-    /// # Errors
-    /// `NotConnected`, `NoPlace`: nothing was sent.
-    pub async fn execute(
-        &self,
-        vm: VmId,
-        id: CommandId,
-        command: &GuestCommand,
-        timeout: Duration,
-    ) -> Result<CommandOutcome, LinkError> {
-        let deadline = Instant::now() + timeout.min(LONGEST);
-        let jobs = match self.inner.wanted().get(&vm) {
-            Some(Wanted::Live { jobs, shared, .. }) if shared.is_heard() => jobs.clone(),
-            _ => return Err(LinkError::NotConnected),
-        };
-        let (reply, mut outcome) = oneshot::channel();
-        let (sent, mut was_sent) = oneshot::channel();
-        let job = Job { id, command: command.clone(), deadline, sent, reply };
-        match timeout_at(deadline, jobs.send(job)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(LinkError::NotConnected),
-            Err(_) => return Err(LinkError::NoPlace),
-        }
-        // The link ended with the job unsent.
-        let settle = |told: Result<_, _>| told.unwrap_or(Err(LinkError::NotConnected));
-        if let Ok(told) = timeout_at(deadline, &mut outcome).await {
-            return settle(told);
-        }
-        // From here on it cannot be sent any more, so that what is said now stays true.
-        was_sent.close();
-        if was_sent.try_recv().is_err() {
-            // The link may have told why in this very moment.
-            return outcome.try_recv().unwrap_or(Err(LinkError::NoPlace));
-        }
-        match timeout_at(deadline + ANSWER_MARGIN, outcome).await {
-            Ok(told) => settle(told),
-            Err(_) => Ok(CommandOutcome::TimedOut),
-        }
+        self.with_live(vm, |live| live.shared.concurrency()).unwrap_or(1)
     }
 
     /// Asks for a reading, as soon as the link is open. Never waits. At most one request is out
     /// at a time, since a guest that does not read finds them all later.
     pub fn request_metrics(&self, vm: VmId) {
-        if let Some(Wanted::Live { shared, .. }) = self.inner.wanted().get(&vm) {
-            shared.want_metrics();
-        }
+        self.with_live(vm, |live| live.shared.want_metrics());
     }
 
     /// Closes every link and waits for their tasks, at most `limit`. No link is opened any more.
     pub async fn shutdown(&self, limit: Duration) {
         self.inner.stop.cancel();
-        self.inner.wanted().clear();
+        {
+            let mut registry = self.inner.registry();
+            registry.waiting.clear();
+            registry.live.drain().for_each(|(_, live)| live.end(LinkEnd::ControllerStopping));
+        }
         self.inner.tasks.close();
         if timeout(limit, self.inner.tasks.wait()).await.is_err() {
             tracing::warn!(left = self.inner.tasks.len(), "guest links did not close in time");
         }
     }
+
+    /// Looks at a link that has a place, and which cannot lose it meanwhile.
+    pub(super) fn with_live<T>(&self, vm: VmId, look: impl FnOnce(&Live) -> T) -> Option<T> {
+        self.inner.registry().live.get(&vm).map(look)
+    }
 }
 
 impl Inner {
-    fn wanted(&self) -> MutexGuard<'_, HashMap<VmId, Wanted>> {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn max_links(&self) -> usize {
-        usize::try_from(self.config.max_links).unwrap_or(usize::MAX)
+    /// Whether there is a place for the claim, if need be after somebody had to go.
+    fn make_room(&self, registry: &mut Registry, claim: Claim, now: Instant) -> bool {
+        if registry.live.len() < usize::try_from(self.config.max_links).unwrap_or(usize::MAX) {
+            return true;
+        }
+        if claim != Claim::New {
+            // With thousands waiting, each asking with every scan.
+            let too_soon = |at| now.saturating_duration_since(at) < SEARCH_INTERVAL;
+            if registry.searched_at.is_some_and(too_soon) {
+                return false;
+            }
+        }
+        let holders = registry.live.iter().map(|(&vm, live)| {
+            let (heard, silence) = live.shared.silence(now);
+            Holder { vm, busy: live.shared.is_busy(), heard, silence }
+        });
+        let Some(vm) = who_goes(claim, self.config.offline_after * 2, holders) else {
+            if claim != Claim::New {
+                registry.searched_at = Some(now);
+            }
+            return false;
+        };
+        let Some(live) = registry.live.remove(&vm) else { return false };
+        live.end(LinkEnd::Evicted);
+        counting::evicted();
+        if let Some(held_back) = registry.evictions.pass(now) {
+            let max_links = self.config.max_links;
+            tracing::warn!(
+                %vm, max_links, held_back,
+                "a guest's link is evicted for another VM's; raise agents.max_links"
+            );
+        }
+        registry.waiting.insert(vm, Waiting::new(live.path, Some(live.shared)));
+        true
     }
 
-    fn start(&self, vm: VmId, path: PathBuf) -> Wanted {
-        let shared = Arc::new(Shared::new(vm));
+    fn start(&self, vm: VmId, path: PathBuf, before: Option<&Shared>) -> Live {
+        let shared = Arc::new(Shared::new(vm, before));
         let stop = self.stop.child_token();
         let (jobs, receiver) = mpsc::channel(JOBS);
         let link = Link {
@@ -273,19 +338,6 @@ impl Inner {
             stop: stop.clone(),
         };
         self.tasks.spawn(link.run(receiver));
-        Wanted::Live { path, jobs, shared, stop }
-    }
-
-    fn observe(&self, link: &Wanted) -> LinkObservation {
-        match link {
-            Wanted::Live { shared, .. } => shared.observe(),
-            Wanted::Waiting { since, .. } => LinkObservation::Connecting {
-                since: *since,
-                last_error: Some(format!(
-                    "{} links exist already; raise agents.max_links",
-                    self.config.max_links
-                )),
-            },
-        }
+        Live { path, jobs, shared, stop }
     }
 }

@@ -1,12 +1,12 @@
 //! One connection, from its opening to its end.
 //!
-//! A session never stops reading and never waits for anybody: not for a guest that does not read
-//! (the write has a deadline), not for a receiver that is full (the stash drops), not for a
-//! caller (replies are one-shot).
+//! A session waits for nobody without an end: not for a guest that does not read (the write has a
+//! deadline), not for a receiver that is full (for some seconds nothing is read, then the stash
+//! drops), not for a caller (replies are one-shot).
 
 mod intake;
 
-use std::{io, time::Duration};
+use std::{future::poll_fn, io, time::Duration};
 
 use agent_protocol::{FrameDecoder, HostMessage};
 use chrono::Utc;
@@ -18,16 +18,17 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    LinkError,
+    LinkError, counting,
     flight::{ANSWER_MARGIN, Flight, Reply},
+    hold::Hold,
     outgoing::Outgoing,
     pacing::Pacing,
     rate::{Throttle, TokenBucket},
-    shared::{News, Outlets, Shared},
+    shared::{News, Outlets, Pending, Shared},
     stash::Stash,
     wire::encode_command,
 };
-use crate::vm::{CommandId, GuestCommand, LinkCounters};
+use crate::vm::{CommandId, GuestCommand, LinkCounters, LinkEnd};
 
 /// Bytes read at once.
 const READ_BYTES: usize = 32 << 10;
@@ -46,6 +47,11 @@ const LEAST_BYTE_BURST: f64 = 4_194_304.0;
 const TYPICAL_TREE_BYTES: f64 = 131_072.0;
 const LEAST_TREE_BURST: f64 = 16_777_216.0;
 
+/// Answers to commands that this link does not know, which are passed on: this many at once, and
+/// per second on average.
+const STRAY_BURST: f64 = 16.0;
+const STRAY_RATE: f64 = 1.0;
+
 /// What bounds a session.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
@@ -63,6 +69,7 @@ pub(super) struct Job {
     /// Told before the first byte is written; closed by a caller that no longer wants it sent.
     pub(super) sent: oneshot::Sender<()>,
     pub(super) reply: Reply,
+    pub(super) pending: Pending,
 }
 
 impl Job {
@@ -102,6 +109,9 @@ pub(super) struct Session<'a> {
     /// The newest `keep_alive` that is to be answered; older ones are answered by it.
     keep_alive: Option<u32>,
     stash: Stash,
+    hold: Hold,
+    /// Lines may be left that were read and not looked at, because frames wait.
+    backlog: bool,
     heard: bool,
     counters: LinkCounters,
     frame_rate: TokenBucket,
@@ -111,6 +121,9 @@ pub(super) struct Session<'a> {
     /// A guest that greets differently each time must not keep the loop busy; what a hint does
     /// not tell, the next scan finds.
     hint_rate: TokenBucket,
+    /// Of answers to commands that this link does not know.
+    stray_rate: TokenBucket,
+    _open: counting::OpenConnection,
     resting_until: Option<Instant>,
 }
 
@@ -137,12 +150,16 @@ impl<'a> Session<'a> {
             outgoing: None,
             keep_alive: None,
             stash: Stash::default(),
+            hold: Hold::default(),
+            backlog: false,
             heard: false,
             counters: shared.opened(Utc::now()),
             frame_rate: TokenBucket::new(rate, 2.0 * rate, now),
             byte_rate: TokenBucket::new(byte_rate, (2.0 * byte_rate).max(LEAST_BYTE_BURST), now),
             tree_rate: TokenBucket::new(tree_rate, LEAST_TREE_BURST, now),
             hint_rate: TokenBucket::new(0.5, 5.0, now),
+            stray_rate: TokenBucket::new(STRAY_RATE, STRAY_BURST, now),
+            _open: counting::OpenConnection::new(),
             resting_until: None,
         }
     }
@@ -154,29 +171,44 @@ impl<'a> Session<'a> {
 
     /// Works until the connection or the link ends. Commands that are unanswered then end as
     /// `Disconnected` when the session is dropped.
-    pub(super) async fn run(&mut self, jobs: &mut mpsc::Receiver<Job>, stop: &CancellationToken) -> End {
-        loop {
+    pub(super) async fn run(&mut self, jobs: &mut mpsc::Receiver<Box<Job>>, stop: &CancellationToken) -> End {
+        let end = loop {
             if let Err(end) = self.turn(jobs, stop).await {
-                return end;
+                break end;
             }
-        }
+        };
+        // A VM that stops closes its channel: whoever said first why is right.
+        let otherwise = match end {
+            End::Stopped => LinkEnd::ControllerStopping,
+            End::Closed | End::Read(_) | End::Write(_) | End::Stuck => LinkEnd::ChannelClosed,
+        };
+        let why = self.shared.told_to_end().unwrap_or(otherwise);
+        self.flight.set_end(why);
+        self.shared.broke(why);
+        end
     }
 
-    async fn turn(&mut self, jobs: &mut mpsc::Receiver<Job>, stop: &CancellationToken) -> Result<(), End> {
+    async fn turn(
+        &mut self,
+        jobs: &mut mpsc::Receiver<Box<Job>>,
+        stop: &CancellationToken,
+    ) -> Result<(), End> {
         let now = Instant::now();
         self.flight.expire(now);
         if self.outgoing.as_ref().is_some_and(|line| line.deadline <= now) {
             return Err(End::Stuck);
         }
         self.write_other(now)?;
-        let reading = self.resting_until.is_none_or(|until| until <= now);
+        let held = self.held_until(now);
+        if self.backlog && held.is_none() {
+            self.take_lines(self.counters);
+            return Ok(());
+        }
+        let reading = held.is_none() && self.resting_until.is_none_or(|until| until <= now);
         let taking = self.takes_jobs(now);
-        let wake = self.next_wake(now);
+        let wake = self.next_wake(now).into_iter().chain(held).min();
         tokio::select! {
-            () = stop.cancelled() => {
-                self.flight.set_end(self.shared.end());
-                Err(End::Stopped)
-            }
+            () = stop.cancelled() => Err(End::Stopped),
             ready = self.stream.readable(), if reading => {
                 ready.map_err(End::Read)?;
                 self.read()
@@ -185,18 +217,22 @@ impl<'a> Session<'a> {
                 ready.map_err(End::Write)?;
                 self.write()
             }
-            Some(job) = jobs.recv(), if taking => self.take(job),
-            permit = self.outlets.frames.reserve(), if !self.stash.is_empty() => {
-                match (permit, self.stash.pop()) {
-                    (Ok(permit), Some(frame)) => permit.send(frame),
-                    // Nobody will ever take them: the controller is stopping.
-                    _ => self.stash = Stash::default(),
-                }
+            Some(job) = jobs.recv(), if taking => self.take(*job),
+            lost = poll_fn(|context| self.stash.poll_hand_over(&self.outlets.frames, context)),
+                if !self.stash.is_empty() =>
+            {
+                self.counters.dropped += lost;
+                self.hold.had_turn();
                 Ok(())
             }
             () = self.shared.wake.notified() => Ok(()),
             () = tokio::time::sleep_until(wake.unwrap_or(now)), if wake.is_some() => Ok(()),
         }
+    }
+
+    /// Until when nothing is read, because frames wait for their receiver.
+    fn held_until(&mut self, now: Instant) -> Option<Instant> {
+        self.hold.until(!self.stash.is_empty(), self.flight.len() > 0, now)
     }
 
     /// An unheard agent's jobs are taken too: to be refused at once.
@@ -222,7 +258,8 @@ impl<'a> Session<'a> {
 
     fn take(&mut self, job: Job) -> Result<(), End> {
         if !self.heard {
-            job.refuse(LinkError::NotConnected);
+            // It was given to an earlier connection.
+            job.refuse(LinkError::Ended(LinkEnd::ChannelClosed));
             return Ok(());
         }
         let now = Instant::now();
@@ -235,7 +272,7 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         let line = encode_command(job.id, &job.command, job.deadline - now);
-        self.flight.launch(job.id, job.reply, job.deadline + ANSWER_MARGIN);
+        self.flight.launch(job.id, job.reply, job.deadline + ANSWER_MARGIN, job.pending);
         self.outgoing = Some(Outgoing::new(line, true, now));
         self.write()
     }
@@ -279,20 +316,32 @@ impl<'a> Session<'a> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(End::Read(error)),
         };
-        let (now, at) = (Instant::now(), Utc::now());
         let before = self.counters;
         self.counters.bytes += read as u64;
         self.decoder.push(&buffer[..read]);
+        self.take_lines(before);
+        Ok(())
+    }
+
+    /// Takes in the lines that were read, until frames wait for their receiver. `before` is what
+    /// was counted before them.
+    fn take_lines(&mut self, before: LinkCounters) {
+        let (now, at) = (Instant::now(), Utc::now());
         let mut news = News::default();
+        self.backlog = false;
         while let Some(line) = self.decoder.next_frame() {
             self.line(line, now, at, &mut news);
+            if self.held_until(now).is_some() {
+                self.backlog = true;
+                break;
+            }
         }
         self.heard |= news.heard;
         self.complain(before, now);
+        counting::add(&before, &self.counters);
         if self.shared.learn(news, self.counters, at) && self.hint_rate.allow(1.0, now) {
             self.outlets.hint(self.shared.vm);
         }
-        Ok(())
     }
 
     /// Says in the log what is wrong with this guest, rarely.

@@ -1,21 +1,29 @@
 //! What a link's task and those who ask about the link share.
 
-use std::sync::{
-    Mutex, MutexGuard, OnceLock, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{Notify, Semaphore, mpsc, watch},
+    time::Instant,
+};
 
-use super::{GuestFrame, clean::Greeting};
+use super::{GuestFrame, LateAnswer, LinkState, clean::Greeting};
 use crate::vm::{LinkCounters, LinkEnd, LinkObservation, OpenLink, VmId};
 
-/// Where frames and hints go.
+/// What all links share: where frames, hints and late answers go, and how many connect at once.
 #[derive(Debug, Clone)]
 pub(super) struct Outlets {
     pub(super) frames: mpsc::Sender<GuestFrame>,
     pub(super) hints: mpsc::Sender<VmId>,
+    pub(super) late: mpsc::Sender<LateAnswer>,
+    pub(super) connecting: Arc<Semaphore>,
 }
 
 impl Outlets {
@@ -39,18 +47,49 @@ pub(super) struct Shared {
     pub(super) wake: Notify,
     /// Why the link was told to end, if it was.
     end: OnceLock<LinkEnd>,
+    /// What those are told who want to know at once.
+    watched: watch::Sender<LinkState>,
+    /// Commands that wait for the link or are in flight over it.
+    pending: AtomicUsize,
     /// Cuts short the wait for the next attempt to connect.
     pub(super) retry: Notify,
+}
+
+/// A command that waits for the link or is in flight over it, as long as this lives.
+#[derive(Debug)]
+pub(super) struct Pending(Arc<Shared>);
+
+impl Pending {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        shared.pending.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.pending.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug, Clone)]
 struct State {
     connection: Connection,
+    /// When the link was made.
+    made_at: Instant,
+    /// When it was last heard, over whatever connection.
+    heard_at: Option<Instant>,
+    history: History,
+}
+
+/// What is kept over reconnections, and when a link takes another's place for the same VM.
+#[derive(Debug, Clone, Default)]
+struct History {
     counters: LinkCounters,
-    /// Kept over reconnections, until the agent greets again.
+    /// Until the agent greets again.
     greeting: Greeting,
-    /// Of this connection.
-    concurrency: usize,
+    /// Until the agent tells another.
+    reported_state: Option<String>,
     heard_before: bool,
 }
 
@@ -66,23 +105,27 @@ pub(super) struct News {
     pub(super) heard: bool,
     pub(super) skew: Option<TimeDelta>,
     pub(super) greeting: Option<Greeting>,
+    /// What the agent says of its connection.
+    pub(super) reported_state: Option<String>,
 }
 
 impl Shared {
-    pub(super) fn new(vm: VmId) -> Self {
+    /// Of a link that begins, where another may have been `before`.
+    pub(super) fn new(vm: VmId, before: Option<&Self>) -> Self {
         Self {
             vm,
             state: Mutex::new(State {
                 connection: Connection::None { since: Utc::now(), last_error: None },
-                counters: LinkCounters::default(),
-                greeting: Greeting::default(),
-                concurrency: 1,
-                heard_before: false,
+                made_at: Instant::now(),
+                heard_at: None,
+                history: before.map(|before| before.state().history.clone()).unwrap_or_default(),
             }),
             metrics_wanted: AtomicBool::new(false),
             metrics_asked: AtomicBool::new(false),
             wake: Notify::new(),
             end: OnceLock::new(),
+            watched: watch::Sender::new(LinkState::default()),
+            pending: AtomicUsize::new(0),
             retry: Notify::new(),
         }
     }
@@ -95,10 +138,9 @@ impl Shared {
     pub(super) fn opened(&self, at: DateTime<Utc>) -> LinkCounters {
         let mut state = self.state();
         state.connection = Connection::Open { since: at, last_message_at: None, skew: None };
-        state.concurrency = 1;
         // An agent known from before is asked at once, so that it need not be waited for.
-        self.metrics_wanted.fetch_or(state.heard_before, Ordering::Relaxed);
-        state.counters
+        self.metrics_wanted.fetch_or(state.history.heard_before, Ordering::Relaxed);
+        state.history.counters
     }
 
     /// There is no connection, or not any more.
@@ -114,34 +156,66 @@ impl Shared {
     /// Takes in what a session learned; gives whether the loop should look.
     pub(super) fn learn(&self, news: News, counters: LinkCounters, at: DateTime<Utc>) -> bool {
         let mut state = self.state();
-        state.counters = counters;
+        state.history.counters = counters;
         let mut notable = false;
-        if news.heard {
-            state.heard_before = true;
+        let heard = news.heard;
+        if heard {
+            state.history.heard_before = true;
+            state.heard_at = Some(Instant::now());
             if let Connection::Open { last_message_at, skew, .. } = &mut state.connection {
                 notable |= last_message_at.is_none();
                 *last_message_at = Some(at);
                 *skew = news.skew.or(*skew);
             }
         }
-        if let Some(greeting) = news.greeting {
-            state.concurrency = greeting.concurrency;
-            notable |= state.greeting != greeting;
-            state.greeting = greeting;
+        if let Some(reported) = news.reported_state {
+            state.history.reported_state = Some(reported);
         }
+        let concurrency = news.greeting.as_ref().map(|greeting| greeting.concurrency);
+        if let Some(greeting) = news.greeting {
+            notable |= state.history.greeting != greeting;
+            state.history.greeting = greeting;
+        }
+        drop(state);
+        self.tell(|told| {
+            told.open_and_heard |= heard;
+            told.concurrency = concurrency.unwrap_or(told.concurrency);
+            told.ended = told.ended.filter(|_| !told.open_and_heard);
+        });
         notable
     }
 
+    /// The connection ended with all that was in flight.
+    pub(super) fn broke(&self, end: LinkEnd) {
+        self.tell(|told| *told = LinkState { ended: Some(end), ..LinkState::default() });
+    }
+
+    /// Changes what those are told who watch; a link that was told to end stays ended.
+    fn tell(&self, change: impl FnOnce(&mut LinkState)) {
+        self.watched.send_if_modified(|told| {
+            let before = *told;
+            match self.end.get() {
+                Some(&end) => *told = LinkState { ended: Some(end), ..LinkState::default() },
+                None => change(told),
+            }
+            *told != before
+        });
+    }
+
     pub(super) fn observe(&self) -> LinkObservation {
-        let State { connection, counters, greeting, .. } = self.state().clone();
+        let State { connection, history, .. } = self.state().clone();
+        let History { counters, greeting, reported_state, .. } = history;
         match connection {
-            Connection::None { since, last_error } => LinkObservation::Connecting { since, last_error },
+            Connection::None { since, last_error } => {
+                LinkObservation::Connecting { since, last_error, counters }
+            }
             Connection::Open { since, last_message_at, skew } => LinkObservation::Open(OpenLink {
                 since,
                 last_message_at,
                 version: greeting.version,
                 platform: greeting.platform,
                 capabilities: greeting.capabilities,
+                reported_state,
                 skew,
                 first_boot: greeting.first_boot,
                 counters,
@@ -149,28 +223,50 @@ impl Shared {
         }
     }
 
-    /// What was counted so far, whether or not there is a connection now.
-    pub(super) fn counters(&self) -> LinkCounters {
-        self.state().counters
-    }
-
     /// The link is about to be told to end; the first reason stays.
     pub(super) fn end_as(&self, end: LinkEnd) {
         let _ = self.end.set(end);
+        self.tell(|_| {});
     }
 
-    /// Why the link was told to end. Without a word it is the controller that stops.
+    /// Why the link was told to end, or else why its last connection did.
     pub(super) fn end(&self) -> LinkEnd {
-        self.end.get().copied().unwrap_or(LinkEnd::ControllerStopping)
+        self.watched.borrow().ended.unwrap_or(LinkEnd::ChannelClosed)
+    }
+
+    /// Why the link was told to end, if it was.
+    pub(super) fn told_to_end(&self) -> Option<LinkEnd> {
+        self.end.get().copied()
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<LinkState> {
+        self.watched.subscribe()
     }
 
     /// Whether the agent was heard over the present connection.
     pub(super) fn is_heard(&self) -> bool {
-        matches!(self.state().connection, Connection::Open { last_message_at: Some(_), .. })
+        self.watched.borrow().open_and_heard
     }
 
     pub(super) fn concurrency(&self) -> usize {
-        self.state().concurrency
+        self.watched.borrow().concurrency
+    }
+
+    /// Whether commands wait for the link or are in flight over it.
+    pub(super) fn is_busy(&self) -> bool {
+        self.pending.load(Ordering::Relaxed) > 0
+    }
+
+    /// What was counted so far, over all connections.
+    pub(super) fn counters(&self) -> LinkCounters {
+        self.state().history.counters
+    }
+
+    /// Whether anything was ever heard over the link, and for how long nothing was; a link that
+    /// was never heard is silent since it was made.
+    pub(super) fn silence(&self, now: Instant) -> (bool, Duration) {
+        let State { made_at, heard_at, .. } = *self.state();
+        (heard_at.is_some(), now.saturating_duration_since(heard_at.unwrap_or(made_at)))
     }
 
     /// Asks the session to ask the guest.

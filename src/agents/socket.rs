@@ -34,6 +34,11 @@ impl SocketOwners {
         Self { uids }
     }
 
+    #[cfg(test)]
+    pub(super) fn of(uids: impl IntoIterator<Item = u32>) -> Self {
+        Self { uids: uids.into_iter().collect() }
+    }
+
     /// Whether a socket or a peer of this user is trusted.
     pub(super) fn include(&self, uid: u32) -> bool {
         self.uids.contains(&uid)

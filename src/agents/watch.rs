@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _, event::ModifyKind};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -51,11 +51,14 @@ struct Hints {
     missed: Arc<AtomicBool>,
     /// Something happened to the directory itself.
     look: Arc<Notify>,
+    /// The watch may be of a directory that is gone: also one that is made again at once, with
+    /// the same number as the old one.
+    doubtful: Arc<AtomicBool>,
 }
 
 impl Hints {
     fn new(sender: mpsc::Sender<Option<VmId>>) -> Self {
-        Self { sender, missed: Arc::default(), look: Arc::default() }
+        Self { sender, missed: Arc::default(), look: Arc::default(), doubtful: Arc::default() }
     }
 
     fn send(&self, hint: Option<VmId>) {
@@ -64,26 +67,36 @@ impl Hints {
         }
     }
 
+    /// What becomes of one event. Where events may have been lost (the kernel's queue ran over,
+    /// the watcher failed), the watch is set up again, and everything is looked at.
     fn take_in(&self, event: notify::Result<notify::Event>, dir: &Path) {
         let event = match event {
             Ok(event) => event,
             Err(error) => {
                 tracing::debug!(%error, "watching the socket directory");
-                return self.send(None);
+                return self.doubt();
             }
         };
         if event.need_rescan() {
-            return self.send(None);
+            return self.doubt();
         }
         if matches!(event.kind, EventKind::Access(_)) {
             return;
         }
         if event.paths.iter().any(|path| path == dir) {
-            self.look.notify_one();
+            match event.kind {
+                EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) => self.doubt(),
+                _ => self.look.notify_one(),
+            }
         }
         for vm in event.paths.iter().filter_map(|path| socket_vm(path)) {
             self.send(Some(vm));
         }
+    }
+
+    fn doubt(&self) {
+        self.doubtful.store(true, Ordering::Relaxed);
+        self.look.notify_one();
     }
 }
 
@@ -100,8 +113,9 @@ async fn identity(dir: &Path) -> Option<(u64, u64)> {
 async fn keep_watching(dir: PathBuf, hints: Hints, stop: CancellationToken) {
     let mut watched: Option<((u64, u64), RecommendedWatcher)> = None;
     loop {
+        let doubtful = hints.doubtful.swap(false, Ordering::Relaxed);
         let present = identity(&dir).await;
-        if watched.as_ref().map(|(identity, _)| *identity) != present {
+        if doubtful || watched.as_ref().map(|(identity, _)| *identity) != present {
             watched = None;
             if let Some(identity) = present {
                 match watch(dir.clone(), hints.clone()).await {
@@ -192,5 +206,65 @@ mod tests {
         }
         // Read only now: the channel is full, and what did not fit has to be told.
         wait_for(&mut hints, None).await;
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_replaced_at_once_is_watched_again() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("sockets");
+        std::fs::create_dir(&dir).unwrap();
+        let (_watch, mut hints) = SocketWatch::start(dir.clone());
+        wait_for(&mut hints, None).await;
+        for round in 0..3 {
+            // File systems like to give the new one the old one's number.
+            if round == 1 {
+                std::fs::rename(&dir, root.path().join("elsewhere")).unwrap();
+            } else {
+                std::fs::remove_dir_all(&dir).unwrap();
+            }
+            std::fs::create_dir(&dir).unwrap();
+            wait_for(&mut hints, None).await;
+            let vm = VmId::generate();
+            let _listener = UnixListener::bind(dir.join(vm.socket_name())).unwrap();
+            wait_for(&mut hints, Some(vm)).await;
+        }
+    }
+
+    #[test]
+    fn each_event_is_taken_for_what_it_says_and_each_doubt_as_a_look_at_all() {
+        use notify::{
+            Event,
+            event::{AccessKind, CreateKind, Flag, MetadataKind, RemoveKind, RenameMode},
+        };
+        let dir = Path::new("/run/sockets");
+        let vm = VmId::generate();
+        let of = |kind, path: &Path| Ok(Event::new(kind).add_path(path.to_owned()));
+        let socket = dir.join(vm.socket_name());
+        let (created, removed) = (EventKind::Create(CreateKind::File), EventKind::Remove(RemoveKind::Any));
+        let moved = EventKind::Modify(ModifyKind::Name(RenameMode::From));
+        let touched = EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any));
+        for (what, event, doubtful, told) in [
+            ("a socket came", of(created, &socket), false, Some(vm)),
+            ("a socket went", of(removed, &socket), false, Some(vm)),
+            ("a socket was moved away", of(moved, &socket), false, Some(vm)),
+            ("something else came", of(created, &dir.join("other.sock")), false, None),
+            ("somebody looked", of(EventKind::Access(AccessKind::Any), &socket), false, None),
+            ("the directory was touched", of(touched, dir), false, None),
+            ("the directory was removed", of(removed, dir), true, None),
+            ("the directory was moved", of(moved, dir), true, None),
+            (
+                "the kernel's queue ran over",
+                Ok(Event::new(EventKind::Other).set_flag(Flag::Rescan)),
+                true,
+                None,
+            ),
+            ("the watcher failed", Err(notify::Error::generic("gone")), true, None),
+        ] {
+            let (sender, mut receiver) = mpsc::channel(4);
+            let hints = Hints::new(sender);
+            hints.take_in(event, dir);
+            assert_eq!(hints.doubtful.load(Ordering::Relaxed), doubtful, "{what}");
+            assert_eq!(receiver.try_recv().ok(), told.map(Some), "{what}");
+        }
     }
 }

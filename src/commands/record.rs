@@ -97,6 +97,7 @@ pub(super) fn kept_outcome(outcome: Result<CommandOutcome, LinkError>, max: usiz
             CommandStatus::Disconnected,
             "the agent was not connected any more; the command was not sent and did not run",
         ),
+        Err(LinkError::Ended(end)) => unanswered(CommandStatus::Disconnected, not_sent(end)),
         Err(LinkError::NoPlace) => unanswered(
             CommandStatus::TimedOut,
             "its time was over before the agent had a place for it; the command was not sent and did not run",
@@ -117,6 +118,20 @@ fn ended(end: LinkEnd) -> &'static str {
         LinkEnd::ControllerStopping => {
             "the controller stopped before the agent answered; the command may have run"
         }
+    }
+}
+
+fn not_sent(end: LinkEnd) -> &'static str {
+    match end {
+        LinkEnd::ChannelClosed => {
+            "the link to the agent closed first; the command was not sent and did not run"
+        }
+        LinkEnd::VmStopped => "the VM stopped; the command was not sent and did not run",
+        LinkEnd::VmDeleted => "the VM was deleted; the command was not sent and did not run",
+        LinkEnd::Evicted => {
+            "the link was closed to make room for another VM's; the command was not sent and did not run"
+        }
+        LinkEnd::ControllerStopping => "the controller stopped; the command was not sent and did not run",
     }
 }
 
@@ -214,6 +229,7 @@ mod tests {
             (Ok(CommandOutcome::TimedOut), CommandStatus::TimedOut),
             (Ok(CommandOutcome::Disconnected(LinkEnd::VmStopped)), CommandStatus::Disconnected),
             (Err(LinkError::NotConnected), CommandStatus::Disconnected),
+            (Err(LinkError::Ended(LinkEnd::VmDeleted)), CommandStatus::Disconnected),
             (Err(LinkError::NoPlace), CommandStatus::TimedOut),
             (Ok(CommandOutcome::Lost), CommandStatus::Lost),
         ] {

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     host_id,
     lock::{HostLock, LockError},
+    open_files,
 };
 use crate::{
     accounts::Accounts,
@@ -67,6 +68,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     // Before anything counts: a figure goes where the recorder stands by then.
     let telemetry = Telemetry::install();
 
+    open_files::raise_limit(&config);
     make_dir(&config.paths.state_dir, 0o711)?;
     let _lock = HostLock::acquire(&config.paths.state_dir)?;
     let seeds_dir = config.paths.state_dir.join("seeds");
@@ -84,7 +86,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
 
     let events = EventBus::default();
     let (links, inbox) = Links::new(config.agents.clone());
-    let Inbox { frames, hints: link_hints } = inbox;
+    let Inbox { frames, hints: link_hints, .. } = inbox;
     let (_watch, socket_hints) = SocketWatch::start(config.agents.socket_dir.clone());
     let redactor = Redactor::default();
     let commands = Commands::new(

@@ -131,6 +131,9 @@ pub struct OpenLink {
     pub platform: Option<String>,
     /// From its handshake.
     pub capabilities: Vec<String>,
+    /// What the agent last said of its connection (`connected`, `degraded`, …), cleaned, at most
+    /// 64 characters.
+    pub reported_state: Option<String>,
     /// The guest's clock minus ours, measured at the last timestamped message.
     pub skew: Option<TimeDelta>,
     /// From its handshake.
@@ -150,6 +153,8 @@ pub enum LinkObservation {
         since: DateTime<Utc>,
         /// Why the last attempt failed.
         last_error: Option<String>,
+        /// What came through before.
+        counters: LinkCounters,
     },
     /// Connected.
     Open(OpenLink),
@@ -162,6 +167,16 @@ impl LinkObservation {
         match self {
             Self::Open(open) => Some(open),
             _ => None,
+        }
+    }
+
+    /// What came through so far, also while the link is down.
+    #[must_use]
+    pub fn counters(&self) -> LinkCounters {
+        match self {
+            Self::None => LinkCounters::default(),
+            Self::Connecting { counters, .. } => *counters,
+            Self::Open(open) => open.counters,
         }
     }
 }

@@ -9,6 +9,9 @@ use std::collections::VecDeque;
 /// The longest frame either end may send, in bytes, newline not counted (1 MiB).
 pub const MAX_FRAME_BYTES: usize = 1 << 20;
 
+/// Places for lines that are kept when there are none: a controller has ten thousand decoders.
+const KEPT: usize = 16;
+
 /// A line that was not delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
@@ -80,7 +83,12 @@ impl FrameDecoder {
 
     /// The next whole line, or the fact that one was dropped.
     pub fn next_frame(&mut self) -> Option<Result<Vec<u8>, FrameError>> {
-        self.ready.pop_front()
+        let next = self.ready.pop_front();
+        if self.ready.is_empty() && self.ready.capacity() > KEPT {
+            // Grown by a burst of short lines, which may have been the only one.
+            self.ready = VecDeque::new();
+        }
+        next
     }
 
     /// Forgets an unfinished line, as after a reconnection.
@@ -120,6 +128,14 @@ mod tests {
         assert_eq!(frames, vec![Err(FrameError::TooLong { limit: 8 }), Ok(b"ok".to_vec())]);
         let frames = decode(&mut decoder, &[b"0123456789\nok\r\n\n"]);
         assert_eq!(frames, vec![Err(FrameError::TooLong { limit: 8 }), Ok(b"ok".to_vec())]);
+    }
+
+    #[test]
+    fn an_idle_decoder_keeps_little_of_what_a_burst_took() {
+        let mut decoder = FrameDecoder::default();
+        let burst = [b"x\n".repeat(10_000), vec![b'y'; 60_000], b"\n".to_vec()].concat();
+        assert_eq!(decode(&mut decoder, &[&burst]).len(), 10_001);
+        assert!(decoder.ready.capacity() <= KEPT && decoder.partial.capacity() == 0, "{decoder:?}");
     }
 
     proptest! {

@@ -8,11 +8,13 @@ use tokio::{sync::mpsc::error::TrySendError, time::Instant};
 
 use super::{READ_BYTES, REST, Session};
 use crate::agents::{
-    GuestFrame,
-    clean::{Greeting, MAX_DETAILS_TREE, guest_error, outcome},
+    GuestFrame, LateAnswer,
+    clean::{Greeting, MAX_DETAILS_TREE, guest_error, outcome, reported_state},
     flight::Settled,
+    late,
     shared::News,
 };
+use crate::vm::{CommandId, CommandOutcome};
 
 /// The longest line whose reading is passed on; an ordinary one has 7 KiB.
 const MAX_METRICS_BYTES: usize = 128 << 10;
@@ -124,7 +126,10 @@ impl Session<'_> {
                 }
             }
             GuestMessage::Ping => news.hear(None, at),
-            GuestMessage::Status(status) => news.hear(status.timestamp, at),
+            GuestMessage::Status(status) => {
+                news.hear(status.timestamp, at);
+                news.reported_state = reported_state(&status);
+            }
             GuestMessage::Error(error) => {
                 news.hear(error.timestamp, at);
                 let (text, details) = guest_error(&error);
@@ -139,15 +144,31 @@ impl Session<'_> {
         let (id, timestamp) = (answer.id.clone(), answer.timestamp);
         match self.flight.settle(&id, outcome(answer)) {
             // Proves nothing: whoever can write to the channel can make it up.
-            Settled::Unsolicited => {
+            unknown @ (Settled::Unknown(..) | Settled::Nonsense) => {
                 self.counters.unsolicited += 1;
+                if let Settled::Unknown(id, outcome) = unknown
+                    && self.stray_rate.allow(1.0, now)
+                {
+                    self.tell_late(id, outcome, at);
+                }
                 return;
             }
-            Settled::Late => self.counters.late += 1,
+            Settled::Late(id, outcome) => {
+                self.counters.late += 1;
+                self.tell_late(id, outcome, at);
+            }
             Settled::InTime => {}
         }
         self.pacing.answered(now);
         news.hear(timestamp, at);
+    }
+
+    /// Somebody may know the command, although nobody waits for its answer here.
+    fn tell_late(&mut self, id: CommandId, outcome: CommandOutcome, received_at: DateTime<Utc>) {
+        let answer = LateAnswer { vm: self.shared.vm, id, outcome: late::bounded(outcome), received_at };
+        if self.outlets.late.try_send(answer).is_err() {
+            self.counters.dropped += 1;
+        }
     }
 
     fn batch(&mut self, batch: Vec<Metrics>, within: bool, now: Instant, at: DateTime<Utc>) {

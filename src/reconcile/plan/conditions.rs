@@ -71,24 +71,56 @@ fn connected(look: &Look<'_>, agent: AgentConnectivity) -> Draft {
             "The agent is known from before and was not heard since the controller started.".to_owned(),
         ),
         AgentConnectivity::NeverSeen => {
-            (kind, ConditionStatus::False, "NeverSeen", "The agent has never been heard.".to_owned())
+            let message = match silence(look) {
+                Some(why) => format!("The agent has never been heard. {why}"),
+                None => "The agent has never been heard.".to_owned(),
+            };
+            (kind, ConditionStatus::False, "NeverSeen", message)
         }
         AgentConnectivity::Unsupported => {
             (kind, ConditionStatus::False, "NoChannel", "The domain has no agent channel.".to_owned())
         }
         AgentConnectivity::Offline => {
-            let why = match &look.observed.link {
-                LinkObservation::Open(_) => "The agent is silent although the channel is open; look at \
-                    the service infiniservice in the guest."
-                    .to_owned(),
-                LinkObservation::Connecting { last_error: Some(error), .. } => {
-                    format!("The channel cannot be opened: {error}")
-                }
-                _ => "The VM is not running, or its channel is closed.".to_owned(),
-            };
+            let why = silence(look)
+                .unwrap_or_else(|| "The VM is not running, or its channel is closed.".to_owned());
             (kind, ConditionStatus::False, "Silent", why)
         }
     }
+}
+
+/// What may keep a silent agent from being heard, as far as the link tells.
+fn silence(look: &Look<'_>) -> Option<String> {
+    let link = match &look.observed.link {
+        LinkObservation::None => return None,
+        LinkObservation::Connecting { last_error, .. } => {
+            return last_error.as_ref().map(|error| format!("The channel cannot be opened: {error}"));
+        }
+        LinkObservation::Open(link) => link,
+    };
+    let guest_connected = match &look.observed.domain {
+        DomainObservation::Present(facts) => facts.channel.as_ref().and_then(|it| it.guest_connected),
+        _ => None,
+    };
+    // A connection proves nothing: the hypervisor serves one client, and lets others wait.
+    let why = match (link.last_message_at, guest_connected) {
+        (Some(_), _) => {
+            "The agent fell silent although the channel is open; look at the service infiniservice in the \
+             guest."
+        }
+        (None, Some(false)) => {
+            "The channel is open, but nobody in the guest listens on it; look at the service infiniservice \
+             in the guest."
+        }
+        (None, Some(true)) => {
+            "The channel is open and the guest holds its end, but nothing is heard: another program of this \
+             host may hold the channel, or the agent hangs."
+        }
+        (None, None) => {
+            "The channel is open, but nothing is heard: the agent may not run in the guest (look at the \
+             service infiniservice), or another program of this host may hold the channel."
+        }
+    };
+    Some(why.to_owned())
 }
 
 fn clock(look: &Look<'_>) -> Option<Draft> {

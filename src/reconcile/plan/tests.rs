@@ -119,6 +119,7 @@ fn heard(ago: i64, first_boot: FirstBoot) -> LinkObservation {
         version: Some("1".to_owned()),
         platform: None,
         capabilities: Vec::new(),
+        reported_state: None,
         skew: None,
         first_boot,
         counters: LinkCounters::default(),
@@ -351,6 +352,59 @@ fn silence_means_different_things_in_different_states() {
     vm.record.milestones.first_seen = None;
     let plan = decide(&vm, &observed(domain(DomainState::Running)), &memory());
     assert_eq!(plan.status.agent, AgentConnectivity::NeverSeen);
+}
+
+#[test]
+fn silence_says_what_may_be_the_matter() {
+    let mut vm = bundle();
+    made(&mut vm);
+    vm.record.intent.satisfied = 1;
+    let unheard = || match heard(61, FirstBoot::NotReported) {
+        LinkObservation::Open(open) => LinkObservation::Open(OpenLink { last_message_at: None, ..open }),
+        other => other,
+    };
+    let connecting = |error: &str| LinkObservation::Connecting {
+        since: now(),
+        last_error: Some(error.to_owned()),
+        counters: LinkCounters::default(),
+    };
+    for (link, guest_connected, words) in [
+        (heard(61, FirstBoot::NotReported), None, "fell silent"),
+        (unheard(), Some(false), "nobody in the guest listens"),
+        (unheard(), Some(true), "another program of this host may hold the channel, or the agent hangs"),
+        (unheard(), None, "the agent may not run in the guest"),
+        (unheard(), None, "another program of this host may hold the channel"),
+        (connecting("nobody listens on the socket"), None, "cannot be opened: nobody listens"),
+        (LinkObservation::None, None, ""),
+    ] {
+        for seen_before in [true, false] {
+            let mut domain = domain(DomainState::Running);
+            if let DomainObservation::Present(facts) = &mut domain
+                && let Some(channel) = &mut facts.channel
+            {
+                channel.guest_connected = guest_connected;
+            }
+            let mut seen = observed(domain);
+            seen.link = link.clone();
+            vm.record.milestones.first_seen = seen_before.then(now);
+            let status = decide(&vm, &seen, &memory()).status;
+            let condition = status
+                .conditions
+                .into_iter()
+                .find(|condition| condition.kind == crate::vm::ConditionKind::AgentConnected)
+                .unwrap();
+            // One whose words are only old was heard, whether that was noted or not.
+            let seen_before = seen_before || link.open().is_some_and(|open| open.last_message_at.is_some());
+            let reason = if seen_before { "Silent" } else { "NeverSeen" };
+            assert_eq!(
+                (condition.status, condition.reason.as_str()),
+                (crate::vm::ConditionStatus::False, reason),
+                "{seen:?}"
+            );
+            assert!(condition.message.contains(words), "{words:?} is not in {:?}", condition.message);
+            assert_eq!(condition.message.contains("never been heard"), !seen_before);
+        }
+    }
 }
 
 fn any_state() -> impl Strategy<Value = DomainState> {

@@ -336,7 +336,11 @@ impl LoopLinks for World {
             return LinkObservation::None;
         }
         if state.domain != Some(DomainState::Running) {
-            return LinkObservation::Connecting { since: now, last_error: None };
+            return LinkObservation::Connecting {
+                since: now,
+                last_error: None,
+                counters: LinkCounters::default(),
+            };
         }
         LinkObservation::Open(OpenLink {
             since: now,
@@ -344,6 +348,7 @@ impl LoopLinks for World {
             version: Some("1".to_owned()),
             platform: None,
             capabilities: Vec::new(),
+            reported_state: None,
             skew: None,
             first_boot: FirstBoot::Finished { errors: Vec::new() },
             counters: LinkCounters::default(),
