@@ -56,7 +56,8 @@ pub(in crate::store) async fn raise(tx: &mut Tx, error: &VmErrorRecord) -> Resul
         if count_again(tx, host, &key, error).await? {
             return Ok(());
         }
-        let summary = format!("The guest reports more than {MAX_OPEN} kinds of errors; the others are counted here.");
+        let summary =
+            format!("The guest reports more than {MAX_OPEN} kinds of errors; the others are counted here.");
         (key, summary, json!({ "vmErrorId": error.id }))
     };
     insert(tx, host, &name, &key, error, &summary, &JsonText::write(OPERATION, &details)?).await
