@@ -340,12 +340,12 @@ mod tests {
     fn the_environment_wins_over_the_file() {
         let config = load(
             "[api]\nport = 1\n[reconcile]\nstop_grace = '2m'\n",
-            &[("PORT", "2"), ("INFINIBAY__API__PORT", "3"), ("DATABASE_URL", "postgres://u:secret@h/d")],
+            &[("PORT", "2"), ("INFINIBAY__API__PORT", "3"), ("DATABASE_URL", "postgres://u:hunter2@h/d")],
         )
         .unwrap();
         assert_eq!(config.api.port, 3);
         assert_eq!(config.reconcile.stop_grace.as_secs(), 120);
-        assert!(!format!("{config:?}").contains("secret"), "a secret shows in Debug");
+        assert!(!format!("{config:?}").contains("hunter2"), "a secret shows in Debug");
     }
 
     #[test]

@@ -207,14 +207,12 @@ pub fn alert_summary(text: &str) -> String {
             || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}'
                            | '\u{2028}' | '\u{2029}')
     };
-    let mut line = String::new();
-    let mut chars = text.trim().chars().map(|c| if unsafe_in_a_line(c) { ' ' } else { c });
-    line.extend(chars.by_ref().take(MAX_SUMMARY));
-    if chars.next().is_some() {
-        line.pop();
-        line.push('…');
+    let text: String = text.chars().map(|c| if unsafe_in_a_line(c) { ' ' } else { c }).collect();
+    let text = text.trim();
+    if text.chars().nth(MAX_SUMMARY).is_none() {
+        return text.to_owned();
     }
-    line
+    text.chars().take(MAX_SUMMARY - 1).chain(['…']).collect()
 }
 
 /// Details that fit; what is too long is left out, and a mark says so.

@@ -10,3 +10,4 @@ pub(crate) mod guest;
 pub(crate) mod host;
 pub(crate) mod sample;
 pub(crate) mod trial;
+pub(crate) mod webhook;
