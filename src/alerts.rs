@@ -122,8 +122,8 @@ impl Alerts {
         if webhook.is_none() {
             tracing::info!("no webhook is configured: alerts go to the log");
         }
-        let watcher = Watcher::new(host, &config, timing.clone(), store.clone(), events, lost, news.clone());
-        let deliverer = Deliverer::new(host, &config, timing, store, webhook, news);
+        let deliverer = Deliverer::new(host, &config, &timing, store.clone(), webhook, news.clone());
+        let watcher = Watcher::new(host, &config, timing, store, events, lost, news);
         tokio::join!(watcher.run(stop.clone()), deliverer.run(stop));
     }
 }

@@ -375,6 +375,14 @@ on_both! {
             alerts.iter().any(|a| a.vm == Some(gone.id) && a.resolved_at.is_some())
         }).await;
         host.stop().await;
+        for (owner, theirs) in [(vm.owner, 2), (gone.owner, 1), (UserId::generate(), 0)] {
+            let seen = host.store.alerts(Some(owner), false, Page { first: 9, after: None }).await.unwrap();
+            assert_eq!(seen.nodes.len(), theirs, "an owner sees what is his, also of a VM that is gone");
+        }
+        let open = host.store.alerts(None, true, Page { first: 1, after: None }).await.unwrap();
+        assert_eq!((open.nodes.len(), open.has_next), (1, true));
+        let next = Page { first: 9, after: Some(open.nodes[0].id) };
+        assert_eq!(host.store.alerts(None, true, next).await.unwrap().nodes.len(), 1);
         host.store.expire_history(now()).await.unwrap();
         let left: Vec<_> = host.alerts().await.iter().map(|alert| (alert.vm, alert.kind)).collect();
         assert_eq!(left, [(Some(vm.id), AlertKind::VmOffline)]);

@@ -63,7 +63,7 @@ impl Deliverer {
     pub(super) fn new(
         host: HostId,
         config: &AlertsConfig,
-        timing: Timing,
+        timing: &Timing,
         store: Store,
         webhook: Option<Webhook>,
         news: Arc<Notify>,

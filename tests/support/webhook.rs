@@ -10,7 +10,7 @@ use axum::{
     Router,
     body::Bytes,
     extract::State,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, StatusCode, Uri, header},
     response::{IntoResponse, Response},
     routing::any,
 };
@@ -129,13 +129,22 @@ impl Receiver {
 /// A loopback address that no other story uses.
 pub(crate) async fn quiet_address() -> SocketAddr {
     let [a, b, ..] = *uuid::Uuid::new_v4().as_bytes();
-    let listener = TcpListener::bind(SocketAddr::from(([127, 77, a, b.max(1)], 0))).await.expect("a loopback address");
+    let listener =
+        TcpListener::bind(SocketAddr::from(([127, 77, a, b.max(1)], 0))).await.expect("a loopback address");
     listener.local_addr().expect("an address")
 }
 
-async fn receive(State(seen): State<Arc<Mutex<Seen>>>, headers: HeaderMap, body: Bytes) -> Response {
+async fn receive(
+    State(seen): State<Arc<Mutex<Seen>>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let mood = {
         let mut seen = seen.lock().unwrap();
+        if uri.path() != "/hook" {
+            seen.faults.push(format!("{uri} was never named"));
+        }
         match check(&headers, &body) {
             Ok(message) => seen.deliveries.push(message),
             Err(fault) => seen.faults.push(fault),
