@@ -12,9 +12,11 @@ mod load;
 mod rules;
 mod section;
 mod value;
+mod webhook;
 
 pub use load::{Config, ConfigError, ConfigErrors, Sources};
 pub use section::KeyDoc;
+pub use webhook::{WebhookMistake, WebhookTarget};
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -180,13 +182,15 @@ section! {
         webhook_secret: Option<SecretString> = "",
         /// How long one delivery may take.
         webhook_timeout: Duration = "10s" in 1..=120,
-        /// Deliveries per minute at most; what is more waits its turn.
+        /// Deliveries per minute at most, to the webhook or else to the log; what is more waits its
+        /// turn.
         max_per_minute: u32 = "30" in 1..=6000,
         /// An alert that goes on is told again after this time, not sooner.
         repeat_after: Duration = "4h" in 60..=604800,
         /// How long a delivery that fails is tried again.
         give_up_after: Duration = "24h" in 60..=604800,
-        /// How long a VM that should be heard may be offline before it is an alert.
+        /// How long a VM that should be heard may be offline before it is an alert; and how long
+        /// whatever was wrong must be right again before its alert ends.
         offline_for: Duration = "2m" in 1..=86400,
     }
 }

@@ -4,6 +4,7 @@
 //! operation and its audit row; what the loop and the data plane write is idempotent, so that it
 //! may be tried again after any crash.
 
+mod alerts;
 mod audit;
 mod column;
 mod commands;
@@ -21,6 +22,7 @@ mod users;
 mod vm_errors;
 mod vms;
 
+pub use alerts::{AlertChanges, AlertLook, DueAlert, NewAlert, OpenAlert, Told, WatchedVm};
 pub use commands::{CommandRecord, CommandStatus, NewCommand};
 pub use db::Store;
 pub use lock::StoreLock;

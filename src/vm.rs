@@ -5,6 +5,7 @@
 //! one thing it borrows is the guest channel's vocabulary of commands, so that a safe action is
 //! spelled in exactly one place.
 
+mod alert;
 mod command;
 mod condition;
 mod event;
@@ -21,6 +22,10 @@ mod resource;
 mod spec;
 mod text;
 
+pub use alert::{
+    Alert, AlertKind, AlertMessage, AlertSeverity, Delivery, DeliveryState, alert_details, alert_summary,
+    error_fingerprint,
+};
 pub use command::{CommandOutcome, GuestCommand, LinkEnd, UnsafeCommand};
 pub use condition::{Condition, ConditionKind, ConditionStatus};
 pub use event::VmEvent;

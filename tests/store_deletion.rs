@@ -179,8 +179,9 @@ on_both! {
         assert_eq!(store.command_log(asked.id, ALL).await.unwrap().nodes.len(), 1);
         assert_eq!(store.vm_errors(asked.id, ALL).await.unwrap().nodes.len(), 1);
 
-        // Two operations, a command, an error, and the audit rows of the command and the deletion.
-        assert_eq!(store.expire_history(now()).await.unwrap(), 2 + 1 + 1 + 2);
+        // Two operations, a command, an error with its alert, and the audit rows of the command and the
+        // deletion.
+        assert_eq!(store.expire_history(now()).await.unwrap(), 2 + 1 + 2 + 2);
         assert_eq!(store.former_owner(asked.id).await.unwrap(), None);
     }
 

@@ -10,7 +10,7 @@ use super::{
     gates::Gates,
     series::{self, Wanted},
     types::{
-        CommandLog, CommandLogConnection, HostObject, ImageConnection, ImageObject, MAX_FIRST, MetricsField,
+        AlertConnection, AlertObject, CommandLog, CommandLogConnection, HostObject, ImageConnection, ImageObject, MAX_FIRST, MetricsField,
         MetricsResolution, MetricsSeries, OperationObject, PageInfo, User, VmConnection, VmErrorConnection,
         VmErrorEntry, VmFilter, VmMetrics, VmObject, page,
     },
@@ -191,6 +191,25 @@ impl QueryRoot {
         let nodes: Vec<VmErrorEntry> = found.nodes.into_iter().map(Into::into).collect();
         let last = nodes.last().map(VmErrorEntry::cursor);
         Ok(VmErrorConnection { nodes, page_info: PageInfo::new(found.has_next, last) })
+    }
+
+    /// What operators were told without asking, newest first: for admins everything, for others what
+    /// concerns their VMs, also those that are gone. Outlives what it tells about, until it expires.
+    #[graphql(complexity = "page_complexity(first, child_complexity)")]
+    async fn alerts(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(default = 50)] first: i32,
+        after: Option<String>,
+        #[graphql(default)] open_only: bool,
+    ) -> Result<AlertConnection, ApiError> {
+        let call = Call::of(ctx)?;
+        authorize(call.actor, Action::ListVms)?;
+        let owner = (!call.actor.admin).then_some(call.actor.user);
+        let found = call.api.store.alerts(owner, open_only, page(first, after.as_deref())?).await?;
+        let last = found.nodes.last().map(|alert| alert.id);
+        let nodes = found.nodes.into_iter().map(|alert| AlertObject::new(alert, call.actor.admin)).collect();
+        Ok(AlertConnection { nodes, page_info: PageInfo::new(found.has_next, last) })
     }
 
     /// The images that VMs can be made from, and those that cannot be used, with the reason; by

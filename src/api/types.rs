@@ -1,6 +1,7 @@
 //! The schema's objects: our nouns, as GraphQL shows them.
 
 mod agent;
+mod alert;
 mod command;
 mod host;
 mod input;
@@ -11,13 +12,15 @@ mod series;
 mod user;
 mod vm;
 
+pub(super) use alert::AlertObject;
 pub(super) use command::{CommandLog, VmErrorEntry};
 pub(super) use host::{HostObject, ImageObject};
 pub(super) use input::{CommandInput, CreateVmInput, VmFilter};
 pub(super) use metrics::VmMetrics;
 pub(super) use operation::OperationObject;
 pub(super) use page::{
-    CommandLogConnection, ImageConnection, MAX_FIRST, PageInfo, VmConnection, VmErrorConnection, page,
+    AlertConnection, CommandLogConnection, ImageConnection, MAX_FIRST, PageInfo, VmConnection,
+    VmErrorConnection, page,
 };
 pub(super) use series::{MetricsField, MetricsResolution, MetricsSeries};
 pub(super) use user::User;

@@ -202,6 +202,9 @@ impl Config {
         if self.hypervisor.default_network.parse::<crate::vm::ResourceName>().is_err() {
             mistake("hypervisor.default_network", "is not a valid name");
         }
+        if let Err(wrong) = self.alerts.webhook() {
+            mistake(&format!("alerts.{}", wrong.key), wrong.reason);
+        }
         if let Err(error) = self.log.env_filter() {
             mistake("log.filter", &error.to_string());
         }
@@ -285,11 +288,18 @@ mod tests {
     fn what_would_fail_only_in_use_is_a_mistake_too() {
         let errors = load(
             "[log]\nfilter = 'x=y=z'\n[guests]\nlisten = '0.0.0.0:4001'\n",
-            &[("INFINIBAY__HYPERVISOR__URI", "nonsense"), ("DATABASE_URL", "postgres://")],
+            &[
+                ("INFINIBAY__HYPERVISOR__URI", "nonsense"),
+                ("DATABASE_URL", "postgres://"),
+                ("INFINIBAY__ALERTS__WEBHOOK_URL", "https://alerts.example/hunter2"),
+            ],
         )
         .unwrap_err();
         let keys: Vec<_> = errors.0.iter().map(|e| e.key.as_str()).collect();
-        assert_eq!(keys, ["database.url", "guests.listen", "hypervisor.uri", "log.filter"]);
+        let expected =
+            ["database.url", "guests.listen", "hypervisor.uri", "alerts.webhook_secret", "log.filter"];
+        assert_eq!(keys, expected);
+        assert!(!errors.to_string().contains("hunter2"), "a secret shows in the errors");
     }
 
     #[test]
@@ -330,12 +340,12 @@ mod tests {
     fn the_environment_wins_over_the_file() {
         let config = load(
             "[api]\nport = 1\n[reconcile]\nstop_grace = '2m'\n",
-            &[("PORT", "2"), ("INFINIBAY__API__PORT", "3"), ("DATABASE_URL", "postgres://u:secret@h/d")],
+            &[("PORT", "2"), ("INFINIBAY__API__PORT", "3"), ("DATABASE_URL", "postgres://u:hunter2@h/d")],
         )
         .unwrap();
         assert_eq!(config.api.port, 3);
         assert_eq!(config.reconcile.stop_grace.as_secs(), 120);
-        assert!(!format!("{config:?}").contains("secret"), "a secret shows in Debug");
+        assert!(!format!("{config:?}").contains("hunter2"), "a secret shows in Debug");
     }
 
     #[test]

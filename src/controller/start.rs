@@ -14,6 +14,7 @@ use super::{
 use crate::{
     accounts::Accounts,
     agents::{Inbox, Links, SocketWatch},
+    alerts::{Alerts, AlertsError},
     api::{self, ApiContext, Telemetry},
     commands::Commands,
     config::Config,
@@ -49,6 +50,9 @@ pub enum ControllerError {
     /// A domain template is broken.
     #[error("reading the domain templates")]
     Templates(#[source] crate::domain_xml::RenderError),
+    /// The webhook for alerts cannot be used.
+    #[error("preparing the alerts")]
+    Alerts(#[from] AlertsError),
     /// A part ended.
     #[error("{0} ended unasked")]
     PartEnded(&'static str),
@@ -149,6 +153,10 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
         waker,
     );
 
+    // No reading is counted as lost yet.
+    let lost = Arc::new(|| 0);
+    let alerts = Alerts::new(host, config.alerts.clone(), store.clone(), events.clone(), lost)?;
+
     let address = api_address(&config);
     let listener = TcpListener::bind(address).await.map_err(io_error(format!("listening on {address}")))?;
     let address = listener.local_addr().map_err(io_error("reading the API's address"))?;
@@ -184,6 +192,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     parts.spawn("the loop", reconciler.run(stop.clone()));
     parts.spawn("the API", serve_api(listener, context, stop.clone()));
     parts.spawn("the figures' upkeep", telemetry.upkeep(stop.clone()));
+    parts.spawn("the alerts", alerts.run(stop.clone()));
     parts.spawn("the database's lock", keep_lock(database_lock, stop.clone()));
     parts.spawn("expiry", expire(config.clone(), store.clone(), stop.clone()));
     parts.spawn("the images' check", check_images(images, stop.clone()));

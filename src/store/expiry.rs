@@ -9,9 +9,13 @@ use super::{Store, StoreError, column::storable, db::on_pool, failed};
 const BATCH: i64 = 2000;
 
 /// Each takes the time before which rows are old, and the size of a batch.
-const HISTORY: [&str; 5] = [
+const HISTORY: [&str; 6] = [
     "DELETE FROM command_log WHERE id IN (SELECT id FROM command_log WHERE created_at < $1 LIMIT $2)",
     "DELETE FROM vm_errors WHERE id IN (SELECT id FROM vm_errors WHERE created_at < $1 LIMIT $2)",
+    // A condition that goes on is no history yet.
+    "DELETE FROM alerts WHERE id IN (
+         SELECT id FROM alerts
+         WHERE CASE WHEN kind = 'guest_error' THEN last_at ELSE resolved_at END < $1 LIMIT $2)",
     "DELETE FROM operations WHERE id IN (
          SELECT o.id FROM operations o
          WHERE o.finished_at < $1
@@ -32,7 +36,7 @@ const METRICS: &str =
     "DELETE FROM vm_metrics WHERE id IN (SELECT id FROM vm_metrics WHERE timestamp < $1 LIMIT $2)";
 
 impl Store {
-    /// Removes command logs, guest errors and audit rows older than `before`, and the operations of
+    /// Removes command logs, guest errors, alerts and audit rows older than `before`, and the operations of
     /// VMs whose last one, the deletion, is older; of VMs that live, all old ones but the creation.
     /// Gives how many rows.
     ///

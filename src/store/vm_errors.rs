@@ -5,9 +5,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    Page, PageOf, Store, StoreError,
+    Page, PageOf, Store, StoreError, alerts,
     column::{JsonText, storable, storable_text},
-    db::on_pool,
+    db::{on_pool, on_tx},
     failed,
 };
 use crate::vm::VmId;
@@ -40,14 +40,15 @@ struct ErrorRow {
 }
 
 impl Store {
-    /// Stores one; the same id again is left alone.
+    /// Stores one, and raises its alert in the same transaction; the same id again is left alone.
     ///
     /// # Errors
     /// `Database`.
     pub async fn insert_vm_error(&self, error: &VmErrorRecord) -> Result<(), StoreError> {
         const OPERATION: &str = "storing a guest's error";
         let details = JsonText::write(OPERATION, &error.details)?;
-        on_pool!(self, db => sqlx::query(
+        let mut tx = self.begin(OPERATION).await?;
+        let stored = on_tx!(&mut tx, db => sqlx::query(
             "INSERT INTO vm_errors (id, vm_id, error, details, timestamp, created_at)
              VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
         )
@@ -59,8 +60,12 @@ impl Store {
         .bind(storable(error.created_at))
         .execute(db)
         .await
-        .map(drop))
-        .map_err(failed(OPERATION))
+        .map(|done| done.rows_affected() > 0))
+        .map_err(failed(OPERATION))?;
+        if stored {
+            alerts::raise(&mut tx, error).await?;
+        }
+        tx.commit(OPERATION).await
     }
 
     /// Errors of a VM, newest first (by our clock).

@@ -11,3 +11,4 @@ pub(crate) mod host;
 pub(crate) mod sample;
 pub(crate) mod scrape;
 pub(crate) mod trial;
+pub(crate) mod webhook;

@@ -3,7 +3,7 @@
 use async_graphql::SimpleObject;
 use uuid::Uuid;
 
-use super::{CommandLog, ImageObject, VmErrorEntry, VmObject};
+use super::{AlertObject, CommandLog, ImageObject, VmErrorEntry, VmObject};
 use crate::{api::error::ApiError, store::Page};
 
 /// Most nodes of one page.
@@ -65,6 +65,15 @@ pub(crate) struct CommandLogConnection {
 pub(crate) struct VmErrorConnection {
     /// Newest first.
     pub(crate) nodes: Vec<VmErrorEntry>,
+    /// Where the page ends.
+    pub(crate) page_info: PageInfo,
+}
+
+/// Alerts.
+#[derive(SimpleObject)]
+pub(crate) struct AlertConnection {
+    /// Newest first.
+    pub(crate) nodes: Vec<AlertObject>,
     /// Where the page ends.
     pub(crate) page_info: PageInfo,
 }

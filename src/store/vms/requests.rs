@@ -221,6 +221,7 @@ async fn has_history(tx: &mut Tx, vm: VmId) -> Result<bool, StoreError> {
              OR EXISTS (SELECT 1 FROM command_log WHERE vm_id = $1)
              OR EXISTS (SELECT 1 FROM vm_metrics WHERE vm_id = $1)
              OR EXISTS (SELECT 1 FROM vm_errors WHERE vm_id = $1)
+             OR EXISTS (SELECT 1 FROM alerts WHERE vm_id = $1)
              OR EXISTS (SELECT 1 FROM audit_log WHERE vm_id = $1)",
     )
     .bind(vm.uuid())

@@ -1,0 +1,143 @@
+//! One delivery to the webhook, signed by the specification of Standard Webhooks
+//! (<https://www.standardwebhooks.com>), scheme `v1`.
+
+use std::time::Duration;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use chrono::{DateTime, Utc};
+use hmac::{Hmac, Mac as _};
+use reqwest::{
+    Client, Response, StatusCode,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+    redirect,
+};
+use sha2::Sha256;
+
+use super::AlertsError;
+use crate::{config::WebhookTarget, vm::chain};
+
+/// What is read of an answer, so that its connection can be used again; it is looked at by
+/// nobody.
+const MAX_ANSWER: usize = 1 << 10;
+
+/// Connections kept open at most.
+const MAX_IDLE: usize = 2;
+
+/// The receiver.
+#[derive(Debug)]
+pub(super) struct Webhook {
+    client: Client,
+    target: WebhookTarget,
+}
+
+/// What came of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// The receiver has it.
+    Taken,
+    /// It does not want it, ever.
+    Gone,
+    /// It may want it later.
+    Failed {
+        /// Why, without the URL.
+        error: String,
+        /// How long the receiver wants to be left alone.
+        retry_after: Option<Duration>,
+    },
+}
+
+impl Webhook {
+    pub(super) fn new(target: WebhookTarget, timeout: Duration) -> Result<Self, AlertsError> {
+        let client = Client::builder()
+            .user_agent(concat!("infinibayd/", env!("CARGO_PKG_VERSION")))
+            // What is signed is for the one who was named, not for whom he names.
+            .redirect(redirect::Policy::none())
+            .timeout(timeout)
+            .pool_max_idle_per_host(MAX_IDLE)
+            .build()
+            .map_err(|error| AlertsError::Client(error.without_url()))?;
+        Ok(Self { client, target })
+    }
+
+    /// Sends one message; takes as long as the timeout at most.
+    pub(super) async fn send(&self, id: &str, body: &str, now: DateTime<Utc>) -> Answer {
+        let timestamp = now.timestamp();
+        let request = self
+            .client
+            .post(self.target.url.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .header("webhook-id", id)
+            .header("webhook-timestamp", timestamp)
+            .header("webhook-signature", signature(&self.target.key, id, timestamp, body))
+            .body(body.to_owned());
+        match request.send().await {
+            Ok(response) => answer(response, now).await,
+            // The URL may hold a password.
+            Err(error) => Answer::Failed { error: chain(&error.without_url()), retry_after: None },
+        }
+    }
+}
+
+/// `v1,` and the HMAC-SHA256 of `id.timestamp.body`.
+fn signature(key: &[u8], id: &str, timestamp: i64, body: &str) -> String {
+    #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length");
+    for part in [id, ".", &timestamp.to_string(), ".", body] {
+        mac.update(part.as_bytes());
+    }
+    format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
+}
+
+async fn answer(mut response: Response, now: DateTime<Utc>) -> Answer {
+    let status = response.status();
+    let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let retry_after = asked.and_then(|text| retry_after(text, now));
+    let mut read = 0;
+    while let Ok(Some(chunk)) = response.chunk().await {
+        read += chunk.len();
+        if read > MAX_ANSWER {
+            break;
+        }
+    }
+    if status.is_success() {
+        Answer::Taken
+    } else if status == StatusCode::GONE {
+        Answer::Gone
+    } else {
+        Answer::Failed { error: format!("the receiver answered {status}"), retry_after }
+    }
+}
+
+/// Seconds, or a date.
+fn retry_after(text: &str, now: DateTime<Utc>) -> Option<Duration> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = DateTime::parse_from_rfc2822(text).ok()?;
+    (date.to_utc() - now).to_std().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_specifications_example_is_signed_as_there() {
+        // From the specification's reference libraries.
+        let key = STANDARD.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let signed = signature(&key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, "{\"test\": 2432232314}");
+        assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now: DateTime<Utc> = "2015-10-21T07:27:00Z".parse().unwrap();
+        let seconds = |text| retry_after(text, now).map(|wait| wait.as_secs());
+        assert_eq!(seconds("120"), Some(120));
+        assert_eq!(seconds("Wed, 21 Oct 2015 07:28:00 GMT"), Some(60));
+        for none in ["", "-1", "soon", "Wed, 21 Oct 2015 07:26:00 GMT", "99999999999999999999999"] {
+            assert_eq!(seconds(none), None, "{none:?}");
+        }
+    }
+}
