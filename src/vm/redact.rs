@@ -6,6 +6,10 @@
 //! known to take it there. What no rule knows is kept, so nobody should rely on this alone:
 //! secrets belong in environment variables, whose values are never kept.
 
+mod innocent;
+
+use std::borrow::Cow;
+
 /// What stands for a secret.
 const HIDDEN: &str = "***";
 
@@ -59,14 +63,23 @@ enum Attached {
 pub struct Redactor {}
 
 impl Redactor {
-    /// The line with its secrets replaced by `***`.
+    /// The line with its secrets replaced by `***`; borrowed where there are none.
     #[must_use]
-    pub fn hide(&self, line: &str) -> String {
+    pub fn hide<'a>(&self, line: &'a str) -> Cow<'a, str> {
         redact_command_line(line)
     }
 }
 
-fn redact_command_line(line: &str) -> String {
+fn redact_command_line(line: &str) -> Cow<'_, str> {
+    // Nearly all of the lines that guests report.
+    if innocent::is_innocent(line) {
+        return Cow::Borrowed(line);
+    }
+    let read = read_all(line);
+    if read == line { Cow::Borrowed(line) } else { Cow::Owned(read) }
+}
+
+fn read_all(line: &str) -> String {
     let mut out = String::with_capacity(line.len());
     Reader::new(line, 0).read(line, &mut out);
     out
@@ -347,7 +360,7 @@ mod tests {
             ("", ""),
         ]
         .into_iter()
-        .map(|(line, kept)| (line, redact_command_line(line), kept))
+        .map(|(line, kept)| (line, redact_command_line(line).into_owned(), kept))
         .filter(|(_, became, kept)| became != kept)
         .collect();
         assert!(wrong.is_empty(), "{wrong:#?}");
@@ -362,6 +375,28 @@ mod tests {
         #[test]
         fn shell_like_rubbish_too(line in "[a-z='\": \\\\&|;@/-]{0,60}") {
             let _ = redact_command_line(&line);
+        }
+
+        #[test]
+        fn no_line_is_innocent_that_would_be_changed(
+            words in proptest::collection::vec(
+                prop_oneof![
+                    proptest::sample::select(FLAGS.map(|(program, ..)| program).to_vec()).prop_map(str::to_owned),
+                    proptest::sample::select(FLAGS.map(|(_, flag, _)| flag).to_vec()).prop_map(str::to_owned),
+                    proptest::sample::select([TELLING.as_slice(), &TELLING_WORDS].concat()).prop_map(str::to_owned),
+                    proptest::sample::select(vec!["api-", "Key", "PASS_", "wd", "https://", "u:x@h", "chpass", "--std", "in", "echo"])
+                        .prop_map(str::to_owned),
+                    "[a-zA-Z0-9='\": \\\\&|;@/._-]{0,6}",
+                    "\\PC{0,3}",
+                ],
+                0..12,
+            ),
+            between in "[ '\"=_-]?",
+        ) {
+            let line = words.join(&between);
+            if innocent::is_innocent(&line) {
+                prop_assert_eq!(read_all(&line), line);
+            }
         }
 
         #[test]
