@@ -2,14 +2,14 @@
 
 use std::{borrow::Cow, ops::Range};
 
-use memchr::{memchr, memchr2};
+use memchr::{memchr, memchr2, memmem};
 
 /// The text with every string that is the value of one of these names, at any depth, replaced by
 /// what `rewrite` makes of it. Borrowed where nothing changes; what is not replaced stays as it is
 /// written. `rewrite` sees strings without their escapes, and what it gives is escaped again.
 ///
-/// The text must be JSON that a reader takes. Of anything else as much is rewritten as can be
-/// told.
+/// Names are letters, digits and underscores of ASCII. The text must be JSON that a reader takes;
+/// of anything else as much is rewritten as can be told.
 #[must_use]
 pub fn rewrite_values<'a>(
     text: &'a str,
@@ -17,17 +17,15 @@ pub fn rewrite_values<'a>(
     mut rewrite: impl for<'s> FnMut(&'s str) -> Cow<'s, str>,
 ) -> Cow<'a, str> {
     let (mut out, mut copied, mut at) = (String::new(), 0, 0);
-    while let Some(name) = next_string(text, at) {
-        at = name.end;
-        // In JSON a string before a colon is a name, and nothing else is.
-        let Some(colon) = past_blanks(text, at).filter(|&at| text.as_bytes()[at] == b':') else { continue };
-        at = colon + 1;
-        if !unescaped(&text[name]).is_some_and(|name| names.contains(&&*name)) {
-            continue;
+    let mut rewrite_value = |name: Range<usize>| {
+        // What stood in a string that was rewritten.
+        if name.start < at {
+            return;
         }
-        let Some(value) = past_blanks(text, at).and_then(|at| string_at(text, at)) else { continue };
+        at = name.end;
+        let Some(value) = value_after(text, name.end) else { return };
         at = value.end;
-        let Some(old) = unescaped(&text[value.clone()]) else { continue };
+        let Some(old) = unescaped(&text[value.clone()]) else { return };
         let new = rewrite(&old);
         if *new != *old {
             out.push_str(&text[copied..value.start]);
@@ -35,12 +33,44 @@ pub fn rewrite_values<'a>(
             out.push_str(&serde_json::Value::from(&*new).to_string());
             copied = value.end;
         }
+    };
+    if memmem::find(text.as_bytes(), b"\\u").is_none() {
+        // A letter can be written in one way only, so that names can be searched for.
+        plain_names(text, names).into_iter().for_each(&mut rewrite_value);
+    } else {
+        let mut from = 0;
+        while let Some(string) = next_string(text, from) {
+            from = string.end;
+            if unescaped(&text[string.clone()]).is_some_and(|name| names.contains(&&*name)) {
+                rewrite_value(string);
+            }
+        }
     }
     if copied == 0 {
         return Cow::Borrowed(text);
     }
     out.push_str(&text[copied..]);
     Cow::Owned(out)
+}
+
+/// Where one of the names stands as a whole string, in order.
+fn plain_names(text: &str, names: &[&str]) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    for name in names {
+        let quoted = format!("\"{name}\"");
+        let places = memmem::find_iter(text.as_bytes(), &quoted).map(|at| at..at + quoted.len());
+        // Inside of a string a quote has a backslash before it, elsewhere none has.
+        found.extend(places.filter(|place| !text[..place.start].ends_with('\\')));
+    }
+    found.sort_unstable_by_key(|place| place.start);
+    found
+}
+
+/// The string that is the value of a name that ends there. In JSON a string before a colon is a
+/// name, and nothing else is.
+fn value_after(text: &str, name_end: usize) -> Option<Range<usize>> {
+    let colon = past_blanks(text, name_end).filter(|&at| text.as_bytes()[at] == b':')?;
+    string_at(text, past_blanks(text, colon + 1)?)
 }
 
 /// The next string, its quotes included.
@@ -87,7 +117,7 @@ mod tests {
 
     use super::*;
 
-    const NAMES: [&str; 2] = ["command", "cmd\n"];
+    const NAMES: [&str; 3] = ["command", "command_line", "cmd"];
 
     /// Idempotent, and mindful of escapes.
     fn hide(text: &str) -> Cow<'_, str> {
@@ -141,8 +171,8 @@ mod tests {
             (r#"{"command":"s\""}"#, r#"{"command":"*\\\n"}"#),
             (r#" { "command" : "\u0073\"é" , "n" : 1.50 } "#, r#" { "command" : "*\\\né" , "n" : 1.50 } "#),
             (
-                r#"{"c\u006fmmand":"s\"","cmd\n":"s\"","command":"s\" s\""}"#,
-                r#"{"c\u006fmmand":"*\\\n","cmd\n":"*\\\n","command":"*\\\n *\\\n"}"#,
+                r#"{"c\u006fmmand":"s\"","cmd":"s\"","command":"s\" s\""}"#,
+                r#"{"c\u006fmmand":"*\\\n","cmd":"*\\\n","command":"*\\\n *\\\n"}"#,
             ),
             (r#"{"command":{"x":[{"command":"s\""}]}}"#, r#"{"command":{"x":[{"command":"*\\\n"}]}}"#),
         ] {
@@ -155,7 +185,9 @@ mod tests {
         let string = prop_oneof![
             Just("\"command\"".to_owned()),
             Just("\"c\\u006fmmand\"".to_owned()),
-            Just("\"cmd\\n\"".to_owned()),
+            Just("\"cmd\"".to_owned()),
+            Just("\"a\\\\\"".to_owned()),
+            Just("\"\\\"cmd\\\":\\\"s\\\"\"".to_owned()),
             Just("\"as\\\"z\"".to_owned()),
             Just("\"\\u0073\\u0022\"".to_owned()),
             "[a-c:,\\[{é ]{0,6}".prop_map(|text| format!("\"{text}\"")),

