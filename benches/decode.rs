@@ -147,7 +147,7 @@ fn frame(unknown: usize) -> String {
             400 + 37 * n, if n == 0 { "null".to_owned() } else { "1".to_owned() }, n / 3, 1_733 * n + 5, 18_320 + 911 * n, n
         ));
     }
-    for n in 0..10_u32 {
+    for n in 0..4_u32 {
         ports.push(format!(
             r#"{{"port":{},"protocol":"tcp","state":"LISTEN","process_id":{},"process_name":"nginx","is_listening":true}}"#,
             8000 + 13 * n,
