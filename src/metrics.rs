@@ -6,11 +6,14 @@
 
 mod buffer;
 mod flush;
+mod rates;
+mod remembered;
 mod tidy;
 mod validate;
 
 use std::{
-    collections::HashMap,
+    borrow::Cow,
+    mem,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -28,11 +31,13 @@ use crate::{
     config::MetricsConfig,
     events::EventBus,
     store::{Store, VmErrorRecord},
-    vm::{FrameText, MetricsSample, Redactor, VmEvent, VmId, truncate_to_micros},
+    vm::{FrameText, MetricsSample, NetworkRates, Redactor, VmEvent, VmId, truncate_to_micros},
 };
 use flush::{Flusher, Waiting};
-use tidy::{hide_secrets, told};
-use validate::{Refusal, validate};
+use rates::Counters;
+use remembered::Remembered;
+use tidy::{hide_secrets, hide_secrets_in_text, told};
+pub use validate::{Refusal, validate};
 
 /// Errors of one guest that are stored and told: this many at once, and one per second on
 /// average. Each takes up to 20 KiB of the database for as long as history is kept.
@@ -57,10 +62,11 @@ struct Inner {
     spool_dir: PathBuf,
     store: Store,
     events: EventBus,
-    rejections: Mutex<HashMap<VmId, Rejections>>,
+    rejections: Mutex<Remembered<Rejections>>,
 }
 
-/// Readings refused since the controller started, by reason.
+/// Readings refused since the controller started, by reason. Of the VMs refused longest ago they
+/// are forgotten when there are many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Rejections {
     /// cpu or memory missing or of the wrong kind.
@@ -118,19 +124,20 @@ impl Metrics {
     /// What was refused of this VM.
     #[must_use]
     pub fn rejections(&self, vm: VmId) -> Rejections {
-        self.inner.rejections().get(&vm).copied().unwrap_or_default()
+        self.inner.rejections().get(vm).copied().unwrap_or_default()
     }
 }
 
 impl Inner {
-    fn rejections(&self) -> MutexGuard<'_, HashMap<VmId, Rejections>> {
+    fn rejections(&self) -> MutexGuard<'_, Remembered<Rejections>> {
         self.rejections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts; gives all of this VM's.
     fn refuse(&self, vm: VmId, refusal: Refusal) -> Rejections {
+        ::metrics::counter!("infinibay_readings_refused_total", "reason" => refusal.as_str()).increment(1);
         let mut rejections = self.rejections();
-        let counted = rejections.entry(vm).or_default();
+        let counted = rejections.touch(vm, Rejections::default);
         match refusal {
             Refusal::Shape => counted.shape += 1,
             Refusal::Range => counted.range += 1,
@@ -144,7 +151,9 @@ impl Inner {
 struct Intake<'a> {
     inner: &'a Inner,
     waiting: &'a Waiting,
-    error_rates: HashMap<VmId, TokenBucket>,
+    error_rates: Remembered<TokenBucket>,
+    /// As of the last valid reading; `None`: it did not tell.
+    counters: Remembered<Option<Counters>>,
     refused: Throttle,
     muted: Throttle,
 }
@@ -152,7 +161,14 @@ struct Intake<'a> {
 impl<'a> Intake<'a> {
     fn new(inner: &'a Inner, waiting: &'a Waiting) -> Self {
         let throttle = || Throttle::new(LOG_INTERVAL);
-        Self { inner, waiting, error_rates: HashMap::new(), refused: throttle(), muted: throttle() }
+        Self {
+            inner,
+            waiting,
+            error_rates: Remembered::default(),
+            counters: Remembered::default(),
+            refused: throttle(),
+            muted: throttle(),
+        }
     }
 
     fn frame(&mut self, frame: GuestFrame) {
@@ -173,7 +189,7 @@ impl<'a> Intake<'a> {
         timestamp: DateTime<Utc>,
         system: SystemReading,
     ) {
-        let readings = match validate(&system, timestamp, received_at, self.inner.max_skew) {
+        let mut readings = match validate(&system, timestamp, received_at, self.inner.max_skew) {
             Ok(readings) => readings,
             Err(refusal) => {
                 let Rejections { shape, range, skew } = self.inner.refuse(vm, refusal);
@@ -183,19 +199,29 @@ impl<'a> Intake<'a> {
                 return;
             }
         };
-        let mut tree: Value = serde_json::from_str(&system.text).unwrap_or_default();
-        hide_secrets(&self.inner.redactor, &mut tree);
+        ::metrics::counter!("infinibay_readings_total").increment(1);
+        readings.network = self.network_rates(vm, Counters::of(&system, timestamp));
+        let frame = match hide_secrets_in_text(&self.inner.redactor, &system.text) {
+            Cow::Borrowed(_) => FrameText::new(system.text),
+            Cow::Owned(hidden) => FrameText::new(hidden),
+        };
         let sample = MetricsSample {
             id: Uuid::now_v7(),
             vm,
             timestamp: truncate_to_micros(timestamp),
             received_at: truncate_to_micros(received_at),
             readings,
-            frame: FrameText::from(&tree),
+            frame,
         };
         let told = MetricsSample { frame: told(&sample.frame), ..sample.clone() };
         self.waiting.push_reading(sample);
         self.inner.events.publish(VmEvent::Metrics(Arc::new(told)));
+    }
+
+    /// Since the reading before this one, which takes its place.
+    fn network_rates(&mut self, vm: VmId, counters: Option<Counters>) -> Option<NetworkRates> {
+        let before = mem::replace(self.counters.touch(vm, || None), counters);
+        counters?.rates_since(&before?)
     }
 
     fn error(
@@ -207,8 +233,7 @@ impl<'a> Intake<'a> {
         mut details: Value,
     ) {
         let now = Instant::now();
-        let rate =
-            self.error_rates.entry(vm).or_insert_with(|| TokenBucket::new(ERROR_RATE, ERROR_BURST, now));
+        let rate = self.error_rates.touch(vm, || TokenBucket::new(ERROR_RATE, ERROR_BURST, now));
         if !rate.allow(1.0, now) {
             if let Some(held_back) = self.muted.pass(now) {
                 tracing::warn!(%vm, held_back, "a guest reports more errors than are kept");

@@ -44,6 +44,12 @@ fn hostilities() -> Vec<Hostility> {
             wrong_shape,
             5,
         ),
+        case(
+            "envelopes, which prove nothing by themselves",
+            lines(&[r#"{"type":"signed","v":1,"ts":1790000000000,"nonce":"n","payload":"{}","sig":"00"}"#]),
+            |c| c.sealed,
+            1,
+        ),
         case("types nobody knows", lines(&[r#"{"type":"later"}"#, r#"{"a":1}"#]), |c| c.unknown_type, 2),
         case(
             "answers nobody asked for",

@@ -146,6 +146,8 @@ on_both! {
         let rows = stored(&store, vm).await;
         assert_eq!(rows.len(), 1);
         assert_eq!(rows[0].id, sample.id);
+        // What was hidden was all that changed: the text is the guest's own.
+        assert_eq!(rows[0].frame.as_str(), system(12.5).to_string().replace("hunter2", "***"));
         assert_eq!(rows[0].frame.tree()["processes"][0]["command_line"], json!("x --password ***"));
     }
 
@@ -179,6 +181,41 @@ on_both! {
         assert_eq!(until_stored(&pipeline.store, vm, 1).await, [1.0]);
         assert_eq!(pipeline.metrics.rejections(vm), Rejections { shape: 1, range: 2, skew: 1 });
         assert_eq!(pipeline.metrics.rejections(other), Rejections::default());
+        pipeline.stop().await;
+    }
+
+    async fn rates_of_the_network_are_told_between_frames_of_one_vm(db: TestDatabase) {
+        let mut pipeline = Pipeline::start(&db, eager()).await;
+        let (vm, other) = (VmId::generate(), VmId::generate());
+        let now = Utc::now();
+        let counted = |cpu, received, sent| {
+            let mut system = system(cpu);
+            system["network"] = json!({"interfaces": [
+                {"name": "lo", "bytes_received": 1, "bytes_sent": 1},
+                {"name": "eth0", "bytes_received": received, "bytes_sent": sent},
+            ]});
+            SystemReading::of(&system)
+        };
+        for (vm, seconds, system) in [
+            (vm, 0, counted(1.0, 1000, 10)),
+            (other, 1, counted(1.0, 5, 5)),
+            // Refused, so that nothing is told against it.
+            (vm, 5, counted(101.0, 9, 9)),
+            (vm, 10, counted(1.0, 4000, 10)),
+            // The guest began anew.
+            (vm, 20, counted(1.0, 3, 3)),
+            (vm, 30, counted(1.0, 3, 13)),
+        ] {
+            let frame = GuestFrame::Metrics { vm, received_at: now, timestamp: now + TimeDelta::seconds(seconds), system };
+            pipeline.frames.send(frame).await.expect("taken");
+        }
+        let mut told = Vec::new();
+        while told.len() < 5 {
+            let notice = tokio::time::timeout(DEADLINE, pipeline.told.next()).await.expect("told in time");
+            let Some(Notice::Event(VmEvent::Metrics(sample))) = notice else { panic!("{notice:?}") };
+            told.push(sample.readings.network.map(|rates| (rates.received, rates.sent)));
+        }
+        assert_eq!(told, [None, None, Some((300.0, 0.0)), None, Some((0.0, 1.0))]);
         pipeline.stop().await;
     }
 

@@ -135,3 +135,10 @@ need_rust_tools() {
     (cd -- "$REPO" && rustup component add rustfmt clippy) >&2 ||
         die "rustup could not add rustfmt and clippy; what it said is above"
 }
+
+# need_cargo_fuzz: the one tool that fuzzing takes.
+need_cargo_fuzz() {
+    cargo fuzz --version >/dev/null 2>&1 && return
+    say "installing cargo-fuzz"
+    cargo install --locked cargo-fuzz >&2 || die "cargo-fuzz could not be installed; what it said is above"
+}

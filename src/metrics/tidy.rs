@@ -1,7 +1,9 @@
 //! What is done to a frame before it leaves this room: secrets in command lines are hidden, and
 //! what subscribers get is bounded.
 
-use agent_protocol::tree_bytes;
+use std::borrow::Cow;
+
+use agent_protocol::{rewrite_values, tree_fits};
 use serde_json::{Map, Value};
 
 use crate::vm::{FrameText, Redactor};
@@ -21,6 +23,12 @@ const MAX_TOLD_TREE: usize = 192 << 10;
 /// What one part of a large frame may take in memory.
 const MAX_PART_TREE: usize = MAX_TOLD_TREE / PARTS.len();
 
+/// Hides secrets in every command line of a text that a reader of JSON has passed. Most frames
+/// have none, and stay as they are.
+pub(super) fn hide_secrets_in_text<'a>(redactor: &Redactor, text: &'a str) -> Cow<'a, str> {
+    rewrite_values(text, &COMMAND_LINES, |line| redactor.hide(line))
+}
+
 /// Hides secrets in every command line. Depth is bounded by the JSON reader.
 pub(super) fn hide_secrets(redactor: &Redactor, value: &mut Value) {
     match value {
@@ -29,7 +37,9 @@ pub(super) fn hide_secrets(redactor: &Redactor, value: &mut Value) {
             for (key, value) in map {
                 match value {
                     Value::String(line) if COMMAND_LINES.contains(&key.as_str()) => {
-                        *line = redactor.hide(line);
+                        if let Cow::Owned(hidden) = redactor.hide(line) {
+                            *line = hidden;
+                        }
                     }
                     other => hide_secrets(redactor, other),
                 }
@@ -42,11 +52,11 @@ pub(super) fn hide_secrets(redactor: &Redactor, value: &mut Value) {
 /// The frame as subscribers get it.
 pub(super) fn told(frame: &FrameText) -> FrameText {
     let text = frame.as_str();
-    if text.len() <= MAX_TOLD_BYTES && tree_bytes(text.as_bytes()) <= MAX_TOLD_TREE {
+    if text.len() <= MAX_TOLD_BYTES && tree_fits(text.as_bytes(), MAX_TOLD_TREE) {
         return frame.clone();
     }
     let system = frame.tree();
-    let small = |part: &&Value| tree_bytes(part.to_string().as_bytes()) <= MAX_PART_TREE;
+    let small = |part: &&Value| tree_fits(part.to_string().as_bytes(), MAX_PART_TREE);
     let parts =
         PARTS.iter().filter_map(|&name| Some((name.to_owned(), system.get(name).filter(small)?.clone())));
     FrameText::from(&Value::Object(parts.collect::<Map<_, _>>()))
@@ -54,6 +64,7 @@ pub(super) fn told(frame: &FrameText) -> FrameText {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -73,6 +84,39 @@ mod tests {
         assert_eq!(system["processes"][0]["command_line"], json!("x --password ***"));
         assert_eq!(system["ports"][0]["owner"]["command_line"], json!("y --token=***"));
         assert_eq!(system["note"], json!("x --password kept"));
+    }
+
+    /// Trees with command lines at any place.
+    fn tree() -> impl Strategy<Value = Value> {
+        let line = prop_oneof![
+            "[a-z -]{0,12}",
+            Just("x --password \"hunter 2\"\n".to_owned()),
+            Just("TOKEN=é\u{1}\\ y".to_owned()),
+            Just("curl -u a:b http://é:c@d/".to_owned()),
+        ];
+        let name =
+            prop_oneof![prop::sample::select(COMMAND_LINES.to_vec()).prop_map(str::to_owned), "[a-c\"]{0,3}"];
+        line.prop_map(Value::from).prop_recursive(4, 40, 5, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                prop::collection::vec((name.clone(), inner), 0..5)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_is_tidied_as_its_tree_is(mut tree in tree()) {
+            let (redactor, text) = (Redactor::default(), tree.to_string());
+            let hidden = hide_secrets_in_text(&redactor, &text);
+            hide_secrets(&redactor, &mut tree);
+            prop_assert_eq!(serde_json::from_str::<Value>(&hidden).expect("JSON"), tree);
+            let unchanged = matches!(hidden, Cow::Borrowed(_));
+            prop_assert_eq!(unchanged, hidden == text);
+            let again = hide_secrets_in_text(&redactor, &hidden);
+            prop_assert_eq!(&again, &hidden);
+        }
     }
 
     #[test]

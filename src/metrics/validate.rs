@@ -9,7 +9,7 @@ use crate::vm::{DiskRates, Readings};
 
 /// Why a reading was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub enum Refusal {
     /// cpu or memory missing or of the wrong kind.
     Shape,
     /// Out of range.
@@ -18,12 +18,27 @@ pub(super) enum Refusal {
     Skew,
 }
 
+impl Refusal {
+    /// A stable name, for those who count.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Shape => "shape",
+            Self::Range => "range",
+            Self::Skew => "skew",
+        }
+    }
+}
+
 /// Integers up to here are exact as floating point; no machine has more KiB.
 const MAX_KB: f64 = 9_007_199_254_740_992.0;
 
 /// Judges a frame and the guest's clock against ours. Rates of the network are not a single
 /// frame's to tell.
-pub(super) fn validate(
+///
+/// # Errors
+/// The rule that was broken.
+pub fn validate(
     system: &SystemReading,
     timestamp: DateTime<Utc>,
     received_at: DateTime<Utc>,

@@ -109,6 +109,8 @@ pub struct LinkCounters {
     pub wrong_shape: u64,
     /// Objects of a type we do not know.
     pub unknown_type: u64,
+    /// Messages in signed envelopes.
+    pub sealed: u64,
     /// Answers to commands nobody is waiting for.
     pub unsolicited: u64,
     /// Answers to commands of ours whose deadline had passed.

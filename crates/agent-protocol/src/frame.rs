@@ -6,6 +6,8 @@
 
 use std::collections::VecDeque;
 
+use memchr::memchr;
+
 /// The longest frame either end may send, in bytes, newline not counted (1 MiB).
 pub const MAX_FRAME_BYTES: usize = 1 << 20;
 
@@ -48,7 +50,7 @@ impl FrameDecoder {
 
     /// Takes what was read. Afterwards call [`FrameDecoder::next_frame`] until it gives `None`.
     pub fn push(&mut self, mut bytes: &[u8]) {
-        while let Some(at) = bytes.iter().position(|&b| b == b'\n') {
+        while let Some(at) = memchr(b'\n', bytes) {
             let (line, rest) = (&bytes[..at], &bytes[at + 1..]);
             bytes = rest;
             if self.skipping {

@@ -3,22 +3,27 @@
 //! Both ends use this crate: the controller, which must survive anything a hostile guest sends,
 //! and our own agent. It performs no I/O and starts no task. [`FrameDecoder`] turns bytes into
 //! lines within a fixed bound, [`GuestMessage::decode`] turns a line from the guest into a
-//! message, [`tree_bytes`] tells beforehand what that would take, [`HostMessage`] is what the host sends, [`SafeAction`] is the list of actions that a
-//! guest offers without giving its shell away.
+//! message, [`tree_bytes`] tells beforehand what that would take, [`rewrite_values`] changes what a
+//! guest wrote without reading it into a tree, [`HostMessage`] is what the host sends, [`SafeAction`]
+//! is the list of actions that a guest offers without giving its shell away.
 
 mod action;
 mod frame;
 mod guest;
 mod host;
+mod quick;
 mod reading;
+mod rewrite;
+mod scan;
 mod weight;
 
 pub use action::{ActionError, DiskThresholds, SafeAction, ServiceOperation, SortBy};
 pub use frame::{FrameDecoder, FrameError, MAX_FRAME_BYTES};
 pub use guest::{
     Answer, AnswerError, CommandType, DecodeError, FirstBootReport, GuestError, GuestMessage, Handshake,
-    KeepAlive, Metrics, StatusReport, salvage,
+    KeepAlive, Metrics, Signed, StatusReport, salvage,
 };
 pub use host::HostMessage;
 pub use reading::SystemReading;
-pub use weight::tree_bytes;
+pub use rewrite::rewrite_values;
+pub use weight::{tree_bytes, tree_fits};

@@ -1,7 +1,7 @@
 //! What one line of the guest means, and what is done with it.
 
 use agent_protocol::{
-    Answer, DecodeError, FrameError, GuestMessage, KeepAlive, Metrics, SystemReading, salvage, tree_bytes,
+    Answer, DecodeError, FrameError, GuestMessage, KeepAlive, Metrics, SystemReading, salvage, tree_fits,
 };
 use chrono::{DateTime, Utc};
 use tokio::{sync::mpsc::error::TrySendError, time::Instant};
@@ -19,7 +19,8 @@ use crate::vm::{CommandId, CommandOutcome};
 /// The longest line whose reading is passed on; an ordinary one has 7 KiB.
 const MAX_METRICS_BYTES: usize = 128 << 10;
 
-/// What such a reading may take in memory; an ordinary one takes a twentieth of it.
+/// What such a reading takes in memory at most for those who read it into a tree; an ordinary one
+/// takes a twentieth of it.
 const MAX_METRICS_TREE: usize = 2 << 20;
 
 /// What a line of several readings may take.
@@ -58,21 +59,23 @@ impl Session<'_> {
             self.counters.oversized += 1;
             return;
         };
-        let may_answer = self.flight.len() > 0 && holds(&line, b"\"id\"") && holds(&line, b"\"success\"");
+        // Looked for only where it matters: it is a pass over the line.
+        let may_answer = || self.flight.len() > 0 && holds(&line, b"\"id\"") && holds(&line, b"\"success\"");
         let may_greet = || line.len() <= MAX_HANDSHAKE_BYTES && holds(&line, b"\"handshake\"");
-        if !within && !may_answer && !may_greet() {
+        if !within && !may_answer() && !may_greet() {
             self.counters.dropped += 1;
             return;
         }
-        let mut tree = tree_bytes(&line);
-        let bound = if may_answer {
-            MAX_ANSWER_TREE
-        } else if holds(&line, b"\"metrics_batch\"") {
-            MAX_BATCH_TREE
-        } else {
-            MAX_METRICS_TREE
+        let larger_bound = || {
+            if may_answer() {
+                MAX_ANSWER_TREE
+            } else if holds(&line, b"\"metrics_batch\"") {
+                MAX_BATCH_TREE
+            } else {
+                MAX_METRICS_TREE
+            }
         };
-        if tree > bound {
+        if !tree_fits(&line, MAX_METRICS_TREE) && !tree_fits(&line, larger_bound()) {
             self.counters.oversized += 1;
             return;
         }
@@ -83,8 +86,7 @@ impl Session<'_> {
                 if !within || line.len() > MAX_SALVAGE_BYTES {
                     return;
                 }
-                tree = MAX_METRICS_TREE;
-                match salvage(&line, tree) {
+                match salvage(&line, MAX_METRICS_TREE) {
                     Some(message) => message,
                     None => return,
                 }
@@ -110,8 +112,7 @@ impl Session<'_> {
             GuestMessage::Metrics(metrics) => {
                 news.hear(Some(metrics.timestamp), at);
                 self.shared.metrics_came();
-                let fits = line.len() <= MAX_METRICS_BYTES && tree <= MAX_METRICS_TREE;
-                self.pass_on(within && fits, reading(metrics), tree, now, at);
+                self.reading(metrics, within, now, at);
             }
             GuestMessage::MetricsBatch(batch) => {
                 news.hear(batch.last().map(|metrics| metrics.timestamp), at);
@@ -136,6 +137,8 @@ impl Session<'_> {
                 let error = Decoded::Error(error.timestamp, text, details);
                 self.pass_on(within, error, MAX_DETAILS_TREE, now, at);
             }
+            // Nobody is known by what has not been verified.
+            GuestMessage::Signed(_) => self.counters.sealed += 1,
             GuestMessage::Unknown { .. } => self.counters.unknown_type += 1,
         }
     }
@@ -176,22 +179,29 @@ impl Session<'_> {
         for (index, metrics) in batch.into_iter().take(MAX_BATCH).enumerate() {
             // The first one is paid for by the line.
             let within = within && (index == 0 || self.frame_rate.allow(1.0, now));
-            let tree = metrics.system.text.len();
-            let fits = tree <= MAX_METRICS_BYTES;
-            self.pass_on(within && fits, reading(metrics), tree, now, at);
+            self.reading(metrics, within, now, at);
         }
     }
 
-    /// Passes on what takes `tree` bytes, if the guest has not passed on too much of late.
+    /// A reading takes what its text does, until somebody reads it into a tree: then it must not
+    /// take too much either.
+    fn reading(&mut self, metrics: Metrics, within: bool, now: Instant, at: DateTime<Utc>) {
+        let Metrics { timestamp, system } = metrics;
+        let size = system.text.len();
+        let fits = size <= MAX_METRICS_BYTES && tree_fits(system.text.as_bytes(), MAX_METRICS_TREE);
+        self.pass_on(within && fits, Decoded::Reading(timestamp, system), size, now, at);
+    }
+
+    /// Passes on what takes `taken` bytes, if the guest has not passed on too much of late.
     fn pass_on(
         &mut self,
         allowed: bool,
         decoded: Decoded,
-        tree: usize,
+        taken: usize,
         now: Instant,
         received_at: DateTime<Utc>,
     ) {
-        if !allowed || !self.tree_rate.allow(bytes(tree), now) {
+        if !allowed || !self.tree_rate.allow(bytes(taken), now) {
             self.counters.dropped += 1;
             return;
         }
@@ -203,28 +213,24 @@ impl Session<'_> {
             }
         };
         if !self.stash.is_empty() {
-            self.counters.dropped += self.stash.push(frame, tree);
+            self.counters.dropped += self.stash.push(frame, taken);
             return;
         }
         match self.outlets.frames.try_send(frame) {
             Ok(()) => {}
-            Err(TrySendError::Full(frame)) => self.counters.dropped += self.stash.push(frame, tree),
+            Err(TrySendError::Full(frame)) => self.counters.dropped += self.stash.push(frame, taken),
             Err(TrySendError::Closed(_)) => self.counters.dropped += 1,
         }
     }
 }
 
 fn holds(line: &[u8], word: &[u8]) -> bool {
-    line.windows(word.len()).any(|window| window == word)
+    memchr::memmem::find(line, word).is_some()
 }
 
 enum Decoded {
     Reading(DateTime<Utc>, SystemReading),
     Error(Option<DateTime<Utc>>, String, serde_json::Value),
-}
-
-fn reading(metrics: Metrics) -> Decoded {
-    Decoded::Reading(metrics.timestamp, metrics.system)
 }
 
 impl News {
