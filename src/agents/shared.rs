@@ -142,6 +142,7 @@ impl Shared {
                 version: greeting.version,
                 platform: greeting.platform,
                 capabilities: greeting.capabilities,
+                actions: greeting.actions,
                 skew,
                 first_boot: greeting.first_boot,
                 counters,

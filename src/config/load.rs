@@ -202,6 +202,9 @@ impl Config {
         if self.hypervisor.default_network.parse::<crate::vm::ResourceName>().is_err() {
             mistake("hypervisor.default_network", "is not a valid name");
         }
+        for (key, error) in self.redaction.mistakes() {
+            mistake(key, &error.to_string());
+        }
         if let Err(error) = self.log.env_filter() {
             mistake("log.filter", &error.to_string());
         }
@@ -315,13 +318,23 @@ mod tests {
     #[test]
     fn every_mistake_is_reported_with_its_key() {
         let errors = load(
-            "[api]\nport = 99999\nhost = 'nowhere'\ncolour = 'blue'\n[agents]\noffline_after = 'soon'\n[attic]\nx = 1\n",
+            "[api]\nport = 99999\nhost = 'nowhere'\ncolour = 'blue'\n[agents]\noffline_after = 'soon'\n[attic]\nx = 1\n\
+             [redaction]\nnames = 'a b'\nflags = '-p'\npatterns = '''\n(\n'''\n",
             &[("INFINIBAY__PATHS__STATE_DIR", "relative")],
         )
         .unwrap_err();
         let keys: Vec<_> = errors.0.iter().map(|e| e.key.as_str()).collect();
-        for key in ["api.port", "api.host", "api.colour", "agents.offline_after", "attic", "paths.state_dir"]
-        {
+        for key in [
+            "api.port",
+            "api.host",
+            "api.colour",
+            "agents.offline_after",
+            "attic",
+            "paths.state_dir",
+            "redaction.names",
+            "redaction.flags",
+            "redaction.patterns",
+        ] {
             assert!(keys.contains(&key), "{key} was not reported in {keys:?}");
         }
     }
@@ -330,12 +343,12 @@ mod tests {
     fn the_environment_wins_over_the_file() {
         let config = load(
             "[api]\nport = 1\n[reconcile]\nstop_grace = '2m'\n",
-            &[("PORT", "2"), ("INFINIBAY__API__PORT", "3"), ("DATABASE_URL", "postgres://u:secret@h/d")],
+            &[("PORT", "2"), ("INFINIBAY__API__PORT", "3"), ("DATABASE_URL", "postgres://u:hunter2@h/d")],
         )
         .unwrap();
         assert_eq!(config.api.port, 3);
         assert_eq!(config.reconcile.stop_grace.as_secs(), 120);
-        assert!(!format!("{config:?}").contains("secret"), "a secret shows in Debug");
+        assert!(!format!("{config:?}").contains("hunter2"), "a secret shows in Debug");
     }
 
     #[test]

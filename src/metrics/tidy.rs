@@ -1,6 +1,8 @@
 //! What is done to a frame before it leaves this room: secrets in command lines are hidden, and
 //! what subscribers get is bounded.
 
+use std::borrow::Cow;
+
 use agent_protocol::tree_bytes;
 use serde_json::{Map, Value};
 
@@ -29,7 +31,9 @@ pub(super) fn hide_secrets(redactor: &Redactor, value: &mut Value) {
             for (key, value) in map {
                 match value {
                     Value::String(line) if COMMAND_LINES.contains(&key.as_str()) => {
-                        *line = redactor.hide(line);
+                        if let Cow::Owned(hidden) = redactor.hide(line) {
+                            *line = hidden;
+                        }
                     }
                     other => hide_secrets(redactor, other),
                 }

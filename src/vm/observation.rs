@@ -131,6 +131,8 @@ pub struct OpenLink {
     pub platform: Option<String>,
     /// From its handshake.
     pub capabilities: Vec<String>,
+    /// The safe actions it carries out, from its handshake; `None` when it did not name them.
+    pub actions: Option<Vec<String>>,
     /// The guest's clock minus ours, measured at the last timestamped message.
     pub skew: Option<TimeDelta>,
     /// From its handshake.

@@ -6,6 +6,14 @@
 //! known to take it there. What no rule knows is kept, so nobody should rely on this alone:
 //! secrets belong in environment variables, whose values are never kept.
 
+mod rules;
+mod tree;
+
+use std::{borrow::Cow, sync::Arc};
+
+pub use rules::RedactionError;
+use rules::Rules;
+
 /// What stands for a secret.
 const HIDDEN: &str = "***";
 
@@ -56,13 +64,32 @@ enum Attached {
 
 /// Hides secrets by the built-in rules and an operator's own. Clones share the rules.
 #[derive(Debug, Clone, Default)]
-pub struct Redactor {}
+pub struct Redactor {
+    /// `None`: the built-in rules alone.
+    own: Option<Arc<Rules>>,
+}
 
 impl Redactor {
+    /// With rules besides the built-in ones: names of variables, flags and fields whose values are
+    /// hidden; flags followed by a secret, as `program -flag`; regular expressions, of which the
+    /// first group is hidden, or all of the match where there is no group.
+    ///
+    /// # Errors
+    /// The first rule that cannot be used.
+    pub fn new(names: &[&str], flags: &[&str], patterns: &[&str]) -> Result<Self, RedactionError> {
+        let rules = Rules::new(names, flags, patterns)?;
+        Ok(Self { own: (!rules.is_empty()).then(|| Arc::new(rules)) })
+    }
+
     /// The line with its secrets replaced by `***`.
     #[must_use]
-    pub fn hide(&self, line: &str) -> String {
-        redact_command_line(line)
+    pub fn hide<'a>(&self, line: &'a str) -> Cow<'a, str> {
+        let hidden = redact_command_line(line);
+        let hidden = if hidden == line { Cow::Borrowed(line) } else { Cow::Owned(hidden) };
+        match self.own.as_deref().and_then(|rules| rules.hide(&hidden)) {
+            Some(hidden) => Cow::Owned(hidden),
+            None => hidden,
+        }
     }
 }
 

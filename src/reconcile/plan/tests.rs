@@ -119,6 +119,7 @@ fn heard(ago: i64, first_boot: FirstBoot) -> LinkObservation {
         version: Some("1".to_owned()),
         platform: None,
         capabilities: Vec::new(),
+        actions: None,
         skew: None,
         first_boot,
         counters: LinkCounters::default(),

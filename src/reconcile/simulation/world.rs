@@ -344,6 +344,7 @@ impl LoopLinks for World {
             version: Some("1".to_owned()),
             platform: None,
             capabilities: Vec::new(),
+            actions: None,
             skew: None,
             first_boot: FirstBoot::Finished { errors: Vec::new() },
             counters: LinkCounters::default(),
