@@ -7,6 +7,7 @@ mod input;
 mod metrics;
 mod operation;
 mod page;
+mod result;
 mod user;
 mod vm;
 
