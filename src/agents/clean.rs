@@ -1,6 +1,8 @@
 //! A guest's words made fit for logs, databases and people: bounded, and without control
 //! characters.
 
+use std::sync::Arc;
+
 use agent_protocol::{Answer, AnswerError, FirstBootReport, GuestError, Handshake, tree_bytes};
 use serde_json::Value;
 
@@ -72,7 +74,7 @@ pub(super) struct Greeting {
     pub(super) platform: Option<String>,
     pub(super) capabilities: Vec<String>,
     /// Names of safe actions; `None` from an agent that does not name them.
-    pub(super) actions: Option<Vec<String>>,
+    pub(super) actions: Option<Arc<[String]>>,
     pub(super) first_boot: FirstBoot,
     /// Commands it takes at once.
     pub(super) concurrency: usize,
@@ -100,7 +102,7 @@ impl Greeting {
             version: word(&handshake.version),
             platform: word(&handshake.platform),
             capabilities: words(&handshake.capabilities, MAX_CAPABILITIES, MAX_CAPABILITY),
-            actions: handshake.actions.as_ref().map(|actions| words(actions, MAX_ACTIONS, MAX_ACTION)),
+            actions: handshake.actions.as_ref().map(|actions| words(actions, MAX_ACTIONS, MAX_ACTION).into()),
             first_boot: handshake.first_boot.as_ref().map_or(FirstBoot::NotReported, first_boot),
             concurrency: handshake
                 .max_concurrent_commands

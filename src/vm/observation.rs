@@ -1,7 +1,7 @@
 //! What is, as far as it was seen. `Unknown` is a value of its own everywhere: it never means
 //! "absent".
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -132,7 +132,7 @@ pub struct OpenLink {
     /// From its handshake.
     pub capabilities: Vec<String>,
     /// The safe actions it carries out, from its handshake; `None` when it did not name them.
-    pub actions: Option<Vec<String>>,
+    pub actions: Option<Arc<[String]>>,
     /// The guest's clock minus ours, measured at the last timestamped message.
     pub skew: Option<TimeDelta>,
     /// From its handshake.

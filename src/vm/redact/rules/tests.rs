@@ -27,6 +27,7 @@ fn own_rules_hide_what_the_built_in_ones_do_not() {
         ("y --access-code s3cret", "y --access-code ***"),
         (r#"curl -d '{"pin": "s3cret"}' h"#, r#"curl -d '{"pin": ***"#),
         ("curl 'http://h/?pin=s3cret&a=1'", "curl 'http://h/?pin=***&a=1'"),
+        ("tool --my-pin=1 db.pin=2", "tool --my-pin=*** db.pin=***"),
         // Only the whole name.
         ("tool --pinned=yes spin=1 my_pin=2", "tool --pinned=yes spin=1 my_pin=2"),
         ("tool pin 5", "tool pin 5"),
