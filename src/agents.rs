@@ -30,7 +30,7 @@ pub use links::Links;
 pub use socket::{SocketOwners, inspect_socket};
 pub use watch::SocketWatch;
 
-pub(crate) use clean::cut;
+pub(crate) use clean::{clean_text, cut};
 pub(crate) use rate::{Throttle, TokenBucket};
 pub(crate) use wire::encode_command;
 

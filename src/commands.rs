@@ -7,6 +7,7 @@ mod check;
 mod late;
 mod places;
 mod record;
+mod support;
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,12 +21,13 @@ use crate::{
     config::CommandsConfig,
     events::EventBus,
     store::{CommandRecord, NewCommand, Store, StoreError},
-    vm::{CommandId, GuestCommand, Redactor, VmEvent, VmId, truncate_to_micros},
+    vm::{CommandId, CommandOutcome, GuestCommand, Redactor, VmEvent, VmId, truncate_to_micros},
 };
 use check::check;
 use late::Late;
 use places::{Place, Places};
 use record::{Kept, kept_command, kept_outcome, kind};
+use support::supported;
 
 /// Waits between attempts to note an outcome: six attempts in about ten seconds. Then its caller is
 /// told, and the outcome waits for the store in the background.
@@ -65,6 +67,14 @@ pub enum CommandError {
     /// Code `INVALID_INPUT`.
     #[error("{0}")]
     Invalid(String),
+    /// Code `ACTION_UNSUPPORTED`: this guest cannot carry it out.
+    #[error("{action} {reason}")]
+    Unsupported {
+        /// The action's name on the wire.
+        action: &'static str,
+        /// Why, as the rest of a sentence that begins with the name.
+        reason: String,
+    },
     /// The log could not be written; nothing was sent.
     #[error("the command log could not be written")]
     Store(#[from] StoreError),
@@ -112,6 +122,7 @@ impl Commands {
     ) -> Result<CommandRecord, CommandError> {
         let id = CommandId::generate();
         check(id, &command, timeout, self.config.max_timeout).map_err(CommandError::Invalid)?;
+        supported(&command, self.links.observe(vm).open())?;
         let heard = self.links.observe(vm).open().is_some_and(|open| open.last_message_at.is_some());
         if !heard {
             return Err(CommandError::NotConnected);
@@ -140,7 +151,11 @@ impl Commands {
         let started = Instant::now();
         self.store.insert_command(&new).await?;
         let left = timeout.saturating_sub(started.elapsed());
-        let outcome = self.links.execute(new.vm, new.id, &command, left).await;
+        let mut outcome = self.links.execute(new.vm, new.id, &command, left).await;
+        // Processes that a guest lists have secrets in their command lines, as in its readings.
+        if let Ok(CommandOutcome::Answered { data: Some(data), .. }) = &mut outcome {
+            self.redactor.hide_command_lines(data);
+        }
         let max = usize::try_from(self.config.max_output_bytes).unwrap_or(usize::MAX);
         let kept = kept_outcome(outcome, max);
         let execution_ms = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);

@@ -198,12 +198,15 @@ section! {
 section! {
     /// What counts as a secret in command lines, besides the built-in rules.
     RedactionConfig "redaction" {
-        /// Names of variables, flags and fields whose values are hidden, separated by commas.
+        /// Names of variables, flags and fields whose values are hidden, separated by commas; in any
+        /// case, and only as whole names.
         names: Option<String> = "",
-        /// Flags followed by a secret, as `program -flag`, separated by commas.
+        /// Flags followed by a secret, as `program -flag`, separated by commas. What a flag of one
+        /// letter is attached to is hidden too.
         flags: Option<String> = "",
-        /// Regular expressions, one per line; what their first group matches is hidden, or all
-        /// of it where there is no group.
+        /// Regular expressions, one per line, without look-around; what their first group matches is
+        /// hidden, or all of the match where there is no group. They read the line as the built-in
+        /// rules left it.
         patterns: Option<String> = "",
     }
 }

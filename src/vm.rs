@@ -43,13 +43,13 @@ pub use observation::{
 };
 pub use operation::{Operation, OperationError, OperationKind, OperationStatus};
 pub use phase::{AgentConnectivity, VmPhase, VmStatus};
-pub use redact::Redactor;
+pub use redact::{RedactionError, Redactor};
 pub use resource::{Resource, ResourceKind, ResourceState};
 pub use spec::{NetworkAttachment, SpecError, Unattended, VmSpec};
 
 pub use text::chain;
 
-pub use agent_protocol::{SafeAction, ServiceOperation};
+pub use agent_protocol::{Platform, SafeAction, ServiceOperation};
 
 /// The current time, truncated to microseconds: the finest grain that both databases keep, so
 /// that a value read back equals the value written.

@@ -78,7 +78,7 @@ async fn a_debian_vm_lives_and_leaves_nothing() {
 
     // A safe and an unsafe command.
     let info = client.action(&vm, "OS_INFO").await;
-    assert_eq!(info["success"], true, "{info}");
+    assert_eq!((&info["success"], &info["result"]["__typename"]), (&json!(true), &json!("OsInfo")), "{info}");
     let run = client
         .shell(&vm, "uname -a; hostname; id ada; hello; cut -d' ' -f1 /home/ada/.ssh/authorized_keys; head -c 5 /root/first-boot; readlink /etc/localtime")
         .await;

@@ -1,6 +1,8 @@
 //! A guest's words made fit for logs, databases and people: bounded, and without control
 //! characters.
 
+use std::sync::Arc;
+
 use agent_protocol::{Answer, AnswerError, FirstBootReport, GuestError, Handshake, StatusReport, tree_bytes};
 use serde_json::Value;
 
@@ -10,6 +12,9 @@ const MAX_VERSION: usize = 64;
 const MAX_CAPABILITIES: usize = 32;
 const MAX_CAPABILITY: usize = 64;
 const MAX_STATE: usize = 64;
+/// More than the protocol has, and each longer than the longest of them.
+const MAX_ACTIONS: usize = 64;
+const MAX_ACTION: usize = 64;
 const MAX_BOOT_ERRORS: usize = 16;
 const MAX_BOOT_ERROR: usize = 512;
 const MAX_ERROR_BYTES: usize = 4 << 10;
@@ -19,7 +24,7 @@ pub(super) const MAX_DETAILS_TREE: usize = 128 << 10;
 const MAX_CONCURRENCY: usize = 16;
 
 /// At most `max` characters, control characters (line breaks too) left out.
-pub(super) fn clean_text(text: &str, max: usize) -> String {
+pub(crate) fn clean_text(text: &str, max: usize) -> String {
     text.chars().filter(|c| !c.is_control() && !is_bidi_control(*c)).take(max).collect()
 }
 
@@ -69,6 +74,8 @@ pub(super) struct Greeting {
     pub(super) version: Option<String>,
     pub(super) platform: Option<String>,
     pub(super) capabilities: Vec<String>,
+    /// Names of safe actions; `None` from an agent that does not name them.
+    pub(super) actions: Option<Arc<[String]>>,
     pub(super) first_boot: FirstBoot,
     /// Commands it takes at once.
     pub(super) concurrency: usize,
@@ -80,6 +87,7 @@ impl Default for Greeting {
             version: None,
             platform: None,
             capabilities: Vec::new(),
+            actions: None,
             first_boot: FirstBoot::NotReported,
             concurrency: 1,
         }
@@ -94,13 +102,8 @@ impl Greeting {
         Self {
             version: word(&handshake.version),
             platform: word(&handshake.platform),
-            capabilities: handshake
-                .capabilities
-                .iter()
-                .take(MAX_CAPABILITIES)
-                .map(|capability| clean_text(capability, MAX_CAPABILITY))
-                .filter(|capability| !capability.is_empty())
-                .collect(),
+            capabilities: words(&handshake.capabilities, MAX_CAPABILITIES, MAX_CAPABILITY),
+            actions: handshake.actions.as_ref().map(|actions| words(actions, MAX_ACTIONS, MAX_ACTION).into()),
             first_boot: handshake.first_boot.as_ref().map_or(FirstBoot::NotReported, first_boot),
             concurrency: handshake
                 .max_concurrent_commands
@@ -112,6 +115,12 @@ impl Greeting {
 /// What the agent says of its connection; nothing, if there is no word in it.
 pub(super) fn reported_state(status: &StatusReport) -> Option<String> {
     Some(clean_text(&status.state, MAX_STATE)).filter(|state| !state.is_empty())
+}
+
+/// At most `count` words of at most `length` characters; what is empty once cleaned is no word.
+fn words(list: &[String], count: usize, length: usize) -> Vec<String> {
+    let cleaned = list.iter().take(count).map(|word| clean_text(word, length));
+    cleaned.filter(|word| !word.is_empty()).collect()
 }
 
 fn first_boot(report: &FirstBootReport) -> FirstBoot {
@@ -200,16 +209,21 @@ mod tests {
             platform: Some("\u{202e}\0".to_owned()),
             capabilities: vec!["c".repeat(1000); 1000],
             max_concurrent_commands: Some(u32::MAX),
+            actions: Some(vec!["a\u{7}".repeat(1000); 1000]),
             first_boot: Some(FirstBootReport { finished: true, errors: vec!["e\n".repeat(1000); 1000] }),
         };
         let greeting = Greeting::of(&handshake);
         assert_eq!(greeting.version.as_deref(), Some(format!("[31m{}", "9".repeat(60)).as_str()));
         assert_eq!(greeting.platform, None);
         assert_eq!((greeting.capabilities.len(), greeting.capabilities[0].len()), (32, 64));
+        let actions = greeting.actions.as_ref().unwrap();
+        assert_eq!((actions.len(), actions[0].as_str()), (64, "a".repeat(64).as_str()));
         assert_eq!(greeting.concurrency, 16);
         let FirstBoot::Finished { errors } = greeting.first_boot else { panic!("not finished") };
         assert_eq!((errors.len(), errors[0].as_str()), (16, "e".repeat(512).as_str()));
-        let quiet = Handshake { max_concurrent_commands: Some(0), first_boot: None, ..handshake };
+        let quiet =
+            Handshake { max_concurrent_commands: Some(0), actions: None, first_boot: None, ..handshake };
+        assert_eq!(Greeting::of(&quiet).actions, None);
         assert_eq!(Greeting::of(&quiet).concurrency, 1);
         assert_eq!(Greeting::of(&quiet).first_boot, FirstBoot::NotReported);
     }

@@ -216,6 +216,7 @@ impl Shared {
                 platform: greeting.platform,
                 capabilities: greeting.capabilities,
                 reported_state,
+                actions: greeting.actions,
                 skew,
                 first_boot: greeting.first_boot,
                 counters,

@@ -142,6 +142,7 @@ impl From<CommandError> for ApiError {
             CommandError::NotConnected => Self::new("AGENT_NOT_CONNECTED", error.to_string()),
             CommandError::QueueFull { .. } => Self::new("COMMAND_QUEUE_FULL", error.to_string()),
             CommandError::Invalid(_) => Self::new("INVALID_INPUT", error.to_string()),
+            CommandError::Unsupported { .. } => Self::new("ACTION_UNSUPPORTED", error.to_string()),
             CommandError::Store(_) | CommandError::Task(_) => Self::internal(&error),
         }
     }

@@ -9,6 +9,7 @@ mod metrics;
 mod operation;
 mod page;
 mod series;
+mod result;
 mod user;
 mod vm;
 

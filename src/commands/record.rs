@@ -20,7 +20,11 @@ pub(super) fn kind(command: &GuestCommand) -> &'static str {
 /// be told as such in the line.
 pub(super) fn kept_command(redactor: &Redactor, command: &GuestCommand) -> Value {
     match command {
-        GuestCommand::Safe(action) => json!(action),
+        GuestCommand::Safe(action) => {
+            let mut kept = json!(action);
+            redactor.hide_parameters(&mut kept);
+            kept
+        }
         GuestCommand::Unsafe(command) => {
             let env: Map<String, Value> =
                 command.env_vars.keys().map(|key| (key.clone(), json!("***"))).collect();

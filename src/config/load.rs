@@ -205,6 +205,9 @@ impl Config {
         if let Err(wrong) = self.alerts.webhook() {
             mistake(&format!("alerts.{}", wrong.key), wrong.reason);
         }
+        for (key, error) in self.redaction.mistakes() {
+            mistake(key, &error.to_string());
+        }
         if let Err(error) = self.log.env_filter() {
             mistake("log.filter", &error.to_string());
         }
@@ -325,13 +328,23 @@ mod tests {
     #[test]
     fn every_mistake_is_reported_with_its_key() {
         let errors = load(
-            "[api]\nport = 99999\nhost = 'nowhere'\ncolour = 'blue'\n[agents]\noffline_after = 'soon'\n[attic]\nx = 1\n",
+            "[api]\nport = 99999\nhost = 'nowhere'\ncolour = 'blue'\n[agents]\noffline_after = 'soon'\n[attic]\nx = 1\n\
+             [redaction]\nnames = 'a b'\nflags = '-p'\npatterns = '''\n(\n'''\n",
             &[("INFINIBAY__PATHS__STATE_DIR", "relative")],
         )
         .unwrap_err();
         let keys: Vec<_> = errors.0.iter().map(|e| e.key.as_str()).collect();
-        for key in ["api.port", "api.host", "api.colour", "agents.offline_after", "attic", "paths.state_dir"]
-        {
+        for key in [
+            "api.port",
+            "api.host",
+            "api.colour",
+            "agents.offline_after",
+            "attic",
+            "paths.state_dir",
+            "redaction.names",
+            "redaction.flags",
+            "redaction.patterns",
+        ] {
             assert!(keys.contains(&key), "{key} was not reported in {keys:?}");
         }
     }

@@ -8,7 +8,8 @@ use std::{net::SocketAddr, str::FromStr};
 use sqlx::postgres::PgConnectOptions;
 use tracing_subscriber::{EnvFilter, filter::ParseError};
 
-use super::LogConfig;
+use super::{LogConfig, RedactionConfig};
+use crate::vm::{RedactionError, Redactor};
 
 impl LogConfig {
     /// The filter, read strictly.
@@ -18,6 +19,45 @@ impl LogConfig {
     pub fn env_filter(&self) -> Result<EnvFilter, ParseError> {
         EnvFilter::builder().parse(&self.filter)
     }
+}
+
+impl RedactionConfig {
+    /// The redactor with these rules.
+    ///
+    /// # Errors
+    /// The first rule that cannot be used. None for one of a [`super::Config`] that was loaded.
+    pub fn redactor(&self) -> Result<Redactor, RedactionError> {
+        Redactor::new(
+            &listed(self.names.as_ref()),
+            &listed(self.flags.as_ref()),
+            &lines(self.patterns.as_ref()),
+        )
+    }
+
+    /// What is wrong with each key.
+    pub(super) fn mistakes(&self) -> impl Iterator<Item = (&'static str, RedactionError)> {
+        let names = Redactor::new(&listed(self.names.as_ref()), &[], &[]);
+        let flags = Redactor::new(&[], &listed(self.flags.as_ref()), &[]);
+        let patterns = Redactor::new(&[], &[], &lines(self.patterns.as_ref()));
+        [("redaction.names", names), ("redaction.flags", flags), ("redaction.patterns", patterns)]
+            .into_iter()
+            .filter_map(|(key, read)| Some((key, read.err()?)))
+    }
+}
+
+/// Entries between commas.
+fn listed(text: Option<&String>) -> Vec<&str> {
+    entries(text, ',')
+}
+
+/// Entries on lines of their own. Spaces around one are the file's, not the entry's.
+fn lines(text: Option<&String>) -> Vec<&str> {
+    entries(text, '\n')
+}
+
+fn entries(text: Option<&String>, separator: char) -> Vec<&str> {
+    let entries = text.into_iter().flat_map(|text| text.split(separator));
+    entries.map(str::trim).filter(|entry| !entry.is_empty()).collect()
 }
 
 /// The shape of libvirt's URIs, `driver[+transport]://…`.
@@ -86,6 +126,31 @@ mod tests {
         for bad in ["x=y=z", "info,infinibay=loud", "(", "info,=debug"] {
             assert!(filter(bad).env_filter().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn redaction() {
+        let some = |text: &str| Some(text.to_owned());
+        let config = RedactionConfig {
+            names: some(" pin, ,access-code,"),
+            flags: some("vaultctl -k, vaultctl  --unseal"),
+            patterns: some("\n  AKIA[0-9]+, ?x\r\n\n  sk_([a-z]+)\n"),
+        };
+        assert_eq!(config.mistakes().count(), 0);
+        let redactor = config.redactor().unwrap();
+        assert_eq!(redactor.hide("x --access-code 1 AKIA1, x sk_live"), "x --access-code *** *** sk_***");
+        let wrong = RedactionConfig {
+            names: some("pin,p n"),
+            flags: some("--unseal"),
+            patterns: some("fine\n(s3cret"),
+        };
+        let mistakes: Vec<_> = wrong.mistakes().map(|(key, error)| (key, error.to_string())).collect();
+        assert_eq!(
+            mistakes.iter().map(|(key, _)| *key).collect::<Vec<_>>(),
+            ["redaction.names", "redaction.flags", "redaction.patterns"]
+        );
+        assert!(mistakes.iter().all(|(_, words)| !words.contains("s3cret")), "{mistakes:?}");
+        assert!(mistakes[0].1.contains("entry 2") && wrong.redactor().is_err());
     }
 
     #[test]

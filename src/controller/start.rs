@@ -26,7 +26,7 @@ use crate::{
     metrics::Metrics,
     reconcile::{HostFiles, HostStore, Parts, Reconciler, Settings, SystemClock, SystemRandomness},
     store::{Store, StoreError, StoreLock, database_url},
-    vm::{Redactor, chain},
+    vm::{RedactionError, chain},
 };
 
 /// Why the controller did not start, or ended unasked.
@@ -47,6 +47,9 @@ pub enum ControllerError {
     /// The database failed.
     #[error("opening the database")]
     Store(#[from] StoreError),
+    /// A rule of redaction cannot be used.
+    #[error("reading the rules of redaction")]
+    Redaction(#[from] RedactionError),
     /// A domain template is broken.
     #[error("reading the domain templates")]
     Templates(#[source] crate::domain_xml::RenderError),
@@ -92,7 +95,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     let (links, inbox) = Links::new(config.agents.clone());
     let Inbox { frames, hints: link_hints, .. } = inbox;
     let (_watch, socket_hints) = SocketWatch::start(config.agents.socket_dir.clone());
-    let redactor = Redactor::default();
+    let redactor = config.redaction.redactor()?;
     let commands = Commands::new(
         config.commands.clone(),
         redactor.clone(),

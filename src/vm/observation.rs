@@ -1,7 +1,7 @@
 //! What is, as far as it was seen. `Unknown` is a value of its own everywhere: it never means
 //! "absent".
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -136,6 +136,8 @@ pub struct OpenLink {
     /// What the agent last said of its connection (`connected`, `degraded`, …), cleaned, at most
     /// 64 characters.
     pub reported_state: Option<String>,
+    /// The safe actions it carries out, from its handshake; `None` when it did not name them.
+    pub actions: Option<Arc<[String]>>,
     /// The guest's clock minus ours, measured at the last timestamped message.
     pub skew: Option<TimeDelta>,
     /// From its handshake.

@@ -7,8 +7,13 @@
 //! secrets belong in environment variables, whose values are never kept.
 
 mod innocent;
+mod rules;
+mod tree;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
+
+pub use rules::RedactionError;
+use rules::Rules;
 
 /// What stands for a secret.
 const HIDDEN: &str = "***";
@@ -60,13 +65,31 @@ enum Attached {
 
 /// Hides secrets by the built-in rules and an operator's own. Clones share the rules.
 #[derive(Debug, Clone, Default)]
-pub struct Redactor {}
+pub struct Redactor {
+    /// `None`: the built-in rules alone.
+    own: Option<Arc<Rules>>,
+}
 
 impl Redactor {
-    /// The line with its secrets replaced by `***`; borrowed where there are none.
+    /// With rules besides the built-in ones: names of variables, flags and fields whose values are
+    /// hidden; flags followed by a secret, as `program -flag`; regular expressions, of which the
+    /// first group is hidden, or all of the match where there is no group.
+    ///
+    /// # Errors
+    /// The first rule that cannot be used.
+    pub fn new(names: &[&str], flags: &[&str], patterns: &[&str]) -> Result<Self, RedactionError> {
+        let rules = Rules::new(names, flags, patterns)?;
+        Ok(Self { own: (!rules.is_empty()).then(|| Arc::new(rules)) })
+    }
+
+    /// The line with its secrets replaced by `***`.
     #[must_use]
     pub fn hide<'a>(&self, line: &'a str) -> Cow<'a, str> {
-        redact_command_line(line)
+        let hidden = redact_command_line(line);
+        match self.own.as_deref().and_then(|rules| rules.hide(&hidden)) {
+            Some(hidden) => Cow::Owned(hidden),
+            None => hidden,
+        }
     }
 }
 

@@ -323,7 +323,7 @@ impl Client {
     /// Runs a safe action without parameters; the log entry.
     pub async fn action(&self, vm: &str, action: &str) -> Value {
         const RUN: &str = "mutation($vm: UUID!, $action: SafeActionName!) { executeVmCommand(vmId: $vm, \
-            command: { safe: { action: $action } }, timeoutSeconds: 60) { id success response executionMs status } }";
+            command: { safe: { action: $action } }, timeoutSeconds: 60) { id success response executionMs status result { __typename } } }";
         self.ask(RUN, json!({ "vm": vm, "action": action })).await["executeVmCommand"].take()
     }
 }

@@ -1,7 +1,13 @@
 //! The actions that a guest offers without giving its shell away. On the wire an action is one
 //! flat object: `{"action": "ServiceControl", "service": "ssh", "operation": "restart"}`.
 
+mod check;
+#[cfg(test)]
+mod tests;
+
 use serde::{Deserialize, Serialize};
+
+pub use check::ActionError;
 
 /// What to do with a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,108 +112,154 @@ pub enum SafeAction {
     OsInfo,
     /// How full the file systems are.
     CheckDiskSpace(DiskThresholds),
-}
-
-/// Why an action was refused before it reached a guest.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ActionError {
-    /// A name that is empty, too long, or could be read as an option or as several words.
-    #[error("{field} must be 1 to {max} characters of letters, digits and '._+:@~-', not beginning with '-'")]
-    Name {
-        /// The parameter.
-        field: &'static str,
-        /// Its longest value.
-        max: usize,
+    /// Whether the machine is larger or smaller than its use.
+    CheckResourceOptimization {
+        /// Days looked back on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        evaluation_window_days: Option<u32>,
     },
-    /// Out of range.
-    #[error("{field} must be between {min} and {max}")]
-    Range {
-        /// The parameter.
-        field: &'static str,
-        /// Lower bound.
-        min: u32,
-        /// Upper bound.
-        max: u32,
+    /// One of the agent's health checks.
+    RunHealthCheck {
+        /// The check's name, as the agent has it.
+        check_name: String,
     },
+    /// All of the agent's health checks.
+    RunAllHealthChecks,
+    /// Remove what can be had again.
+    DiskCleanup {
+        /// A drive's letter, or the absolute path of a mount point.
+        drive: String,
+        /// What to remove, in the agent's words.
+        targets: Vec<String>,
+    },
+    /// Whether Windows has updates for itself.
+    CheckWindowsUpdates,
+    /// The updates that were installed.
+    GetUpdateHistory {
+        /// Days looked back on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        days: Option<u32>,
+    },
+    /// The updates that wait, for a restart too.
+    GetPendingUpdates,
+    /// Whether Defender protects the machine.
+    CheckWindowsDefender,
+    /// Defender's state in detail.
+    GetDefenderStatus,
+    /// Let Defender look at the usual places.
+    RunDefenderQuickScan,
+    /// What Defender has found.
+    GetThreatHistory,
+    /// The applications installed, as Windows' management interface tells them.
+    #[serde(rename = "GetInstalledApplicationsWMI")]
+    GetInstalledApplicationsWmi,
+    /// Which applications have updates.
+    CheckApplicationUpdates,
+    /// One application in detail.
+    GetApplicationDetails {
+        /// The application, as `GetInstalledApplicationsWMI` names it.
+        app_id: String,
+    },
+    /// Whether one application has an update.
+    CheckSpecificAppUpdates {
+        /// The application.
+        app_id: String,
+    },
+    /// How much an application's update would download.
+    EstimateUpdateSize {
+        /// The application.
+        app_id: String,
+    },
+    /// The updates of Windows that could be installed.
+    GetAvailableUpdates,
+    /// Those of them that concern security.
+    GetSecurityUpdates,
 }
 
-const MAX_NAME: usize = 256;
-
-fn name(field: &'static str, text: &str) -> Result<(), ActionError> {
-    let fits = (1..=MAX_NAME).contains(&text.len())
-        && !text.starts_with('-')
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || "._+:@~-".contains(c));
-    if fits { Ok(()) } else { Err(ActionError::Name { field, max: MAX_NAME }) }
+/// A kind of guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Platform {
+    /// Any Linux.
+    Linux,
+    /// Any Windows.
+    Windows,
 }
 
-fn range(field: &'static str, value: Option<u32>, min: u32, max: u32) -> Result<(), ActionError> {
-    match value {
-        Some(value) if !(min..=max).contains(&value) => Err(ActionError::Range { field, min, max }),
-        _ => Ok(()),
+impl Platform {
+    /// As a handshake says it, in any case. `None` for what we do not know.
+    #[must_use]
+    pub fn of(word: &str) -> Option<Self> {
+        [Self::Linux, Self::Windows].into_iter().find(|platform| platform.word().eq_ignore_ascii_case(word))
+    }
+
+    /// The handshake's word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Linux => "linux",
+            Self::Windows => "windows",
+        }
+    }
+
+    /// As people write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Linux => "Linux",
+            Self::Windows => "Windows",
+        }
     }
 }
+
+const EVERYWHERE: &[Platform] = &[Platform::Linux, Platform::Windows];
+const WINDOWS: &[Platform] = &[Platform::Windows];
 
 impl SafeAction {
     /// The action's name on the wire.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::ServiceList => "ServiceList",
-            Self::ServiceControl { .. } => "ServiceControl",
-            Self::PackageList => "PackageList",
-            Self::PackageInstall { .. } => "PackageInstall",
-            Self::PackageRemove { .. } => "PackageRemove",
-            Self::PackageUpdate { .. } => "PackageUpdate",
-            Self::PackageSearch { .. } => "PackageSearch",
-            Self::ProcessList { .. } => "ProcessList",
-            Self::ProcessKill { .. } => "ProcessKill",
-            Self::ProcessTop { .. } => "ProcessTop",
-            Self::SystemInfo => "SystemInfo",
-            Self::OsInfo => "OsInfo",
-            Self::CheckDiskSpace(_) => "CheckDiskSpace",
-        }
+        self.facts().0
     }
 
-    /// Checks the parameters; both ends do, each for its own sake.
-    ///
-    /// # Errors
-    /// The first parameter that breaks its rule.
-    pub fn check(&self) -> Result<(), ActionError> {
-        match self {
-            Self::ServiceControl { service, .. } => name("service", service),
-            Self::PackageInstall { package }
-            | Self::PackageRemove { package }
-            | Self::PackageUpdate { package } => name("package", package),
-            Self::PackageSearch { query } => name("query", query),
-            Self::ProcessList { limit } | Self::ProcessTop { limit, .. } => range("limit", *limit, 1, 10_000),
-            // Killing process 0 or 1 would mean "the whole group" or "the system".
-            Self::ProcessKill { pid, .. } => range("pid", Some(*pid), 2, i32::MAX as u32),
-            Self::CheckDiskSpace(thresholds) => {
-                for (field, value) in [
-                    ("warning_threshold", thresholds.warning_threshold),
-                    ("critical_threshold", thresholds.critical_threshold),
-                ] {
-                    if value.is_some_and(|v| !(0.0..=100.0).contains(&v)) {
-                        return Err(ActionError::Range { field, min: 0, max: 100 });
-                    }
-                }
-                Ok(())
-            }
-            Self::ServiceList | Self::PackageList | Self::SystemInfo | Self::OsInfo => Ok(()),
-        }
+    /// The platforms whose guests have the action at all.
+    #[must_use]
+    pub fn platforms(&self) -> &'static [Platform] {
+        self.facts().1
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parameters_that_could_be_read_as_options_are_refused() {
-        for bad in ["", "-y", "a b", "a;b", "$(x)", "../x", &"a".repeat(300)] {
-            assert!(SafeAction::PackageInstall { package: bad.into() }.check().is_err(), "{bad}");
+    fn facts(&self) -> (&'static str, &'static [Platform]) {
+        match self {
+            Self::ServiceList => ("ServiceList", EVERYWHERE),
+            Self::ServiceControl { .. } => ("ServiceControl", EVERYWHERE),
+            Self::PackageList => ("PackageList", EVERYWHERE),
+            Self::PackageInstall { .. } => ("PackageInstall", EVERYWHERE),
+            Self::PackageRemove { .. } => ("PackageRemove", EVERYWHERE),
+            Self::PackageUpdate { .. } => ("PackageUpdate", EVERYWHERE),
+            Self::PackageSearch { .. } => ("PackageSearch", EVERYWHERE),
+            Self::ProcessList { .. } => ("ProcessList", EVERYWHERE),
+            Self::ProcessKill { .. } => ("ProcessKill", EVERYWHERE),
+            Self::ProcessTop { .. } => ("ProcessTop", EVERYWHERE),
+            Self::SystemInfo => ("SystemInfo", EVERYWHERE),
+            Self::OsInfo => ("OsInfo", EVERYWHERE),
+            Self::CheckDiskSpace(_) => ("CheckDiskSpace", EVERYWHERE),
+            Self::CheckResourceOptimization { .. } => ("CheckResourceOptimization", EVERYWHERE),
+            Self::RunHealthCheck { .. } => ("RunHealthCheck", EVERYWHERE),
+            Self::RunAllHealthChecks => ("RunAllHealthChecks", EVERYWHERE),
+            Self::DiskCleanup { .. } => ("DiskCleanup", EVERYWHERE),
+            Self::CheckWindowsUpdates => ("CheckWindowsUpdates", WINDOWS),
+            Self::GetUpdateHistory { .. } => ("GetUpdateHistory", WINDOWS),
+            Self::GetPendingUpdates => ("GetPendingUpdates", WINDOWS),
+            Self::CheckWindowsDefender => ("CheckWindowsDefender", WINDOWS),
+            Self::GetDefenderStatus => ("GetDefenderStatus", WINDOWS),
+            Self::RunDefenderQuickScan => ("RunDefenderQuickScan", WINDOWS),
+            Self::GetThreatHistory => ("GetThreatHistory", WINDOWS),
+            Self::GetInstalledApplicationsWmi => ("GetInstalledApplicationsWMI", WINDOWS),
+            Self::CheckApplicationUpdates => ("CheckApplicationUpdates", WINDOWS),
+            Self::GetApplicationDetails { .. } => ("GetApplicationDetails", WINDOWS),
+            Self::CheckSpecificAppUpdates { .. } => ("CheckSpecificAppUpdates", WINDOWS),
+            Self::EstimateUpdateSize { .. } => ("EstimateUpdateSize", WINDOWS),
+            Self::GetAvailableUpdates => ("GetAvailableUpdates", WINDOWS),
+            Self::GetSecurityUpdates => ("GetSecurityUpdates", WINDOWS),
         }
-        assert!(SafeAction::PackageInstall { package: "libc6:amd64".into() }.check().is_ok());
-        assert!(SafeAction::ProcessKill { pid: 1, force: None }.check().is_err());
     }
 }

@@ -162,6 +162,10 @@ pub struct Handshake {
     /// How many commands it takes at once. An extension of ours; 1 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_concurrent_commands: Option<u32>,
+    /// The names of the safe actions it carries out. An extension of ours; agents that do not
+    /// send it may have any action of their platform.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actions: Option<Vec<String>>,
     /// An extension of ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_boot: Option<FirstBootReport>,
@@ -516,6 +520,7 @@ mod tests {
             "messages",
             "first_boot",
             "capabilities",
+            "actions",
             "state",
             "error_type",
         ]);

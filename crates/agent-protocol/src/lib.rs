@@ -17,7 +17,7 @@ mod rewrite;
 mod scan;
 mod weight;
 
-pub use action::{ActionError, DiskThresholds, SafeAction, ServiceOperation, SortBy};
+pub use action::{ActionError, DiskThresholds, Platform, SafeAction, ServiceOperation, SortBy};
 pub use frame::{FrameDecoder, FrameError, MAX_FRAME_BYTES};
 pub use guest::{
     Answer, AnswerError, CommandType, DecodeError, FirstBootReport, GuestError, GuestMessage, Handshake,

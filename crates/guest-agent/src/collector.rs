@@ -38,7 +38,7 @@ impl Collector {
 fn collect(requests: &Receiver<()>, events: &Sender<Event>, bell: &Bell) {
     let mut sampler = Sampler::new();
     while requests.recv().is_ok() {
-        let line = match message::metrics(sampler.sample()) {
+        let line = match message::metrics(&sampler.sample()) {
             Ok(line) => line,
             Err(e) => {
                 note(format_args!("{e}"));

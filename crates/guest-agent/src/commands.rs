@@ -1,6 +1,7 @@
 //! Commands of the host: read, admitted within a bound, run on a thread each, always answered.
 
 mod answer;
+mod health;
 mod machine;
 mod packages;
 mod process;
@@ -16,6 +17,7 @@ use serde_json::{Map, Value};
 
 use crate::{agent::Event, log::note, wake::Bell};
 use answer::{Failure, Outcome};
+pub(crate) use safe::OFFERED;
 
 /// A command thread's stack: a shallow call tree and one 16 KiB buffer.
 const STACK_BYTES: usize = 256 << 10;
@@ -74,7 +76,13 @@ impl Commands {
                 self.start(id, CommandType::Unsafe, move || shell::run(&line))
             }
             Err(e) => match salvage(line) {
-                Some((id, kind)) => Request::Answer(answer::refuse(&id, kind, Failure::undecodable(&e))),
+                Some(Unread { id, kind, action }) => {
+                    let failure = match action {
+                        Some(action) if !OFFERED.contains(&action.as_str()) => safe::unsupported(&action),
+                        _ => Failure::undecodable(&e),
+                    };
+                    Request::Answer(answer::refuse(&id, kind, failure))
+                }
                 None => {
                     self.complain(&e);
                     Request::Nothing
@@ -123,8 +131,16 @@ fn deliver(events: &Sender<Event>, bell: &Bell, event: Event) {
     bell.ring();
 }
 
-/// The id of a line that is no command we know, so that its sender need not wait in vain.
-fn salvage(line: &[u8]) -> Option<(String, Option<CommandType>)> {
+/// What can be told of a line that is no command we know.
+struct Unread {
+    id: String,
+    kind: Option<CommandType>,
+    /// The name of a safe command's action.
+    action: Option<String>,
+}
+
+/// The id of such a line, so that its sender need not wait in vain, and what it may have meant.
+fn salvage(line: &[u8]) -> Option<Unread> {
     let object: Map<String, Value> = serde_json::from_slice(line).ok()?;
     let id = match object.get("id")? {
         Value::String(id) => id.clone(),
@@ -136,5 +152,7 @@ fn salvage(line: &[u8]) -> Option<(String, Option<CommandType>)> {
         Some("UnsafeCommand") => Some(CommandType::Unsafe),
         _ => None,
     };
-    Some((id, kind))
+    let action = object.get("command_type").and_then(|command| command.get("action")?.as_str());
+    let action = action.filter(|_| kind == Some(CommandType::Safe)).map(str::to_owned);
+    Some(Unread { id, kind, action })
 }

@@ -76,7 +76,7 @@ fn run() -> ExitCode {
 }
 
 fn once() -> ExitCode {
-    match message::metrics(metrics::Sampler::new().sample()) {
+    match message::metrics(&metrics::Sampler::new().sample()) {
         Ok(line) => print(&line),
         Err(e) => {
             note(format_args!("{e}"));

@@ -5,7 +5,7 @@ use chrono::Utc;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::settings::Settings;
+use crate::{commands::OFFERED, settings::Settings};
 
 /// What this agent can do, in the handshake's words.
 const CAPABILITIES: [&str; 6] =
@@ -62,6 +62,7 @@ pub(crate) fn handshake(settings: &Settings, first_boot: &FirstBootReport) -> Re
         platform: Some("linux".to_owned()),
         capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
         max_concurrent_commands: u32::try_from(settings.max_commands).ok(),
+        actions: Some(OFFERED.map(str::to_owned).to_vec()),
         first_boot: Some(first_boot.clone()),
     };
     line("handshake", &handshake)
@@ -73,7 +74,7 @@ pub(crate) fn keep_alive(sequence_number: u32) -> Result<Vec<u8>, EncodeError> {
 }
 
 /// A reading, `system` being what the host finds under `data.system`.
-pub(crate) fn metrics(system: Value) -> Result<Vec<u8>, EncodeError> {
+pub(crate) fn metrics(system: &Value) -> Result<Vec<u8>, EncodeError> {
     line("metrics", &serde_json::json!({ "timestamp": Utc::now(), "data": { "system": system } }))
 }
 
@@ -100,12 +101,13 @@ mod tests {
         let GuestMessage::Handshake(hello) = decode(handshake(&settings, &report).unwrap()) else { panic!() };
         assert_eq!(hello.platform.as_deref(), Some("linux"));
         assert_eq!((hello.max_concurrent_commands, hello.first_boot), (Some(4), Some(report)));
+        assert_eq!(hello.actions, Some(OFFERED.map(str::to_owned).to_vec()));
         let GuestMessage::KeepAlive(alive) = decode(keep_alive(u32::MAX).unwrap()) else { panic!() };
         assert_eq!(alive.sequence_number, u32::MAX);
-        let GuestMessage::Metrics(frame) = decode(metrics(json!({"cpu": {}})).unwrap()) else { panic!() };
+        let GuestMessage::Metrics(frame) = decode(metrics(&json!({"cpu": {}})).unwrap()) else { panic!() };
         assert_eq!(&*frame.system.text, r#"{"cpu":{}}"#);
         assert!(matches!(
-            metrics(json!("x".repeat(MAX_FRAME_BYTES))),
+            metrics(&json!("x".repeat(MAX_FRAME_BYTES))),
             Err(EncodeError::TooLong { kind: "metrics", .. })
         ));
     }

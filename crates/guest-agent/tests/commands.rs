@@ -57,7 +57,10 @@ fn every_command_is_answered() {
     let mut host = agent.host();
     let safe = |id: &str, action: serde_json::Value| json!({"type": "SafeCommand", "id": id, "command_type": action, "params": null, "timeout": 20});
     let table = [
-        ("u1", safe("u1", json!({"action": "Fly"})), "UNKNOWN_COMMAND"),
+        ("u1", safe("u1", json!({"action": "Fly"})), "UNSUPPORTED_ACTION"),
+        ("u3", safe("u3", json!({"action": "CheckWindowsUpdates"})), "UNSUPPORTED_ACTION"),
+        ("u4", safe("u4", json!({"action": "DiskCleanup", "drive": "/"})), "UNSUPPORTED_ACTION"),
+        ("h1", safe("h1", json!({"action": "RunHealthCheck", "check_name": "luck"})), "NO_SUCH_CHECK"),
         ("u2", json!({"type": "Dance", "id": "u2"}), "UNKNOWN_COMMAND"),
         ("b1", safe("b1", json!({"action": "ServiceControl"})), "BAD_COMMAND"),
         ("b2", json!({"type": "UnsafeCommand", "id": "b2"}), "BAD_COMMAND"),
@@ -81,6 +84,9 @@ fn every_command_is_answered() {
     assert_eq!(answer.data.unwrap()["architecture"], std::env::consts::ARCH);
     host.send(&safe("disk", json!({"action": "CheckDiskSpace", "warning_threshold": 1.0})));
     assert!(host.answer("disk").data.unwrap()["disks"].is_array());
+    host.send(&safe("health", json!({"action": "RunAllHealthChecks"})));
+    let checks = host.answer("health").data.unwrap()["checks"].take();
+    assert_eq!(checks.as_array().map(Vec::len), Some(4), "{checks}");
     host.send(&safe("top", json!({"action": "ProcessTop", "limit": 2})));
     assert_eq!(host.answer("top").data.unwrap()["processes"].as_array().unwrap().len(), 2);
 }

@@ -22,6 +22,9 @@ fn listens_to(host: &mut Host) {
         assert!(hello.capabilities.iter().any(|c| c == capability), "{capability}: {hello:?}");
     }
     assert!(hello.first_boot.expect("a report").finished);
+    let actions = hello.actions.expect("its actions");
+    assert!(actions.iter().any(|a| a == "RunAllHealthChecks"), "{actions:?}");
+    assert!(!actions.iter().any(|a| a == "CheckWindowsUpdates"), "{actions:?}");
 
     let system: Value = serde_json::from_str(&metrics(host).system.text).expect("JSON");
     for part in ["cpu", "memory", "disk", "network", "system", "processes", "ports"] {

@@ -1,10 +1,11 @@
 //! Logged commands and reported errors.
 
-use async_graphql::{Enum, Json, SimpleObject};
+use async_graphql::{ComplexObject, Enum, Json, SimpleObject};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::result::SafeActionResult;
 use crate::{
     api::scalars::BigInt,
     store::{CommandRecord, CommandStatus, VmErrorRecord},
@@ -29,6 +30,7 @@ pub(crate) enum CommandStatusName {
 
 /// A command and what became of it.
 #[derive(Debug, SimpleObject)]
+#[graphql(complex)]
 pub(crate) struct CommandLog {
     /// The row.
     id: Uuid,
@@ -72,6 +74,16 @@ impl From<CommandRecord> for CommandLog {
             requested_by: record.requested_by.uuid(),
             created_at: record.created_at,
         }
+    }
+}
+
+#[ComplexObject]
+impl CommandLog {
+    /// What a safe action found, typed. Null for unsafe commands, for failures, and where the agent
+    /// gives a shape that is not known; `response.data` has what it gave.
+    async fn result(&self) -> Option<SafeActionResult> {
+        let data = self.response.as_ref().filter(|_| self.success == Some(true))?.0.get("data")?;
+        SafeActionResult::of(self.command.0.get("action")?.as_str()?, data)
     }
 }
 

@@ -1,15 +1,18 @@
 //! What clients write. Shapes only; rules are checked where they live.
 
+mod safe;
+
 use std::collections::BTreeMap;
 
-use async_graphql::{Enum, InputObject, OneofObject};
+use async_graphql::{InputObject, OneofObject};
 use uuid::Uuid;
 
 use crate::{
     api::error::ApiError,
     lifecycle::{CreateVm, UnattendedRequest},
-    vm::{GuestCommand, SafeAction, ServiceOperation, UnsafeCommand},
+    vm::{GuestCommand, UnsafeCommand},
 };
+use safe::SafeCommandInput;
 
 /// First-boot settings.
 #[derive(InputObject)]
@@ -87,92 +90,6 @@ pub(crate) struct VmFilter {
     pub(crate) owner_id: Option<Uuid>,
 }
 
-/// An action that needs no shell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
-pub(crate) enum SafeActionName {
-    /// No parameters.
-    ServiceList,
-    /// `service`, `operation`.
-    ServiceControl,
-    /// No parameters.
-    PackageList,
-    /// `package`.
-    PackageInstall,
-    /// `package`.
-    PackageRemove,
-    /// `package`.
-    PackageUpdate,
-    /// `query`.
-    PackageSearch,
-    /// `limit`, optional.
-    ProcessList,
-    /// `pid`; `force`, optional.
-    ProcessKill,
-    /// `limit` and `sortBy`, optional.
-    ProcessTop,
-    /// No parameters.
-    SystemInfo,
-    /// No parameters.
-    OsInfo,
-    /// `warningThreshold` and `criticalThreshold`, optional.
-    CheckDiskSpace,
-}
-
-/// What to do with a service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
-#[graphql(remote = "ServiceOperation", name = "ServiceOperation")]
-pub(crate) enum ServiceOperationName {
-    /// Start it now.
-    Start,
-    /// Stop it now.
-    Stop,
-    /// Stop and start.
-    Restart,
-    /// Start it at boot.
-    Enable,
-    /// Do not start it at boot.
-    Disable,
-    /// Tell its state.
-    Status,
-}
-
-/// The order of processes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
-#[graphql(remote = "agent_protocol::SortBy", name = "SortBy")]
-pub(crate) enum SortByName {
-    /// Processor use.
-    Cpu,
-    /// Memory use.
-    Memory,
-}
-
-/// An action with its parameters: exactly those that the action names.
-#[derive(Debug, InputObject)]
-pub(crate) struct SafeCommandInput {
-    /// The action.
-    action: SafeActionName,
-    /// A service's name.
-    service: Option<String>,
-    /// What to do with the service.
-    operation: Option<ServiceOperationName>,
-    /// A package's name.
-    package: Option<String>,
-    /// Words to search for.
-    query: Option<String>,
-    /// At most this many.
-    limit: Option<i32>,
-    /// A process id.
-    pid: Option<i32>,
-    /// Without a chance to clean up.
-    force: Option<bool>,
-    /// Busiest in what.
-    sort_by: Option<SortByName>,
-    /// Per cent.
-    warning_threshold: Option<f64>,
-    /// Per cent.
-    critical_threshold: Option<f64>,
-}
-
 /// One variable of the environment.
 #[derive(InputObject)]
 pub(crate) struct EnvVarInput {
@@ -230,83 +147,5 @@ impl CommandInput {
                 }))
             }
         }
-    }
-}
-
-fn need<T>(field: &'static str, value: &mut Option<T>) -> Result<T, ApiError> {
-    value.take().ok_or_else(|| ApiError::invalid(field, "this action needs it"))
-}
-
-fn whole(field: &'static str, value: Option<i32>) -> Result<Option<u32>, ApiError> {
-    value.map(|n| u32::try_from(n).map_err(|_| ApiError::invalid(field, "must not be negative"))).transpose()
-}
-
-impl SafeCommandInput {
-    fn into_action(mut self) -> Result<SafeAction, ApiError> {
-        use SafeActionName as Name;
-        let action = match self.action {
-            Name::ServiceList => SafeAction::ServiceList,
-            Name::ServiceControl => SafeAction::ServiceControl {
-                service: need("service", &mut self.service)?,
-                operation: need("operation", &mut self.operation)?.into(),
-            },
-            Name::PackageList => SafeAction::PackageList,
-            Name::PackageInstall => {
-                SafeAction::PackageInstall { package: need("package", &mut self.package)? }
-            }
-            Name::PackageRemove => SafeAction::PackageRemove { package: need("package", &mut self.package)? },
-            Name::PackageUpdate => SafeAction::PackageUpdate { package: need("package", &mut self.package)? },
-            Name::PackageSearch => SafeAction::PackageSearch { query: need("query", &mut self.query)? },
-            Name::ProcessList => SafeAction::ProcessList { limit: whole("limit", self.limit.take())? },
-            Name::ProcessKill => SafeAction::ProcessKill {
-                pid: whole("pid", Some(need("pid", &mut self.pid)?))?.unwrap_or_default(),
-                force: self.force.take(),
-            },
-            Name::ProcessTop => SafeAction::ProcessTop {
-                limit: whole("limit", self.limit.take())?,
-                sort_by: self.sort_by.take().map(Into::into),
-            },
-            Name::SystemInfo => SafeAction::SystemInfo,
-            Name::OsInfo => SafeAction::OsInfo,
-            Name::CheckDiskSpace => SafeAction::CheckDiskSpace(agent_protocol::DiskThresholds {
-                warning_threshold: self.warning_threshold.take(),
-                critical_threshold: self.critical_threshold.take(),
-            }),
-        };
-        match self.left_over() {
-            Some(field) => Err(ApiError::invalid(field, "this action does not take it")),
-            None => Ok(action),
-        }
-    }
-
-    /// A parameter that the action did not take.
-    fn left_over(&self) -> Option<&'static str> {
-        let Self {
-            action: _,
-            service,
-            operation,
-            package,
-            query,
-            limit,
-            pid,
-            force,
-            sort_by,
-            warning_threshold,
-            critical_threshold,
-        } = self;
-        [
-            ("service", service.is_some()),
-            ("operation", operation.is_some()),
-            ("package", package.is_some()),
-            ("query", query.is_some()),
-            ("limit", limit.is_some()),
-            ("pid", pid.is_some()),
-            ("force", force.is_some()),
-            ("sortBy", sort_by.is_some()),
-            ("warningThreshold", warning_threshold.is_some()),
-            ("criticalThreshold", critical_threshold.is_some()),
-        ]
-        .into_iter()
-        .find_map(|(field, given)| given.then_some(field))
     }
 }

@@ -120,6 +120,7 @@ fn heard(ago: i64, first_boot: FirstBoot) -> LinkObservation {
         platform: None,
         capabilities: Vec::new(),
         reported_state: None,
+        actions: None,
         skew: None,
         first_boot,
         counters: LinkCounters::default(),

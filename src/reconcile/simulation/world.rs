@@ -349,6 +349,7 @@ impl LoopLinks for World {
             platform: None,
             capabilities: Vec::new(),
             reported_state: None,
+            actions: None,
             skew: None,
             first_boot: FirstBoot::Finished { errors: Vec::new() },
             counters: LinkCounters::default(),

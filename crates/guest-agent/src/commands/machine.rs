@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use crate::metrics::{cpu, disk, memory::Memory, system};
 
 /// Per cent.
-const WARNING: f64 = 80.0;
+pub(super) const WARNING: f64 = 80.0;
 /// Per cent.
-const CRITICAL: f64 = 95.0;
+pub(super) const CRITICAL: f64 = 95.0;
 
 /// `{hostname, uptime_seconds, load_average, cpu: {model, logical_cores}, memory}`
 pub(super) fn system_info() -> Value {
@@ -61,9 +61,9 @@ pub(super) fn disk_space(thresholds: &DiskThresholds) -> Value {
     })
 }
 
-const STATUS: [&str; 3] = ["ok", "warning", "critical"];
+pub(super) const STATUS: [&str; 3] = ["ok", "warning", "critical"];
 
-fn rank(percent: f64, warning: f64, critical: f64) -> usize {
+pub(super) fn rank(percent: f64, warning: f64, critical: f64) -> usize {
     if percent >= critical { 2 } else { usize::from(percent >= warning) }
 }
 

@@ -52,6 +52,16 @@ pub(super) fn list(limit: Duration) -> Result<Outcome, Failure> {
     Ok(json!({"services": rows, "truncated": truncated}).into())
 }
 
+/// The names of units that failed.
+pub(super) fn failed(limit: Duration) -> Result<Vec<String>, Failure> {
+    let arguments = ["list-units", "--failed", "--plain", "--no-legend", "--no-pager"];
+    let done = systemctl(&arguments, limit, KEEP_BYTES)?;
+    if !done.succeeded() {
+        return Err(Failure::tool("list failed units", done));
+    }
+    Ok(parse_units(&done.stdout.text()))
+}
+
 /// `{service, operation, active_state, sub_state, enabled, load_state}`, the state being that
 /// after the operation.
 pub(super) fn control(
@@ -105,6 +115,14 @@ fn parse_show(text: &str) -> BTreeMap<String, Value> {
         .collect()
 }
 
+/// `systemctl list-units`: the name comes first, after a mark in some versions.
+fn parse_units(text: &str) -> Vec<String> {
+    text.lines()
+        .filter_map(|line| line.split_ascii_whitespace().find(|field| field.contains('.')))
+        .map(str::to_owned)
+        .collect()
+}
+
 /// `systemctl list-unit-files`: name and state; templates are no services yet.
 fn parse_files(text: &str) -> Vec<(String, String)> {
     text.lines()
@@ -129,6 +147,12 @@ mod tests {
         assert_eq!(rows["ssh.service"]["description"], "OpenBSD Secure Shell = server");
         assert_eq!(rows["x.service"]["enabled"], Value::Null);
         assert_eq!(rows["x.service"]["active_state"], "failed");
+    }
+
+    #[test]
+    fn failed_units_are_named_with_and_without_a_mark() {
+        let text = "x.service loaded failed failed The X\n● dev-y.mount loaded failed failed Y\n\n";
+        assert_eq!(parse_units(text), ["x.service", "dev-y.mount"]);
     }
 
     #[test]
