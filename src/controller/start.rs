@@ -24,7 +24,7 @@ use crate::{
     metrics::Metrics,
     reconcile::{HostFiles, HostStore, Parts, Reconciler, Settings, SystemClock, SystemRandomness},
     store::{Store, StoreError, StoreLock, database_url},
-    vm::{Redactor, chain},
+    vm::{Redactor, Resolution, chain},
 };
 
 /// Why the controller did not start, or ended unasked.
@@ -339,13 +339,25 @@ async fn expire(config: Config, store: Store, stop: CancellationToken) {
         }
         let now = chrono::Utc::now();
         let days = |days: u32| chrono::TimeDelta::days(i64::from(days));
-        let readings = store.expire_metrics(now - days(config.metrics.retention_days)).await;
+        if let Err(error) = store.prepare_metrics(now).await {
+            tracing::warn!(error = chain(&error), "no room could be made for the coming days' readings");
+        }
+        let metrics = &config.metrics;
+        let readings = store.expire_metrics(now - days(metrics.retention_days)).await;
+        let five_minutes =
+            store.expire_rollups(Resolution::FiveMinutes, now - days(metrics.five_minutes_days)).await;
+        let hours = store.expire_rollups(Resolution::Hour, now - days(metrics.hours_days)).await;
         let history = store.expire_history(now - days(config.database.history_days)).await;
-        for (what, result) in [("readings", readings), ("history", history)] {
+        for (what, result) in [
+            ("readings", readings),
+            ("roll-ups of five minutes", five_minutes),
+            ("roll-ups of hours", hours),
+            ("history", history),
+        ] {
             match result {
                 Ok(0) => {}
-                Ok(rows) => tracing::info!(what, rows, "old rows were removed"),
-                Err(error) => tracing::warn!(what, error = chain(&error), "old rows could not be removed"),
+                Ok(removed) => tracing::info!(what, removed, "what is old was removed"),
+                Err(error) => tracing::warn!(what, error = chain(&error), "what is old could not be removed"),
             }
         }
     }
