@@ -53,6 +53,9 @@ pub enum ControllerError {
     PartEnded(&'static str),
 }
 
+/// How long readings may take to reach the database or the disk at a stop.
+const READINGS_GRACE: Duration = Duration::from_secs(5);
+
 fn io_error(operation: impl Into<String>) -> impl FnOnce(io::Error) -> ControllerError {
     move |source| ControllerError::Io { operation: operation.into(), source }
 }
@@ -193,19 +196,23 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     tracing::info!("stopping: no new work is taken");
     stop.cancel();
     let grace = config.reconcile.shutdown_grace;
-    let stopped = tokio::time::timeout(grace, async {
+    let deadline = tokio::time::Instant::now() + grace;
+    let quiet = tokio::time::timeout_at(deadline, async {
         if !commands.drain(grace / 2).await {
             tracing::warn!("some commands have no answer yet; they end as disconnected");
         }
         // Ends what is still pending, and with it the requests that wait for it.
         links.shutdown(grace / 4).await;
-        flush.cancel();
-        // A worker may sit in a libvirt call for longer than the grace: readings do not wait for it.
-        let flushed = async { while readings.join_next().await.is_some() {} };
-        tokio::join!(parts.all_ends(), flushed);
-        store.close().await;
     });
-    if stopped.await.is_err() {
+    let quiet = quiet.await.is_ok();
+    flush.cancel();
+    // A worker may sit in a libvirt call for longer than the grace: readings do not wait for it,
+    // and are not cut off by it. What the database does not take goes to the disk.
+    let flushed =
+        tokio::time::timeout(READINGS_GRACE, async { while readings.join_next().await.is_some() {} });
+    let (ends, flushed) = tokio::join!(tokio::time::timeout_at(deadline, parts.all_ends()), flushed);
+    let closed = tokio::time::timeout_at(deadline, store.close()).await;
+    if !quiet || ends.is_err() || flushed.is_err() || closed.is_err() {
         tracing::warn!(?grace, "not everything ended in time; the next start takes over from the database");
     }
     tracing::info!("stopped");

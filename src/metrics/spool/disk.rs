@@ -28,6 +28,11 @@ const SEGMENT_BYTES: u64 = 4 << 20;
 /// A small spool has this many segments all the same.
 const MIN_SEGMENTS: u64 = 16;
 
+/// Segments given up for one write to a disk that is full. They make more than the room that it
+/// needs: where it fails all the same, somebody else fills the disk, and giving up more would help
+/// only him.
+const MAX_GIVEN_UP: u32 = 2;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Disk {
@@ -122,19 +127,19 @@ impl Disk {
             return Ok(());
         }
         while self.total() + length > self.max_bytes && self.drop_oldest() {}
+        let mut given_up = 0;
         loop {
             match self.try_write(bytes) {
                 Ok(()) => break,
                 Err(error) => {
                     // What was half written must stay the end of its segment.
                     self.writer = None;
-                    let full = matches!(
-                        error.kind(),
-                        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-                    );
-                    if !full || !self.drop_oldest() {
+                    let full =
+                        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+                    if !full || given_up == MAX_GIVEN_UP || !self.drop_oldest() {
                         return Err(error);
                     }
+                    given_up += 1;
                 }
             }
         }
@@ -193,10 +198,8 @@ impl Disk {
                         let known = self.segments.front().and_then(|first| first.rows);
                         let read = content.samples.len() as u64;
                         // Of what another process wrote, the damaged record is known, and no more.
-                        self.losses.add(
-                            Reason::SpoolDamaged,
-                            known.map_or(1, |known| known.saturating_sub(read)),
-                        );
+                        self.losses
+                            .add(Reason::SpoolDamaged, known.map_or(1, |known| known.saturating_sub(read)));
                     }
                     if content.samples.is_empty() {
                         self.forget_first();

@@ -141,13 +141,7 @@ mod tests {
             vm: VmId::generate(),
             timestamp: Utc::now(),
             received_at: Utc::now(),
-            readings: Readings {
-                cpu_usage: 1.0,
-                memory_used: 1,
-                memory_total: 2,
-                disk: None,
-                network: None,
-            },
+            readings: Readings { cpu_usage: 1.0, memory_used: 1, memory_total: 2, disk: None, network: None },
             frame: FrameText::new("{}".repeat(n + 1)),
         };
         PackedSample::pack(&(0..count).map(sample).collect::<Vec<_>>()).0

@@ -153,7 +153,9 @@ mod tests {
         }
         let last: NaiveDate = "9999-12-31".parse().unwrap();
         assert_eq!(bound(last + Days::new(1)), "10000-01-01 00:00:00+00");
-        for other in ["vm_metrics_rollups", "vm_metrics_20261301", "vm_metrics_2026023", "vm_metrics_+0260203"] {
+        for other in
+            ["vm_metrics_rollups", "vm_metrics_20261301", "vm_metrics_2026023", "vm_metrics_+0260203"]
+        {
             assert_eq!(day(other), None, "{other}");
         }
     }

@@ -24,8 +24,7 @@ impl PackedSample {
             bytes.extend(number.to_le_bytes());
         }
         let (read, written) = disk.map_or((UNTOLD, UNTOLD), |disk| (disk.read, disk.written));
-        let (received, sent) =
-            network.map_or((UNTOLD, UNTOLD), |network| (network.received, network.sent));
+        let (received, sent) = network.map_or((UNTOLD, UNTOLD), |network| (network.received, network.sent));
         for number in [cpu_usage, read, written, received, sent] {
             bytes.extend(number.to_le_bytes());
         }
