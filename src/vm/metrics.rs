@@ -173,7 +173,7 @@ impl Resolution {
     ) -> Self {
         let fits = |width: TimeDelta, days: u32| {
             // A span may begin anywhere in its first point's time.
-            let points = (to - from).num_seconds() / width.num_seconds() + 1;
+            let points = (to - from).num_seconds().max(0) / width.num_seconds() + 1;
             points <= i64::from(max_points) && now - from <= TimeDelta::days(i64::from(days))
         };
         if fits(USUAL_INTERVAL, raw_days) {

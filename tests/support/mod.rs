@@ -8,5 +8,6 @@ pub(crate) mod api;
 pub(crate) mod daemon;
 pub(crate) mod guest;
 pub(crate) mod host;
+pub(crate) mod pipeline;
 pub(crate) mod sample;
 pub(crate) mod trial;

@@ -83,17 +83,19 @@ impl Disk {
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
             let Some(number) = entry.file_name().to_str().and_then(number) else { continue };
-            found.push(Segment { number, bytes: entry.metadata()?.len(), rows: None });
+            let bytes = entry.metadata()?.len();
+            if bytes == 0 {
+                // A crash came between the file and its first record.
+                fs::remove_file(entry.path())?;
+                continue;
+            }
+            found.push(Segment { number, bytes, rows: None });
         }
         found.sort_unstable_by_key(|segment| segment.number);
         self.next = found.last().map_or(0, |last| last.number + 1);
         self.segments = found.into();
         self.listed = true;
         self.tell();
-        // What was made empty by a crash holds nothing up.
-        while self.segments.front().is_some_and(|first| first.bytes == 0) {
-            self.forget_first();
-        }
         Ok(())
     }
 
