@@ -9,7 +9,7 @@
 use std::{
     io,
     pin::pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -66,6 +66,9 @@ pub(super) struct Flusher {
     retention: TimeDelta,
     max_rows: usize,
     failures: u32,
+    /// Nothing more will come.
+    filled: CancellationToken,
+    filled_at: OnceLock<Instant>,
     said: Throttle,
     said_spool: Mutex<Throttle>,
 }
@@ -90,13 +93,19 @@ impl Flusher {
             retention,
             max_rows: batch_rows.max(MAX_ROWS),
             failures: 0,
+            filled: CancellationToken::new(),
+            filled_at: OnceLock::new(),
             said: throttle(),
             said_spool: Mutex::new(throttle()),
         }
     }
 
     /// Works until `filled` says that nothing more will come, then stores what is left.
+    ///
+    /// A stop cuts nothing off: it only bounds the time that the database has, so that no reading
+    /// is on its way to the disk and back into memory at once.
     pub(super) async fn run(mut self, filled: CancellationToken) {
+        self.filled = filled.clone();
         if let Err(error) = self.spool.open().await {
             self.spool_failed(&error);
         }
@@ -105,11 +114,7 @@ impl Flusher {
                 () = filled.cancelled() => break,
                 () = self.turn() => {}
             }
-            // What a stop interrupts goes back, and is taken up by the last flush.
-            tokio::select! {
-                () = filled.cancelled() => break,
-                () = self.flush() => {}
-            }
+            self.flush().await;
         }
         self.last_flush().await;
     }
@@ -131,11 +136,11 @@ impl Flusher {
             // First to where it is safe; then the database has its chance.
             self.spool_all().await;
         }
-        let ended = tokio::time::timeout(LAST_FLUSH, self.flush()).await;
+        self.flush().await;
         self.spool_all().await;
         let (readings, errors) = (self.waiting.readings(), self.waiting.errors());
         self.losses.add(Reason::Stopped, readings as u64);
-        if ended.is_err() || readings + errors > 0 {
+        if readings + errors > 0 {
             tracing::error!(readings, errors, "not everything could be stored before the stop");
         }
     }
@@ -172,7 +177,7 @@ impl Flusher {
             // Copied, not taken: a stop in the middle must not lose it, and storing it twice
             // does nothing.
             let Some(error) = self.waiting.first_error() else { break };
-            let stored = in_time(self.store.insert_vm_error(&error)).await;
+            let stored = self.in_time(self.store.insert_vm_error(&error)).await;
             if self.waiting.settle_error(error.id, stored.is_err())
                 && let Err(error) = stored
             {
@@ -322,7 +327,7 @@ impl Flusher {
             &fresh
         };
         if let Err(error) = self.insert(samples).await {
-            if self.failures < PATIENCE || self.store.ping().await.is_err() {
+            if self.failures < PATIENCE || self.in_time(self.store.ping()).await.is_err() {
                 return Err(error);
             }
             let refused = search(samples, self).await.ok_or(error)?;
@@ -332,9 +337,22 @@ impl Flusher {
         Ok(())
     }
 
+    /// Waits for the database, but not for ever, and at a stop not for long.
+    async fn in_time(&self, work: impl Future<Output = Result<(), StoreError>>) -> Result<(), StoreError> {
+        let late = async {
+            self.filled.cancelled().await;
+            tokio::time::sleep_until(*self.filled_at.get_or_init(Instant::now) + LAST_FLUSH).await;
+        };
+        tokio::select! {
+            done = work => done,
+            () = tokio::time::sleep(STORE_LIMIT) => Err(StoreError::NoAnswer { limit: STORE_LIMIT }),
+            () = late => Err(StoreError::NoAnswer { limit: LAST_FLUSH }),
+        }
+    }
+
     async fn insert(&self, samples: &[PackedSample]) -> Result<(), StoreError> {
         let start = Instant::now();
-        in_time(self.store.insert_packed(samples)).await?;
+        self.in_time(self.store.insert_packed(samples)).await?;
         ::metrics::histogram!("infinibay_flush_seconds").record(start.elapsed().as_secs_f64());
         ::metrics::counter!("infinibay_flush_rows_total").increment(samples.len() as u64);
         Ok(())
@@ -350,13 +368,6 @@ fn is_answer(error: &StoreError) -> bool {
 impl Takes for Flusher {
     async fn takes(&self, samples: &[PackedSample]) -> bool {
         self.insert(samples).await.is_ok()
-    }
-}
-
-async fn in_time(work: impl Future<Output = Result<(), StoreError>>) -> Result<(), StoreError> {
-    match tokio::time::timeout(STORE_LIMIT, work).await {
-        Ok(done) => done,
-        Err(_) => Err(StoreError::NoAnswer { limit: STORE_LIMIT }),
     }
 }
 
