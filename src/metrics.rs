@@ -1,15 +1,20 @@
 //! Readings: validated, told at once, buffered, stored in batches. Guest errors take the same
 //! way.
 //!
-//! Taking in never waits for the database: while it is away readings gather within a bound, the
-//! oldest are dropped, and subscribers go on seeing each reading as it comes.
+//! Taking in never waits for a database that is away: readings gather on disk meanwhile, within a
+//! bound, and subscribers go on seeing each reading as it comes. For one that works, and has more
+//! to do than it can, taking in waits a little instead of dropping.
 
 mod buffer;
 mod flush;
+mod losses;
 mod rates;
 mod remembered;
+mod search;
+mod spool;
 mod tidy;
 mod validate;
+mod waiting;
 
 use std::{
     borrow::Cow,
@@ -20,7 +25,7 @@ use std::{
 };
 
 use agent_protocol::SystemReading;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -33,11 +38,15 @@ use crate::{
     store::{Store, VmErrorRecord},
     vm::{FrameText, MetricsSample, NetworkRates, Redactor, VmEvent, VmId, truncate_to_micros},
 };
-use flush::{Flusher, Waiting};
+use flush::Flusher;
+use losses::Losses;
+pub use losses::Lost;
 use rates::Counters;
 use remembered::Remembered;
+use spool::Spool;
 use tidy::{hide_secrets, hide_secrets_in_text, told};
 pub use validate::{Refusal, validate};
+use waiting::Waiting;
 
 /// Errors of one guest that are stored and told: this many at once, and one per second on
 /// average. Each takes up to 20 KiB of the database for as long as history is kept.
@@ -62,6 +71,7 @@ struct Inner {
     spool_dir: PathBuf,
     store: Store,
     events: EventBus,
+    losses: Arc<Losses>,
     rejections: Mutex<Remembered<Rejections>>,
 }
 
@@ -88,37 +98,51 @@ impl Metrics {
         store: Store,
         events: EventBus,
     ) -> Self {
-        let rejections = Mutex::default();
-        Self { inner: Arc::new(Inner { config, max_skew, redactor, spool_dir, store, events, rejections }) }
+        let (losses, rejections) = (Arc::default(), Mutex::default());
+        let inner = Inner { config, max_skew, redactor, spool_dir, store, events, losses, rejections };
+        Self { inner: Arc::new(inner) }
     }
 
-    /// Works until `stop`, then stores what has come until then, within some seconds. Guest
-    /// errors take the same way.
+    /// Works until `stop`, then stores what has come until then, within some seconds; what the
+    /// database does not take goes to the disk. Guest errors take the same way, but for the disk.
     pub async fn run(&self, mut frames: mpsc::Receiver<GuestFrame>, stop: CancellationToken) {
         let inner = &self.inner;
-        let rows = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
-        let waiting = Waiting::new(rows(inner.config.buffer_rows), rows(inner.config.flush_rows));
+        let waiting = inner.waiting();
         let filled = CancellationToken::new();
-        let take_in = async {
-            let mut intake = Intake::new(inner, &waiting);
-            loop {
-                tokio::select! {
-                    () = stop.cancelled() => break,
-                    Some(frame) = frames.recv() => intake.frame(frame),
-                    // Every link is gone; there is still what waits.
-                    else => {
-                        stop.cancelled().await;
-                        break;
-                    }
+        // Should this be dropped in the middle, the flusher ends as it does at a stop.
+        let _filled = filled.clone().drop_guard();
+        let flusher = tokio::spawn(inner.flusher(&waiting).run(filled.clone()));
+        let mut intake = Intake::new(inner, &waiting);
+        loop {
+            let next = async {
+                waiting.room().await;
+                frames.recv().await
+            };
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(frame) = next => intake.frame(frame),
+                // Every link is gone; there is still what waits.
+                else => {
+                    stop.cancelled().await;
+                    break;
                 }
             }
-            while let Ok(frame) = frames.try_recv() {
-                intake.frame(frame);
-            }
-            filled.cancel();
-        };
-        let flusher = Flusher::new(&inner.store, &waiting, inner.config.flush_interval);
-        tokio::join!(take_in, flusher.run(&filled));
+        }
+        while let Ok(frame) = frames.try_recv() {
+            intake.frame(frame);
+        }
+        filled.cancel();
+        if let Err(error) = flusher.await
+            && let Ok(panic) = error.try_into_panic()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    /// Readings that were given up since the controller started.
+    #[must_use]
+    pub fn lost(&self) -> Lost {
+        self.inner.losses.snapshot()
     }
 
     /// What was refused of this VM.
@@ -133,6 +157,25 @@ impl Inner {
         self.rejections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn waiting(&self) -> Arc<Waiting> {
+        let (max, batch) = (rows(self.config.buffer_rows), rows(self.config.flush_rows));
+        Arc::new(Waiting::new(max, batch, Arc::clone(&self.losses)))
+    }
+
+    fn flusher(&self, waiting: &Arc<Waiting>) -> Flusher {
+        let MetricsConfig { flush_interval, flush_rows, retention_days, spool_max_bytes, .. } = self.config;
+        let losses = || Arc::clone(&self.losses);
+        Flusher::new(
+            self.store.clone(),
+            Arc::clone(waiting),
+            Spool::new(self.spool_dir.clone(), u64::from(spool_max_bytes), losses()),
+            losses(),
+            flush_interval,
+            TimeDelta::days(i64::from(retention_days)),
+            rows(flush_rows),
+        )
+    }
+
     /// Counts; gives all of this VM's.
     fn refuse(&self, vm: VmId, refusal: Refusal) -> Rejections {
         ::metrics::counter!("infinibay_readings_refused_total", "reason" => refusal.as_str()).increment(1);
@@ -145,6 +188,10 @@ impl Inner {
         }
         *counted
     }
+}
+
+fn rows(configured: u32) -> usize {
+    usize::try_from(configured).unwrap_or(usize::MAX)
 }
 
 /// The side that takes frames in.

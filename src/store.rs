@@ -26,7 +26,7 @@ pub use alerts::{AlertChanges, AlertLook, DueAlert, NewAlert, OpenAlert, Told, W
 pub use commands::{CommandRecord, CommandStatus, NewCommand};
 pub use db::Store;
 pub use lock::StoreLock;
-pub use metrics::MetricsRow;
+pub use metrics::{MetricsRow, PackedSample};
 pub use page::{Page, PageOf};
 pub use schema::SchemaState;
 pub use url::{database_url, without_password};

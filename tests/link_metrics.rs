@@ -12,102 +12,18 @@ use chrono::{TimeDelta, Utc};
 use infinibay::{
     agents::GuestFrame,
     config::MetricsConfig,
-    events::{EventBus, Notice, Subscription},
-    metrics::{Metrics, Rejections},
-    store::{MetricsRow, Page, Store},
-    vm::{Redactor, VmEvent, VmId},
+    events::Notice,
+    metrics::Rejections,
+    store::Page,
+    vm::{VmEvent, VmId},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqliteConnection};
 use support::{
     database::{Backend, TestDatabase},
     guest::{DEADLINE, eventually},
+    pipeline::{Pipeline, eager, stored, system, until_stored},
 };
-use tokio::{sync::mpsc, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
-
-const MAX_SKEW: Duration = Duration::from_secs(300);
-
-/// A running pipeline.
-struct Pipeline {
-    store: Store,
-    metrics: Metrics,
-    frames: mpsc::Sender<GuestFrame>,
-    told: Subscription,
-    stop: CancellationToken,
-    task: JoinHandle<()>,
-    _spool: tempfile::TempDir,
-}
-
-impl Pipeline {
-    async fn start(db: &TestDatabase, config: MetricsConfig) -> Self {
-        let (store, events) = (db.store().await, EventBus::default());
-        let spool = tempfile::tempdir().expect("a directory");
-        let metrics = Metrics::new(
-            config,
-            MAX_SKEW,
-            Redactor::default(),
-            spool.path().to_owned(),
-            store.clone(),
-            events.clone(),
-        );
-        let (frames, receiver) = mpsc::channel(1000);
-        let (told, stop) = (events.subscribe(), CancellationToken::new());
-        let task = tokio::spawn({
-            let (metrics, stop) = (metrics.clone(), stop.clone());
-            async move { metrics.run(receiver, stop).await }
-        });
-        Self { store, metrics, frames, told, stop, task, _spool: spool }
-    }
-
-    async fn send(&self, vm: VmId, system: Value) {
-        let now = Utc::now();
-        let frame =
-            GuestFrame::Metrics { vm, received_at: now, timestamp: now, system: SystemReading::of(&system) };
-        self.frames.send(frame).await.expect("the pipeline takes frames");
-    }
-
-    async fn stop(self) -> Store {
-        self.stop.cancel();
-        tokio::time::timeout(DEADLINE, self.task).await.expect("it stops in time").expect("without panic");
-        self.store
-    }
-}
-
-fn system(cpu: f64) -> Value {
-    json!({
-        "cpu": {"usage_percent": cpu},
-        "memory": {"total_kb": 100, "used_kb": 40},
-        "processes": [{"command_line": "x --password hunter2"}],
-    })
-}
-
-/// What is stored of a VM, oldest first.
-async fn stored(store: &Store, vm: VmId) -> Vec<MetricsRow> {
-    let since = Utc::now() - TimeDelta::hours(1);
-    let mut rows = store.metrics(vm, since, 10_000).await.expect("reading readings");
-    rows.reverse();
-    rows
-}
-
-async fn stored_cpu(store: &Store, vm: VmId) -> Vec<f64> {
-    stored(store, vm).await.iter().map(|row| row.readings.cpu_usage).collect()
-}
-
-/// Waits until that many are stored.
-async fn until_stored(store: &Store, vm: VmId, count: usize) -> Vec<f64> {
-    tokio::time::timeout(DEADLINE, async {
-        loop {
-            let cpu = stored_cpu(store, vm).await;
-            if cpu.len() >= count {
-                return cpu;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await
-    .unwrap_or_else(|_| panic!("not {count} readings stored within {DEADLINE:?}"))
-}
 
 /// Changes the database behind the store's back.
 async fn meddle(db: &TestDatabase, sqlite: &str, postgres: &str) {
@@ -123,11 +39,6 @@ async fn meddle(db: &TestDatabase, sqlite: &str, postgres: &str) {
             connection.close().await.expect("closing");
         }
     }
-}
-
-/// Stores often.
-fn eager() -> MetricsConfig {
-    MetricsConfig { flush_interval: Duration::from_millis(30), ..MetricsConfig::default() }
 }
 
 on_both! {
@@ -254,9 +165,9 @@ on_both! {
         meddle(&db, away, away).await;
         for n in 1..20 {
             pipeline.send(vm, system(f64::from(n))).await;
+            // Several flushes fail meanwhile; none of them may take the readings with it.
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        // Several flushes fail meanwhile; none of them may take the readings with it.
-        tokio::time::sleep(Duration::from_millis(400)).await;
         let back = "ALTER TABLE vm_metrics_away RENAME TO vm_metrics";
         meddle(&db, back, back).await;
         let cpu = until_stored(&pipeline.store, vm, 20).await;
@@ -279,6 +190,7 @@ on_both! {
         }
         let cpu = until_stored(&pipeline.store, vm, 39).await;
         assert_eq!(cpu, (0..40).filter(|n| *n != 13).map(f64::from).collect::<Vec<_>>());
+        eventually("the refused one is counted", || (pipeline.metrics.lost().readings == 1).then_some(())).await;
         pipeline.stop().await;
     }
 

@@ -15,7 +15,7 @@ use infinibay::{
 };
 use serde_json::json;
 use support::{
-    database::TestDatabase,
+    database::{Backend, TestDatabase},
     sample::{create, new_vm, now, sample},
 };
 use uuid::Uuid;
@@ -147,7 +147,9 @@ on_both! {
         // rows: two creations, two commands, one deletion.
         assert_eq!(store.expire_history(before).await.unwrap(), 2 + 2 + 2 + 5);
         assert_eq!(store.expire_history(before).await.unwrap(), 0);
-        assert_eq!(store.expire_metrics(before).await.unwrap(), 2);
+        // Two rows, or the day that held them.
+        let removed = if db.backend() == Backend::Sqlite { 2 } else { 1 };
+        assert_eq!(store.expire_metrics(before).await.unwrap(), removed);
         assert_eq!(store.expire_metrics(before).await.unwrap(), 0);
 
         for vm in [gone.id, stays.id] {
@@ -192,7 +194,10 @@ on_both! {
         let samples: Vec<_> = (0..4500).map(|n| sample(vm, old + TimeDelta::seconds(n), 1.0)).collect();
         store.insert_metrics(&samples).await.unwrap();
         store.insert_metrics(&[sample(vm, now(), 1.0)]).await.unwrap();
-        assert_eq!(store.expire_metrics(now() - TimeDelta::days(30)).await.unwrap(), 4500);
+        let removed = store.expire_metrics(now() - TimeDelta::days(30)).await.unwrap();
+        if db.backend() == Backend::Sqlite {
+            assert_eq!(removed, 4500);
+        }
         assert_eq!(db.number("SELECT count(*) FROM vm_metrics").await, 1);
     }
 }

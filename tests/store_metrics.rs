@@ -5,7 +5,10 @@
 mod support;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use infinibay::vm::{FrameText, MetricsSample, VmId};
+use infinibay::{
+    store::Store,
+    vm::{DiskRates, FrameText, MetricsSample, NetworkRates, VmId},
+};
 use serde_json::json;
 use support::sample::{now, sample};
 
@@ -32,12 +35,18 @@ on_both! {
         let mut sent = sample(vm, now(), 99.25);
         sent.readings.memory_used = i64::from(u32::MAX) * 3;
         sent.readings.memory_total = i64::MAX;
+        sent.readings.disk = Some(DiskRates { read: 1.5, written: 0.0 });
+        sent.readings.network = Some(NetworkRates { received: 1e12, sent: 2.5 });
         store.insert_metrics(std::slice::from_ref(&sent)).await.unwrap();
         let got = store.metrics(vm, now() - TimeDelta::hours(1), 10).await.unwrap().remove(0);
         assert_eq!((got.id, got.vm), (sent.id, vm));
         assert_eq!((got.timestamp, got.created_at), (sent.timestamp, sent.received_at));
         assert_eq!(got.readings, sent.readings);
         assert_eq!(got.frame, sent.frame, "with everything that has no column, and NUL in a name");
+        let bare = store.metrics_without_frames(vm, now() - TimeDelta::hours(1), 10).await.unwrap().remove(0);
+        assert_eq!((bare.readings, bare.frame.as_str()), (sent.readings, "null"));
+        let latest = &store.latest_metrics(&[vm]).await.unwrap()[&vm];
+        assert_eq!((latest.readings, &latest.frame), (sent.readings, &sent.frame));
     }
 
     async fn no_guest_can_spoil_a_batch(db: TestDatabase) {
@@ -47,10 +56,14 @@ on_both! {
         strange.frame = FrameText::from(&json!({ "disk": { "\u{0}": "\u{0}\u{1}\\u0000 \u{10ffff} '; DROP TABLE vms; --" } }));
         let mut bare = sample(hostile, DateTime::<Utc>::MIN_UTC, 0.0);
         bare.frame = FrameText::from(&json!({ "network": 5, "disk": null }));
-        store.insert_metrics(&[strange.clone(), sample(honest, now(), 1.0), bare]).await.unwrap();
+        // Twice in the same hour, so that their sum would be more than a number can hold.
+        bare.readings.disk = Some(DiskRates { read: f64::MAX, written: f64::MAX });
+        let mut again = sample(hostile, bare.timestamp, 0.0);
+        again.readings = bare.readings;
+        store.insert_metrics(&[strange.clone(), sample(honest, now(), 1.0), bare, again]).await.unwrap();
         assert_eq!(store.latest_metrics(&[honest]).await.unwrap().len(), 1);
         let kept = store.metrics(hostile, DateTime::<Utc>::MIN_UTC, 10).await.unwrap();
-        assert_eq!(kept.len(), 2);
+        assert_eq!(kept.len(), 3);
         assert_eq!(kept[0].frame, strange.frame);
     }
 
@@ -98,5 +111,31 @@ on_both! {
         assert_eq!(minutes(7, 100).await, [9, 8, 7], "not older than, so with it");
         assert_eq!(minutes(0, 2).await, [9, 8]);
         assert_eq!(minutes(10, 100).await, [0; 0]);
+    }
+
+    async fn two_who_store_the_same_batches_do_not_block_each_other(db: TestDatabase) {
+        let start = now() - TimeDelta::hours(2);
+        let vms: Vec<VmId> = (0..50).map(|_| VmId::generate()).collect();
+        let mut batch: Vec<_> = (0..20)
+            .flat_map(|n| vms.iter().map(move |vm| (*vm, n)))
+            .map(|(vm, n)| sample(vm, start + TimeDelta::minutes(n * 5), 1.0))
+            .collect();
+        let forwards = batch.clone();
+        batch.reverse();
+        let (one, other) = (db.store().await, db.store().await);
+        let store = async |store: Store, samples: Vec<MetricsSample>| {
+            for part in samples.chunks(250) {
+                store.insert_metrics(part).await.unwrap();
+            }
+            for part in samples.chunks(400) {
+                store.insert_metrics(part).await.unwrap();
+            }
+        };
+        tokio::join!(store(one, forwards), store(other, batch));
+        assert_eq!(db.number("SELECT count(*) FROM vm_metrics").await, 1000);
+        let counted = db.number(
+            "SELECT CAST(sum(count) AS BIGINT) FROM vm_metrics_rollups WHERE width_seconds = 3600",
+        );
+        assert_eq!(counted.await, 1000);
     }
 }

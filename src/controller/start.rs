@@ -26,7 +26,7 @@ use crate::{
     metrics::Metrics,
     reconcile::{HostFiles, HostStore, Parts, Reconciler, Settings, SystemClock, SystemRandomness},
     store::{Store, StoreError, StoreLock, database_url},
-    vm::{RedactionError, chain},
+    vm::{RedactionError, Resolution, chain},
 };
 
 /// Why the controller did not start, or ended unasked.
@@ -60,6 +60,9 @@ pub enum ControllerError {
     #[error("{0} ended unasked")]
     PartEnded(&'static str),
 }
+
+/// How long readings may take to reach the database or the disk at a stop.
+const READINGS_GRACE: Duration = Duration::from_secs(5);
 
 fn io_error(operation: impl Into<String>) -> impl FnOnce(io::Error) -> ControllerError {
     move |source| ControllerError::Io { operation: operation.into(), source }
@@ -220,19 +223,23 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     tracing::info!("stopping: no new work is taken");
     stop.cancel();
     let grace = config.reconcile.shutdown_grace;
-    let stopped = tokio::time::timeout(grace, async {
+    let deadline = tokio::time::Instant::now() + grace;
+    let quiet = tokio::time::timeout_at(deadline, async {
         if !commands.drain(grace / 2).await {
             tracing::warn!("some commands have no answer yet; they end as disconnected");
         }
         // Ends what is still pending, and with it the requests that wait for it.
         links.shutdown(grace / 4).await;
-        flush.cancel();
-        // A worker may sit in a libvirt call for longer than the grace: readings do not wait for it.
-        let flushed = async { while readings.join_next().await.is_some() {} };
-        tokio::join!(parts.all_ends(), flushed);
-        store.close().await;
     });
-    if stopped.await.is_err() {
+    let quiet = quiet.await.is_ok();
+    flush.cancel();
+    // A worker may sit in a libvirt call for longer than the grace: readings do not wait for it,
+    // and are not cut off by it. What the database does not take goes to the disk.
+    let flushed =
+        tokio::time::timeout(READINGS_GRACE, async { while readings.join_next().await.is_some() {} });
+    let (ends, flushed) = tokio::join!(tokio::time::timeout_at(deadline, parts.all_ends()), flushed);
+    let closed = tokio::time::timeout_at(deadline, store.close()).await;
+    if !quiet || ends.is_err() || flushed.is_err() || closed.is_err() {
         tracing::warn!(?grace, "not everything ended in time; the next start takes over from the database");
     }
     tracing::info!("stopped");
@@ -366,13 +373,25 @@ async fn expire(config: Config, store: Store, stop: CancellationToken) {
         }
         let now = chrono::Utc::now();
         let days = |days: u32| chrono::TimeDelta::days(i64::from(days));
-        let readings = store.expire_metrics(now - days(config.metrics.retention_days)).await;
+        if let Err(error) = store.prepare_metrics(now).await {
+            tracing::warn!(error = chain(&error), "no room could be made for the coming days' readings");
+        }
+        let metrics = &config.metrics;
+        let readings = store.expire_metrics(now - days(metrics.retention_days)).await;
+        let five_minutes =
+            store.expire_rollups(Resolution::FiveMinutes, now - days(metrics.five_minutes_days)).await;
+        let hours = store.expire_rollups(Resolution::Hour, now - days(metrics.hours_days)).await;
         let history = store.expire_history(now - days(config.database.history_days)).await;
-        for (what, result) in [("readings", readings), ("history", history)] {
+        for (what, result) in [
+            ("readings", readings),
+            ("roll-ups of five minutes", five_minutes),
+            ("roll-ups of hours", hours),
+            ("history", history),
+        ] {
             match result {
                 Ok(0) => {}
-                Ok(rows) => tracing::info!(what, rows, "old rows were removed"),
-                Err(error) => tracing::warn!(what, error = chain(&error), "old rows could not be removed"),
+                Ok(removed) => tracing::info!(what, removed, "what is old was removed"),
+                Err(error) => tracing::warn!(what, error = chain(&error), "what is old could not be removed"),
             }
         }
     }

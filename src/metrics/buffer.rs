@@ -7,6 +7,9 @@ use crate::vm::MetricsSample;
 /// Bytes of buffered frames at most.
 const MAX_BYTES: usize = 64 << 20;
 
+/// Bytes of frames that are taken at once, give or take one: enough for 2,000 ordinary ones.
+const MAX_BATCH_BYTES: usize = 16 << 20;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Buffer {
@@ -28,6 +31,11 @@ impl Buffer {
         self.rows.len()
     }
 
+    /// Whether it is time to slow down those who fill it.
+    pub(super) fn is_tight(&self) -> bool {
+        self.rows.len() > self.max_rows / 2 || self.bytes > MAX_BYTES / 2
+    }
+
     /// Adds a reading; gives how many older ones were dropped for it.
     pub(super) fn push(&mut self, sample: MetricsSample) -> u64 {
         self.bytes += bytes(&sample);
@@ -35,10 +43,16 @@ impl Buffer {
         self.shrink()
     }
 
-    /// The oldest readings, at most `max`.
+    /// The oldest readings, at most `max`, and not many more bytes than one statement should
+    /// carry.
     pub(super) fn take(&mut self, max: usize) -> Vec<MetricsSample> {
-        let batch: Vec<_> = self.rows.drain(..max.min(self.rows.len())).collect();
-        self.bytes -= batch.iter().map(bytes).sum::<usize>();
+        let (mut batch, mut taken) = (Vec::with_capacity(max.min(self.rows.len())), 0);
+        while batch.len() < max && taken < MAX_BATCH_BYTES {
+            let Some(oldest) = self.rows.pop_front() else { break };
+            taken += bytes(&oldest);
+            batch.push(oldest);
+        }
+        self.bytes -= taken;
         batch
     }
 
@@ -112,7 +126,8 @@ mod tests {
         let mut buffer = Buffer::new(1000);
         let half = " ".repeat(MAX_BYTES / 2);
         assert_eq!((0..4).map(|n| buffer.push(sample(n, &half))).collect::<Vec<_>>(), [0, 0, 1, 1]);
-        assert_eq!(numbers(&buffer.take(100)), [2, 3]);
+        assert_eq!(numbers(&buffer.take(100)), [2], "as much as is taken at once");
+        assert_eq!(numbers(&buffer.take(100)), [3]);
     }
 
     proptest! {

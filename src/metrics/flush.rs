@@ -1,28 +1,34 @@
-//! From the buffers to the database.
+//! From the buffers to the database, by way of the disk where it must be.
 //!
-//! A database that is away costs nothing but time: what failed goes back, in order. A row that
-//! the database refuses while it takes others must not hold up all that follow it, so after some
-//! failures the batch is split until the culprit stands alone.
+//! While the database takes them, readings go there from memory: a batch is stored while the next
+//! is compressed. What it does not take goes to the spool, and what comes later goes behind it;
+//! the spool is emptied oldest first before memory's turn comes again. So order is kept, and a
+//! database that is away costs nothing but time. A row that it refuses while it takes others must
+//! not hold up all that follow it, so after some failures the culprit is searched for.
 
 use std::{
-    collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
+    io,
+    pin::pin,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::Instant};
+use chrono::{TimeDelta, Utc};
+use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::buffer::Buffer;
+use super::{
+    losses::{Losses, Reason},
+    search::{Takes, search},
+    spool::Spool,
+    waiting::Waiting,
+};
 use crate::{
     agents::Throttle,
-    store::{Store, StoreError, VmErrorRecord},
+    store::{PackedSample, Store, StoreError},
     vm::MetricsSample,
 };
-
-/// Guest errors waiting at most.
-const MAX_ERRORS: usize = 1000;
 
 /// How long after a failure the database is tried again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -30,153 +36,135 @@ const RETRY: Duration = Duration::from_secs(2);
 /// Failures in a row after which a batch is searched for a row that is at fault.
 const PATIENCE: u32 = 3;
 
-/// Failures in a row, with no success between, after which the search is given up: then it is
-/// the database that is at fault.
-const SEARCH_FAILURES: u32 = 16;
-
 /// Guest errors that may fail in one flush before the rest is left for the next.
 const ERROR_FAILURES: u32 = 4;
 
-/// How long one flush may take; a database that hangs is one that failed.
-const FLUSH_LIMIT: Duration = Duration::from_secs(60);
+/// Rows stored at once when more than a batch wait: enough for the statement's own cost not to
+/// count, few enough to be built without holding up a thread.
+const MAX_ROWS: usize = 2000;
 
-/// How long the last flush may take.
-const LAST_FLUSH: Duration = Duration::from_secs(5);
+/// How long one batch may take; a database that hangs is one that failed.
+const STORE_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long it may take while memory gets short.
+const STORE_LIMIT_WHEN_TIGHT: Duration = Duration::from_secs(2);
+
+/// How long the database has for the last flush. What it does not take then goes to the spool.
+const LAST_FLUSH: Duration = Duration::from_secs(2);
 
 /// How often trouble is logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What waits to be stored, shared by those who fill it and the one who empties it.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    readings: Mutex<Buffer>,
-    errors: Mutex<VecDeque<VmErrorRecord>>,
-    lost: Mutex<Throttle>,
-    /// Enough has come for a batch.
-    due: Notify,
-    batch_rows: usize,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Takes the front, if it is still this one.
-fn front_with(errors: &mut VecDeque<VmErrorRecord>, id: Uuid) -> Option<VmErrorRecord> {
-    if errors.front()?.id == id { errors.pop_front() } else { None }
-}
-
-impl Waiting {
-    pub(super) fn new(max_rows: usize, batch_rows: usize) -> Self {
-        Self {
-            readings: Mutex::new(Buffer::new(max_rows)),
-            errors: Mutex::default(),
-            lost: Mutex::new(Throttle::new(LOG_INTERVAL)),
-            due: Notify::new(),
-            batch_rows,
-        }
-    }
-
-    pub(super) fn push_reading(&self, sample: MetricsSample) {
-        let (dropped, waiting) = {
-            let mut readings = locked(&self.readings);
-            (readings.push(sample), readings.len())
-        };
-        self.say_lost("readings", dropped);
-        if waiting >= self.batch_rows {
-            self.due.notify_one();
-        }
-    }
-
-    pub(super) fn push_error(&self, error: VmErrorRecord) {
-        let mut errors = locked(&self.errors);
-        errors.push_back(error);
-        if errors.len() > MAX_ERRORS {
-            errors.pop_front();
-            drop(errors);
-            self.say_lost("guest errors", 1);
-        }
-    }
-
-    fn say_lost(&self, what: &str, dropped: u64) {
-        if dropped > 0
-            && let Some(held_back) = locked(&self.lost).pass(Instant::now())
-        {
-            tracing::warn!(what, dropped, held_back, "the database is behind: the oldest are dropped");
-        }
-    }
-
-    fn put_back(&self, batch: Vec<MetricsSample>) {
-        let dropped = locked(&self.readings).put_back(batch);
-        self.say_lost("readings", dropped);
-    }
-}
-
 /// Empties what waits into the store.
-pub(super) struct Flusher<'a> {
-    store: &'a Store,
-    waiting: &'a Waiting,
+pub(super) struct Flusher {
+    store: Store,
+    waiting: Arc<Waiting>,
+    spool: Spool,
+    losses: Arc<Losses>,
     interval: Duration,
+    /// Older readings would be removed at once.
+    retention: TimeDelta,
+    max_rows: usize,
     failures: u32,
+    /// Nothing more will come.
+    filled: CancellationToken,
+    filled_at: OnceLock<Instant>,
     said: Throttle,
+    said_spool: Mutex<Throttle>,
 }
 
-impl<'a> Flusher<'a> {
-    pub(super) fn new(store: &'a Store, waiting: &'a Waiting, interval: Duration) -> Self {
-        Self { store, waiting, interval, failures: 0, said: Throttle::new(LOG_INTERVAL) }
+impl Flusher {
+    pub(super) fn new(
+        store: Store,
+        waiting: Arc<Waiting>,
+        spool: Spool,
+        losses: Arc<Losses>,
+        interval: Duration,
+        retention: TimeDelta,
+        batch_rows: usize,
+    ) -> Self {
+        let throttle = || Throttle::new(LOG_INTERVAL);
+        Self {
+            store,
+            waiting,
+            spool,
+            losses,
+            interval,
+            retention,
+            max_rows: batch_rows.max(MAX_ROWS),
+            failures: 0,
+            filled: CancellationToken::new(),
+            filled_at: OnceLock::new(),
+            said: throttle(),
+            said_spool: Mutex::new(throttle()),
+        }
     }
 
     /// Works until `filled` says that nothing more will come, then stores what is left.
-    pub(super) async fn run(mut self, filled: &CancellationToken) {
+    ///
+    /// A stop cuts nothing off: it only bounds the time that the database has, so that no reading
+    /// is on its way to the disk and back into memory at once.
+    pub(super) async fn run(mut self, filled: CancellationToken) {
+        self.filled = filled.clone();
+        if let Err(error) = self.spool.open().await {
+            self.spool_failed(&error);
+        }
         loop {
-            let more = async {
-                if self.failures > 0 {
-                    tokio::time::sleep(RETRY.min(self.interval)).await;
-                } else {
-                    tokio::select! {
-                        () = tokio::time::sleep(self.interval) => {}
-                        () = self.waiting.due.notified() => {}
-                    }
-                }
-            };
             tokio::select! {
                 () = filled.cancelled() => break,
-                () = more => {}
+                () = self.turn() => {}
             }
-            // What a stop interrupts goes back, and is taken up by the last flush.
+            self.flush().await;
+        }
+        self.last_flush().await;
+    }
+
+    /// Until there is something to do.
+    async fn turn(&self) {
+        if self.failures > 0 {
+            tokio::time::sleep(RETRY.min(self.interval)).await;
+        } else if self.spool.is_empty() {
             tokio::select! {
-                () = filled.cancelled() => break,
-                ended = tokio::time::timeout(FLUSH_LIMIT, self.flush()) => {
-                    if ended.is_err() {
-                        self.failures = self.failures.saturating_add(1);
-                        tracing::warn!(limit = ?FLUSH_LIMIT, "storing readings takes too long");
-                    }
-                }
+                () = tokio::time::sleep(self.interval) => {}
+                () = self.waiting.due() => {}
             }
         }
-        let last = tokio::time::timeout(LAST_FLUSH, self.flush()).await;
-        let (readings, errors) = (locked(&self.waiting.readings).len(), locked(&self.waiting.errors).len());
-        if last.is_err() || readings + errors > 0 {
+    }
+
+    async fn last_flush(&mut self) {
+        if self.failures > 0 {
+            // First to where it is safe; then the database has its chance.
+            self.spool_all().await;
+        }
+        self.flush().await;
+        self.spool_all().await;
+        let (readings, errors) = (self.waiting.readings(), self.waiting.errors());
+        self.losses.add(Reason::Stopped, readings as u64);
+        if readings + errors > 0 {
             tracing::error!(readings, errors, "not everything could be stored before the stop");
         }
     }
 
     async fn flush(&mut self) {
-        let readings = self.flush_readings().await;
-        let errors = self.flush_errors().await;
-        match readings.and(errors) {
-            Ok(()) => self.failures = 0,
-            Err(error) => {
-                self.failures = self.failures.saturating_add(1);
-                if let Some(held_back) = self.said.pass(Instant::now()) {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        held_back,
-                        failures = self.failures,
-                        "what guests report cannot be stored; it is kept and tried again"
-                    );
-                }
+        let stored = match self.flush_readings().await {
+            Ok(()) => {
+                self.failures = 0;
+                self.flush_errors().await
             }
+            failed => {
+                self.failures = self.failures.saturating_add(1);
+                failed
+            }
+        };
+        if let Err(error) = stored
+            && let Some(held_back) = self.said.pass(Instant::now())
+        {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                held_back,
+                failures = self.failures,
+                "what guests report cannot be stored; it is kept and tried again"
+            );
         }
     }
 
@@ -185,20 +173,19 @@ impl<'a> Flusher<'a> {
     async fn flush_errors(&self) -> Result<(), StoreError> {
         let mut failed = Ok(());
         let mut failures = 0;
-        let waiting = locked(&self.waiting.errors).len();
-        for _ in 0..waiting {
+        for _ in 0..self.waiting.errors() {
             // Copied, not taken: a stop in the middle must not lose it, and storing it twice
             // does nothing.
-            let Some(error) = locked(&self.waiting.errors).front().cloned() else { break };
-            let stored = self.store.insert_vm_error(&error).await;
-            let mut errors = locked(&self.waiting.errors);
-            // The bound may have dropped it meanwhile.
-            let Some(front) = front_with(&mut errors, error.id) else { continue };
-            if let Err(error) = stored {
-                errors.push_back(front);
-                failed = Err(error);
+            let Some(error) = self.waiting.first_error() else { break };
+            let stored = self.in_time(self.store.insert_vm_error(&error)).await;
+            if self.waiting.settle_error(error.id, stored.is_err())
+                && let Err(error) = stored
+            {
                 failures += 1;
-                if failures >= ERROR_FAILURES {
+                // A database that is away refuses nothing: the others would only wait for it.
+                let enough = failures >= ERROR_FAILURES || !is_answer(&error);
+                failed = Err(error);
+                if enough {
                     break;
                 }
             }
@@ -207,97 +194,218 @@ impl<'a> Flusher<'a> {
     }
 
     async fn flush_readings(&mut self) -> Result<(), StoreError> {
-        loop {
-            let (batch, more) = {
-                let mut readings = locked(&self.waiting.readings);
-                let batch = readings.take(self.waiting.batch_rows);
-                // Less than a batch of rows is left for the next time.
-                let more =
-                    batch.len() == self.waiting.batch_rows || readings.len() >= self.waiting.batch_rows;
-                (batch, more)
+        self.drain().await?;
+        let mut next = self.pack();
+        while let Some(batch) = next.take() {
+            let mut held = batch.packed(&self.losses).await;
+            // Less than a batch is left for the next time.
+            if self.waiting.is_due() {
+                next = self.pack();
+            }
+            let stored = tokio::select! {
+                stored = self.store(&held.packed) => stored,
+                // It goes to the disk at once, so that what comes meanwhile can go behind it.
+                () = self.tight() => Err(StoreError::NoAnswer { limit: STORE_LIMIT_WHEN_TIGHT }),
             };
-            if batch.len() == 0 {
-                return Ok(());
+            if let Err(error) = stored {
+                self.waiting.flow(false);
+                // What was compressed meanwhile goes back first, so that it stays behind.
+                drop(next);
+                self.spool(held).await;
+                return Err(error);
             }
-            // Whatever ends this in the middle, the batch goes back; storing it twice does
-            // nothing.
-            let mut held = Held { waiting: self.waiting, batch };
-            if let Err(error) = self.store.insert_metrics(held.samples()).await {
-                if self.failures < PATIENCE || self.store.ping().await.is_err() {
-                    return Err(error);
+            held.done();
+            self.failures = 0;
+            self.waiting.flow(true);
+        }
+        Ok(())
+    }
+
+    /// Empties the spool, oldest first.
+    async fn drain(&mut self) -> Result<(), StoreError> {
+        while !self.spool.is_empty() {
+            let (number, samples) = match self.spool.oldest().await {
+                Ok(Some(oldest)) => oldest,
+                Ok(None) => break,
+                Err(error) => {
+                    self.spool_failed(&error);
+                    break;
                 }
-                let refused = self.search(held.samples()).await.ok_or(error)?;
-                if !refused.is_empty() {
-                    tracing::error!(rows = refused.len(), "the database refuses readings, which are dropped");
-                }
+            };
+            if let Err(error) = self.while_spooling(self.store(&samples)).await {
+                self.spool_all().await;
+                return Err(error);
             }
-            held.batch.clear();
-            if !more {
-                return Ok(());
+            self.failures = 0;
+            self.waiting.flow(true);
+            if let Err(error) = self.spool.remove(number).await {
+                self.spool_failed(&error);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the database's answer to what came from the disk. What comes meanwhile goes to
+    /// the disk, behind it, before memory is short.
+    async fn while_spooling<T>(&self, answer: impl Future<Output = T>) -> T {
+        let mut answer = pin!(answer);
+        let mut works = true;
+        loop {
+            tokio::select! {
+                answer = &mut answer => return answer,
+                () = self.waiting.due(), if works => {
+                    works = !self.waiting.is_due() || self.spool_some().await;
+                }
             }
         }
     }
 
-    /// Stores all it can, in halves, and gives the rows that the database refuses for
-    /// themselves. `None`: it may be the database that is at fault.
-    async fn search(&self, samples: &[MetricsSample]) -> Option<Vec<Uuid>> {
-        let mut suspects = Vec::new();
-        let mut failures = 0;
-        let mut stored = None;
-        let mut parts = vec![samples];
-        while let Some(part) = parts.pop() {
-            if self.takes(part).await {
-                (failures, stored) = (0, part.first());
-                continue;
-            }
-            failures += 1;
-            if failures > SEARCH_FAILURES {
-                return None;
-            }
-            match part {
-                [one] => suspects.push(one),
-                _ => {
-                    let (first, second) = part.split_at(part.len() / 2);
-                    parts.extend([second, first]);
-                }
-            }
+    /// Until memory is short and a batch has had its time.
+    async fn tight(&self) {
+        tokio::time::sleep(STORE_LIMIT_WHEN_TIGHT).await;
+        while !self.waiting.is_half_full() {
+            self.waiting.due().await;
         }
-        // A suspect may have met a database that was away for a moment. It is at fault only if
-        // it fails between two rows that succeed; storing a row again does nothing.
-        let proof = std::slice::from_ref(stored?);
-        let mut refused = Vec::new();
-        for suspect in suspects {
-            if !self.takes(proof).await {
-                return None;
-            }
-            if !self.takes(std::slice::from_ref(suspect)).await {
-                if !self.takes(proof).await {
-                    return None;
-                }
-                refused.push(suspect.id);
-            }
-        }
-        Some(refused)
     }
 
-    async fn takes(&self, samples: &[MetricsSample]) -> bool {
-        self.store.insert_metrics(samples).await.is_ok()
+    /// All that waits in memory, to the disk, as far as it takes it.
+    async fn spool_all(&self) {
+        while self.spool_some().await {}
+    }
+
+    /// Gives whether there may be more.
+    async fn spool_some(&self) -> bool {
+        let Some(batch) = self.pack() else { return false };
+        let held = batch.packed(&self.losses).await;
+        self.spool(held).await
+    }
+
+    /// To the disk; what it does not take goes back into memory. Gives whether it took it.
+    async fn spool(&self, mut held: Held) -> bool {
+        match self.spool.append(Arc::clone(&held.packed)).await {
+            Ok(()) => {
+                held.done();
+                true
+            }
+            Err(error) => {
+                self.waiting.flow(false);
+                self.spool_failed(&error);
+                false
+            }
+        }
+    }
+
+    fn spool_failed(&self, error: &io::Error) {
+        let said = self.said_spool.lock().unwrap_or_else(PoisonError::into_inner).pass(Instant::now());
+        if let Some(held_back) = said {
+            tracing::error!(%error, held_back, "readings cannot be kept on disk; they wait in memory");
+        }
+    }
+
+    /// Begins to compress the next batch, if there is one.
+    fn pack(&self) -> Option<Packing> {
+        let batch = self.waiting.take(self.max_rows);
+        if batch.is_empty() {
+            return None;
+        }
+        let samples = batch.clone();
+        let held = Held { waiting: Arc::clone(&self.waiting), batch, packed: Arc::default() };
+        Some(Packing { held, packed: tokio::task::spawn_blocking(move || PackedSample::pack(&samples)) })
+    }
+
+    /// Stores all of them but what is too old and what the database refuses for itself.
+    async fn store(&self, samples: &[PackedSample]) -> Result<(), StoreError> {
+        let oldest = Utc::now() - self.retention;
+        let is_expired = |sample: &&PackedSample| sample.timestamp() < oldest;
+        let expired = samples.iter().filter(is_expired).count();
+        let fresh: Vec<_>;
+        let samples = if expired == 0 {
+            samples
+        } else {
+            fresh = samples.iter().filter(|sample| !is_expired(sample)).cloned().collect();
+            &fresh
+        };
+        if let Err(error) = self.insert(samples).await {
+            if self.failures < PATIENCE || self.in_time(self.store.ping()).await.is_err() {
+                return Err(error);
+            }
+            let refused = search(samples, self).await.ok_or(error)?;
+            self.losses.add(Reason::Refused, refused.len() as u64);
+        }
+        self.losses.add(Reason::Expired, expired as u64);
+        Ok(())
+    }
+
+    /// Waits for the database, but not for ever, and at a stop not for long.
+    async fn in_time(&self, work: impl Future<Output = Result<(), StoreError>>) -> Result<(), StoreError> {
+        let late = async {
+            self.filled.cancelled().await;
+            tokio::time::sleep_until(*self.filled_at.get_or_init(Instant::now) + LAST_FLUSH).await;
+        };
+        tokio::select! {
+            done = work => done,
+            () = tokio::time::sleep(STORE_LIMIT) => Err(StoreError::NoAnswer { limit: STORE_LIMIT }),
+            () = late => Err(StoreError::NoAnswer { limit: LAST_FLUSH }),
+        }
+    }
+
+    async fn insert(&self, samples: &[PackedSample]) -> Result<(), StoreError> {
+        let start = Instant::now();
+        self.in_time(self.store.insert_packed(samples)).await?;
+        ::metrics::histogram!("infinibay_flush_seconds").record(start.elapsed().as_secs_f64());
+        ::metrics::counter!("infinibay_flush_rows_total").increment(samples.len() as u64);
+        Ok(())
     }
 }
 
-/// A batch that goes back unless it was stored.
-struct Held<'a> {
-    waiting: &'a Waiting,
+/// Whether the database said so itself.
+fn is_answer(error: &StoreError) -> bool {
+    !matches!(error, StoreError::NoAnswer { .. })
+        && !matches!(error, StoreError::Database { source, .. } if source.as_database_error().is_none())
+}
+
+impl Takes for Flusher {
+    async fn takes(&self, samples: &[PackedSample]) -> bool {
+        self.insert(samples).await.is_ok()
+    }
+}
+
+/// A batch that is being compressed.
+struct Packing {
+    held: Held,
+    packed: JoinHandle<(Vec<PackedSample>, Vec<Uuid>)>,
+}
+
+impl Packing {
+    async fn packed(self, losses: &Losses) -> Held {
+        let Self { mut held, packed } = self;
+        // It panics no more than it fails; what cannot be compressed cannot be stored.
+        let (packed, failed) = packed
+            .await
+            .unwrap_or_else(|_| (Vec::new(), held.batch.iter().map(|sample| sample.id).collect()));
+        losses.add(Reason::Refused, failed.len() as u64);
+        held.packed = packed.into();
+        held
+    }
+}
+
+/// A batch that goes back into memory, whatever ends its way, unless it has arrived. Storing it
+/// twice does nothing.
+struct Held {
+    waiting: Arc<Waiting>,
     batch: Vec<MetricsSample>,
+    packed: Arc<[PackedSample]>,
 }
 
-impl Held<'_> {
-    fn samples(&self) -> &[MetricsSample] {
-        &self.batch
+impl Held {
+    /// It has arrived.
+    fn done(&mut self) {
+        self.batch.clear();
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for Held {
     fn drop(&mut self) {
         if !self.batch.is_empty() {
             self.waiting.put_back(std::mem::take(&mut self.batch));

@@ -16,7 +16,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{StoreError, failed};
+use super::{StoreError, failed, metrics::partitions::KnownDays};
 use crate::vm::HostId;
 
 /// The database.
@@ -25,6 +25,8 @@ pub struct Store {
     pub(super) db: Db,
     /// The host that [`Store::lock`] was taken for.
     pub(super) host: Arc<OnceLock<HostId>>,
+    /// The days that readings have room for.
+    pub(super) days: Arc<KnownDays>,
 }
 
 #[derive(Debug, Clone)]
@@ -91,7 +93,7 @@ impl Store {
             open_postgres(url, max_connections, acquire_timeout).await.map(Db::Postgres)
         };
         let db = opened.map_err(failed("opening the database"))?;
-        Ok(Self { db, host: Arc::default() })
+        Ok(Self { db, host: Arc::default(), days: Arc::default() })
     }
 
     /// One round trip.

@@ -1,9 +1,20 @@
 //! What grew old is removed, a bounded number of rows per statement: no long transaction, and on
 //! SQLite no long turn at the one write lock.
+//!
+//! Readings and roll-ups have no index by time alone; they go VM by VM, each found by one seek.
+//! On PostgreSQL, whole days of readings go at once.
 
 use chrono::{DateTime, Utc};
+use uuid::Uuid;
 
-use super::{Store, StoreError, column::storable, db::on_pool, failed};
+use super::{
+    Store, StoreError,
+    column::storable,
+    db::{Db, on_pool},
+    failed,
+    metrics::rollup,
+};
+use crate::vm::Resolution;
 
 /// Rows removed by one statement at most.
 const BATCH: i64 = 2000;
@@ -32,8 +43,25 @@ const HISTORY: [&str; 6] = [
     "DELETE FROM audit_log WHERE id IN (SELECT id FROM audit_log WHERE at < $1 LIMIT $2)",
 ];
 
-const METRICS: &str =
-    "DELETE FROM vm_metrics WHERE id IN (SELECT id FROM vm_metrics WHERE timestamp < $1 LIMIT $2)";
+/// A table of readings or roll-ups: its next VM, and the removal of what is old of one VM. `$4` is
+/// the width of the roll-ups.
+struct ByVm {
+    next: &'static str,
+    remove: &'static str,
+}
+
+const METRICS: ByVm = ByVm {
+    next: "SELECT vm_id FROM vm_metrics WHERE vm_id > $1 ORDER BY vm_id LIMIT 1",
+    remove: "DELETE FROM vm_metrics WHERE rowid IN (
+                 SELECT rowid FROM vm_metrics WHERE vm_id = $1 AND timestamp < $2 AND $4 = 0 LIMIT $3)",
+};
+
+const ROLLUPS: ByVm = ByVm {
+    next: "SELECT vm_id FROM vm_metrics_rollups WHERE vm_id > $1 ORDER BY vm_id LIMIT 1",
+    remove: "DELETE FROM vm_metrics_rollups WHERE vm_id = $1 AND width_seconds = $4 AND at IN (
+                 SELECT at FROM vm_metrics_rollups
+                 WHERE vm_id = $1 AND width_seconds = $4 AND at < $2 ORDER BY at LIMIT $3)",
+};
 
 impl Store {
     /// Removes command logs, guest errors, alerts and audit rows older than `before`, and the operations of
@@ -53,12 +81,58 @@ impl Store {
         Ok(removed)
     }
 
-    /// Removes readings older than `before`; gives how many.
+    /// Removes readings older than `before`; gives how many: rows on SQLite, days on PostgreSQL,
+    /// where a day goes when all of it is older.
     ///
     /// # Errors
     /// `Database`; what was removed until then stays removed.
     pub async fn expire_metrics(&self, before: DateTime<Utc>) -> Result<u64, StoreError> {
-        self.expire("removing old readings", METRICS, before).await
+        const OPERATION: &str = "removing old readings";
+        match &self.db {
+            Db::Postgres(pool) => self.drop_days(pool, before).await.map_err(failed(OPERATION)),
+            Db::Sqlite(_) => self.expire_by_vm(OPERATION, METRICS, before, 0).await,
+        }
+    }
+
+    /// Removes roll-ups of this width whose time began before `before`; gives how many. Readings
+    /// themselves are not touched.
+    ///
+    /// # Errors
+    /// `Database`; what was removed until then stays removed.
+    pub async fn expire_rollups(&self, width: Resolution, before: DateTime<Utc>) -> Result<u64, StoreError> {
+        self.expire_by_vm("removing old roll-ups", ROLLUPS, before, rollup::seconds(width)).await
+    }
+
+    async fn expire_by_vm(
+        &self,
+        operation: &'static str,
+        ByVm { next, remove }: ByVm,
+        before: DateTime<Utc>,
+        width: i64,
+    ) -> Result<u64, StoreError> {
+        let before = storable(before);
+        let (mut vm, mut removed) = (Uuid::nil(), 0);
+        loop {
+            let found = on_pool!(self, db => sqlx::query_scalar(next).bind(vm).fetch_optional(db).await)
+                .map_err(failed(operation))?;
+            let Some(found) = found else { return Ok(removed) };
+            vm = found;
+            loop {
+                let batch = on_pool!(self, db => sqlx::query(remove)
+                    .bind(vm)
+                    .bind(before)
+                    .bind(BATCH)
+                    .bind(width)
+                    .execute(db)
+                    .await
+                    .map(|done| done.rows_affected()))
+                .map_err(failed(operation))?;
+                removed += batch;
+                if batch < BATCH.unsigned_abs() {
+                    break;
+                }
+            }
+        }
     }
 
     async fn expire(

@@ -1,23 +1,27 @@
 //! Readings. What is charted stands in typed columns; the frame's `data.system` stands there once
 //! more, whole and compressed, so that a reading costs a third of what JSON columns would.
 
-mod frame;
+mod insert;
+mod packed;
+pub(super) mod partitions;
+pub(super) mod rollup;
+mod wire;
 
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use futures_util::{Stream, StreamExt, stream};
-use sqlx::{PgPool, QueryBuilder, SqlitePool};
 use uuid::Uuid;
 
-use self::frame::{StoredSample, unpack};
+pub use self::packed::PackedSample;
+use self::packed::unpack;
 use super::{
     Store, StoreError,
     column::{Ids, storable},
-    db::{Db, on_pool},
+    db::on_pool,
     failed,
 };
-use crate::vm::{FrameText, MetricsSample, Readings, VmId};
+use crate::vm::{DiskRates, FrameText, NetworkRates, Readings, VmId};
 
 /// A stored reading.
 #[derive(Debug, Clone)]
@@ -40,7 +44,7 @@ pub struct MetricsRow {
 struct Row {
     #[sqlx(flatten)]
     bare: BareRow,
-    system: Vec<u8>,
+    frame: Vec<u8>,
 }
 
 #[derive(Debug, sqlx::FromRow)]
@@ -51,6 +55,10 @@ struct BareRow {
     cpu_usage: f64,
     memory_used: i64,
     memory_total: i64,
+    disk_read: Option<f64>,
+    disk_written: Option<f64>,
+    network_received: Option<f64>,
+    network_sent: Option<f64>,
     created_at: DateTime<Utc>,
 }
 
@@ -68,49 +76,7 @@ const MAX_FRAME_BYTES: usize = 24 << 20;
 /// harm. A day of ordinary ones fits into this, too.
 const MAX_FRAME_TREE: usize = 384 << 20;
 
-/// Rows per statement on SQLite, which allows some 32,000 parameters.
-const SQLITE_ROWS: usize = 500;
-
-/// One row is one place in each of ten arrays, so that a batch of any size is one statement of
-/// one text.
-const INSERT_POSTGRES: &str =
-    "INSERT INTO vm_metrics (id, vm_id, timestamp, cpu_usage, memory_used, memory_total,
-                             disk_usage, network_stats, system, created_at)
-     SELECT id, vm_id, timestamp, cpu_usage, memory_used, memory_total,
-            disk_usage::json, network_stats::json, system, created_at
-     FROM UNNEST($1::uuid[], $2::uuid[], $3::timestamptz[], $4::float8[], $5::int8[], $6::int8[],
-                 $7::text[], $8::text[], $9::bytea[], $10::timestamptz[])
-          AS batch (id, vm_id, timestamp, cpu_usage, memory_used, memory_total,
-                    disk_usage, network_stats, system, created_at)
-     ON CONFLICT DO NOTHING";
-
-const INSERT_SQLITE: &str = "INSERT INTO vm_metrics (id, vm_id, timestamp, cpu_usage, memory_used,
-                              memory_total, disk_usage, network_stats, system, created_at) ";
-
 impl Store {
-    /// Stores a batch in one statement (PostgreSQL) or one transaction (SQLite). A sample whose
-    /// id is stored already is left alone, so a batch may be sent again.
-    ///
-    /// # Errors
-    /// `Database`; nothing of the batch was stored then.
-    pub async fn insert_metrics(&self, samples: &[MetricsSample]) -> Result<(), StoreError> {
-        let mut stored = Vec::with_capacity(samples.len());
-        for some in samples.chunks(FRAMES_AT_ONCE) {
-            for sample in some {
-                stored.push(StoredSample::pack(sample)?);
-            }
-            tokio::task::yield_now().await;
-        }
-        if stored.is_empty() {
-            return Ok(());
-        }
-        match &self.db {
-            Db::Postgres(pool) => insert_postgres(pool, stored).await,
-            Db::Sqlite(pool) => insert_sqlite(pool, stored).await,
-        }
-        .map_err(failed("storing readings"))
-    }
-
     /// Readings of a VM not older than `since`, newest first: at most `limit`, never more than
     /// 10,000, and never more than 24 MiB of frames, which are unpacked in memory, nor more than
     /// take 384 MiB there.
@@ -125,8 +91,7 @@ impl Store {
     ) -> Result<Vec<MetricsRow>, StoreError> {
         const OPERATION: &str = "reading a VM's readings";
         on_pool!(self, db => within(OPERATION, sqlx::query_as::<_, Row>(
-            "SELECT id, vm_id, timestamp, cpu_usage, memory_used, memory_total, created_at, system
-             FROM vm_metrics WHERE vm_id = $1 AND timestamp >= $2
+            "SELECT * FROM vm_metrics WHERE vm_id = $1 AND timestamp >= $2
              ORDER BY timestamp DESC, id DESC LIMIT $3",
         )
         .bind(vm.uuid())
@@ -148,7 +113,8 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<MetricsRow>, StoreError> {
         let rows = on_pool!(self, db => sqlx::query_as::<_, BareRow>(
-            "SELECT id, vm_id, timestamp, cpu_usage, memory_used, memory_total, created_at
+            "SELECT id, vm_id, timestamp, cpu_usage, memory_used, memory_total, disk_read,
+                    disk_written, network_received, network_sent, created_at
              FROM vm_metrics WHERE vm_id = $1 AND timestamp >= $2
              ORDER BY timestamp DESC, id DESC LIMIT $3",
         )
@@ -170,22 +136,15 @@ impl Store {
         if vms.is_empty() {
             return Ok(HashMap::new());
         }
-        macro_rules! latest {
-            ($list:literal, $vm:literal) => {
-                concat!(
-                    "SELECT m.id, m.vm_id, m.timestamp, m.cpu_usage, m.memory_used, m.memory_total,
-                            m.created_at, m.system
-                     FROM ",
-                    $list,
-                    " JOIN vm_metrics m ON m.id = (SELECT id FROM vm_metrics WHERE vm_id = ",
-                    $vm,
-                    " ORDER BY timestamp DESC, id DESC LIMIT 1)"
-                )
-            };
-        }
+        // One seek per VM: the index ends with its newest.
         let sql = self.sql(
-            latest!("json_each($1) AS wanted", "unhex(wanted.value)"),
-            latest!("UNNEST($1) AS wanted (id)", "wanted.id"),
+            "SELECT m.* FROM json_each($1) AS wanted
+             JOIN vm_metrics m ON m.rowid = (SELECT rowid FROM vm_metrics
+                                             WHERE vm_id = unhex(wanted.value)
+                                             ORDER BY timestamp DESC, id DESC LIMIT 1)",
+            "SELECT m.* FROM UNNEST($1) AS wanted (vm)
+             CROSS JOIN LATERAL (SELECT * FROM vm_metrics WHERE vm_id = wanted.vm
+                                 ORDER BY timestamp DESC, id DESC LIMIT 1) AS m",
         );
         let ids = Ids(vms.iter().map(|vm| vm.uuid()).collect());
         let rows = on_pool!(self, db => sqlx::query_as::<_, Row>(sql).bind(ids).fetch_all(db).await)
@@ -226,7 +185,7 @@ async fn read(operation: &'static str, rows: Vec<Row>) -> Result<Vec<MetricsRow>
 impl Row {
     /// With its frame, the size of that as text and what it takes in memory.
     fn unpack(self, operation: &'static str) -> Result<(MetricsRow, usize, usize), StoreError> {
-        let (frame, tree) = unpack(&self.system).map_err(|reason| StoreError::Corrupt {
+        let (frame, tree) = unpack(&self.frame).map_err(|reason| StoreError::Corrupt {
             operation,
             reason: format!("row {}: {reason}", self.bare.id),
         })?;
@@ -245,87 +204,17 @@ impl BareRow {
                 cpu_usage: self.cpu_usage,
                 memory_used: self.memory_used,
                 memory_total: self.memory_total,
-                disk: None,
-                network: None,
+                disk: self
+                    .disk_read
+                    .zip(self.disk_written)
+                    .map(|(read, written)| DiskRates { read, written }),
+                network: self
+                    .network_received
+                    .zip(self.network_sent)
+                    .map(|(received, sent)| NetworkRates { received, sent }),
             },
             created_at: self.created_at,
             frame,
         }
     }
-}
-
-async fn insert_postgres(pool: &PgPool, rows: Vec<StoredSample>) -> Result<(), sqlx::Error> {
-    let mut columns = Columns::default();
-    for row in rows {
-        columns.push(row);
-    }
-    sqlx::query(INSERT_POSTGRES)
-        .bind(columns.id)
-        .bind(columns.vm)
-        .bind(columns.timestamp)
-        .bind(columns.cpu_usage)
-        .bind(columns.memory_used)
-        .bind(columns.memory_total)
-        .bind(columns.disk_usage)
-        .bind(columns.network_stats)
-        .bind(columns.system)
-        .bind(columns.created_at)
-        .execute(pool)
-        .await?;
-    Ok(())
-}
-
-#[derive(Default)]
-struct Columns {
-    id: Vec<Uuid>,
-    vm: Vec<Uuid>,
-    timestamp: Vec<DateTime<Utc>>,
-    cpu_usage: Vec<f64>,
-    memory_used: Vec<i64>,
-    memory_total: Vec<i64>,
-    disk_usage: Vec<Option<String>>,
-    network_stats: Vec<Option<String>>,
-    system: Vec<Vec<u8>>,
-    created_at: Vec<DateTime<Utc>>,
-}
-
-impl Columns {
-    fn push(&mut self, row: StoredSample) {
-        self.id.push(row.id);
-        self.vm.push(row.vm);
-        self.timestamp.push(row.timestamp);
-        self.cpu_usage.push(row.cpu_usage);
-        self.memory_used.push(row.memory_used);
-        self.memory_total.push(row.memory_total);
-        self.disk_usage.push(row.disk_usage);
-        self.network_stats.push(row.network_stats);
-        self.system.push(row.system);
-        self.created_at.push(row.created_at);
-    }
-}
-
-/// One transaction of multi-row statements.
-async fn insert_sqlite(pool: &SqlitePool, mut rows: Vec<StoredSample>) -> Result<(), sqlx::Error> {
-    let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
-    while !rows.is_empty() {
-        let some = rows.drain(..rows.len().min(SQLITE_ROWS));
-        let mut sql = QueryBuilder::new(INSERT_SQLITE);
-        sql.push_values(some, |mut values, row| {
-            values
-                .push_bind(row.id)
-                .push_bind(row.vm)
-                .push_bind(row.timestamp)
-                .push_bind(row.cpu_usage)
-                .push_bind(row.memory_used)
-                .push_bind(row.memory_total)
-                .push_bind(row.disk_usage)
-                .push_bind(row.network_stats)
-                .push_bind(row.system)
-                .push_bind(row.created_at);
-        });
-        sql.push(" ON CONFLICT DO NOTHING");
-        // Each number of rows is another text: not worth a place in the statement cache.
-        sql.build().persistent(false).execute(&mut *tx).await?;
-    }
-    tx.commit().await
 }

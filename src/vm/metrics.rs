@@ -116,6 +116,27 @@ pub enum SeriesField {
     NetworkSent,
 }
 
+impl SeriesField {
+    /// What a reading tells of it.
+    #[must_use]
+    pub fn of(self, readings: &Readings) -> Option<f64> {
+        #[expect(clippy::cast_precision_loss, reason = "for charts; exact up to 2^53")]
+        let kib = |kib: i64| Some(kib as f64);
+        match self {
+            Self::CpuUsage => Some(readings.cpu_usage),
+            Self::MemoryUsed => kib(readings.memory_used),
+            Self::MemoryTotal => kib(readings.memory_total),
+            Self::DiskRead => readings.disk.map(|disk| disk.read),
+            Self::DiskWritten => readings.disk.map(|disk| disk.written),
+            Self::NetworkReceived => readings.network.map(|network| network.received),
+            Self::NetworkSent => readings.network.map(|network| network.sent),
+        }
+    }
+}
+
+/// How often a guest tells how it fares.
+const USUAL_INTERVAL: TimeDelta = TimeDelta::seconds(30);
+
 /// How far apart a chart's points are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Resolution {
@@ -164,6 +185,32 @@ impl Resolution {
             Self::Hour => Some(TimeDelta::hours(1)),
         }
     }
+
+    /// The finest that is still kept for `from` and makes no more than `max_points` of a span;
+    /// where none does, the coarsest. Single readings are taken to come every 30 s, and to be kept
+    /// for `raw_days`; roll-ups of five minutes for `five_minutes_days`.
+    #[must_use]
+    pub fn for_span(
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+        now: DateTime<Utc>,
+        raw_days: u32,
+        five_minutes_days: u32,
+        max_points: u32,
+    ) -> Self {
+        let fits = |width: TimeDelta, days: u32| {
+            // A span may begin anywhere in its first point's time.
+            let points = (to - from).num_seconds().max(0) / width.num_seconds() + 1;
+            points <= i64::from(max_points) && now - from <= TimeDelta::days(i64::from(days))
+        };
+        if fits(USUAL_INTERVAL, raw_days) {
+            Self::Raw
+        } else if fits(TimeDelta::minutes(5), five_minutes_days) {
+            Self::FiveMinutes
+        } else {
+            Self::Hour
+        }
+    }
 }
 
 /// What a chart asks for.
@@ -210,4 +257,42 @@ pub struct Series {
     pub points: Vec<SeriesPoint>,
     /// There are more, newer ones.
     pub truncated: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_gets_the_finest_resolution_that_is_kept_and_fits() {
+        use Resolution::{FiveMinutes, Hour, Raw};
+        let now: DateTime<Utc> = "2026-06-01T12:00:00Z".parse().unwrap();
+        // Beginning and end in minutes before now.
+        for (from, to, max_points, expected) in [
+            (60, 0, 1000, Raw),
+            (60, 0, 121, Raw),
+            (60, 0, 120, FiveMinutes),
+            (60, 0, 13, FiveMinutes),
+            (60, 0, 12, Hour),
+            (60, 0, 1, Hour),
+            (24 * 60, 0, 2881, Raw),
+            (24 * 60, 0, 1000, FiveMinutes),
+            (7 * 24 * 60, 0, 1000, Hour),
+            // A short span of long ago: as fine as it is kept.
+            (30 * 24 * 60, 30 * 24 * 60 - 60, 1000, Raw),
+            (30 * 24 * 60 + 1, 30 * 24 * 60 - 60, 1000, FiveMinutes),
+            (90 * 24 * 60 + 1, 90 * 24 * 60 - 60, 1000, Hour),
+            (3000 * 24 * 60, 0, 10, Hour),
+            // Nothing, and the future.
+            (0, 60, 1000, Raw),
+            (-60, -120, 1000, Raw),
+        ] {
+            let at = |minutes: i64| now - TimeDelta::minutes(minutes);
+            let got = Resolution::for_span(at(from), at(to), now, 30, 90, max_points);
+            assert_eq!(got, expected, "{from} to {to} minutes ago in {max_points} points");
+        }
+        let (first, last) = (DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MAX_UTC);
+        assert_eq!(Resolution::for_span(first, last, now, 30, 90, u32::MAX), Hour);
+        assert_eq!(Resolution::for_span(last, first, now, 30, 90, 0), Hour, "no points at all");
+    }
 }

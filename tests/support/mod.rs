@@ -8,6 +8,7 @@ pub(crate) mod api;
 pub(crate) mod daemon;
 pub(crate) mod guest;
 pub(crate) mod host;
+pub(crate) mod pipeline;
 pub(crate) mod sample;
 pub(crate) mod scrape;
 pub(crate) mod trial;
