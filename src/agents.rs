@@ -14,6 +14,7 @@ mod links;
 mod outgoing;
 mod pacing;
 mod rate;
+mod sending;
 mod session;
 mod shared;
 mod socket;
@@ -22,6 +23,8 @@ mod watch;
 mod wire;
 
 pub use links::Links;
+pub use sending::{Sending, SentAt};
+pub use shared::LinkState;
 pub use socket::{SocketOwners, inspect_socket};
 pub use watch::SocketWatch;
 
@@ -34,7 +37,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use crate::vm::VmId;
+use crate::vm::{CommandId, CommandOutcome, LinkEnd, VmId};
 
 /// What the links give out.
 #[derive(Debug)]
@@ -45,6 +48,22 @@ pub struct Inbox {
     /// VMs whose link changed in a way the loop should look at (opened, closed, first heard,
     /// handshake changed). A hint.
     pub hints: mpsc::Receiver<VmId>,
+    /// Answers to commands that nobody waits for any more. Bounded; while it is full they are
+    /// dropped.
+    pub late: mpsc::Receiver<LateAnswer>,
+}
+
+/// An answer that came after its command had ended otherwise.
+#[derive(Debug, Clone)]
+pub struct LateAnswer {
+    /// By the socket.
+    pub vm: VmId,
+    /// The command, by the guest's word.
+    pub id: CommandId,
+    /// What it said.
+    pub outcome: CommandOutcome,
+    /// Our clock.
+    pub received_at: DateTime<Utc>,
 }
 
 /// A decoded frame that is to be stored. An error's texts hold no NUL, which PostgreSQL could not
@@ -86,4 +105,7 @@ pub enum LinkError {
     /// Its time was over before the agent had a place for it.
     #[error("the agent had no place for the command in time")]
     NoPlace,
+    /// The link ended before it was sent.
+    #[error("the link ended before the command was sent")]
+    Ended(LinkEnd),
 }

@@ -31,12 +31,12 @@ struct Entry {
 }
 
 /// What an answer belonged to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Settled {
     /// A command somebody waits for.
     InTime,
     /// A command of ours that is no longer waited for.
-    Late,
+    Late(CommandId, CommandOutcome),
     /// No command in flight.
     Unsolicited,
 }
@@ -80,12 +80,12 @@ impl Flight {
 
     /// Matches an answer. `id` is the guest's text.
     pub(super) fn settle(&mut self, id: &str, outcome: CommandOutcome) -> Settled {
-        let Some(mut entry) = id.parse().ok().and_then(|id: CommandId| self.entries.remove(&id)) else {
-            return Settled::Unsolicited;
-        };
-        match entry.reply.take().map(|reply| reply.send(Ok(outcome))) {
-            Some(Ok(())) => Settled::InTime,
-            Some(Err(_)) | None => Settled::Late,
+        let Ok(id) = id.parse::<CommandId>() else { return Settled::Unsolicited };
+        let Some(mut entry) = self.entries.remove(&id) else { return Settled::Unsolicited };
+        let Some(reply) = entry.reply.take() else { return Settled::Late(id, outcome) };
+        match reply.send(Ok(outcome)) {
+            Err(Ok(outcome)) => Settled::Late(id, outcome),
+            Ok(()) | Err(Err(_)) => Settled::InTime,
         }
     }
 
@@ -161,7 +161,7 @@ mod tests {
         let (reply, outcome) = oneshot::channel();
         flight.launch(id, reply, Instant::now());
         drop(outcome);
-        assert_eq!(flight.settle(&id.to_string(), answered()), Settled::Late);
+        assert_eq!(flight.settle(&id.to_string(), answered()), Settled::Late(id, answered()));
         assert!(flight.has_room());
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::{Instant, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -18,8 +18,9 @@ use super::{
     Inbox, LinkError,
     flight::ANSWER_MARGIN,
     link::Link,
+    sending::Sending,
     session::{Job, Limits},
-    shared::{Outlets, Shared},
+    shared::{LinkState, Outlets, Shared},
     socket::SocketOwners,
 };
 use crate::{
@@ -32,6 +33,9 @@ const FRAMES: usize = 256;
 
 /// Hints waiting for the loop; one that finds no room is not needed.
 const HINTS: usize = 1024;
+
+/// Late answers waiting for their receiver.
+const LATE: usize = 64;
 
 /// Commands waiting for one link; more wait with their callers, in order.
 const JOBS: usize = 16;
@@ -83,15 +87,16 @@ impl Links {
     pub fn new(config: AgentsConfig) -> (Self, Inbox) {
         let (frames_in, frames) = mpsc::channel(FRAMES);
         let (hints_in, hints) = mpsc::channel(HINTS);
+        let (late_in, late) = mpsc::channel(LATE);
         let inner = Inner {
             owners: Arc::new(SocketOwners::resolve(&config.socket_owners)),
             config,
-            outlets: Outlets { frames: frames_in, hints: hints_in },
+            outlets: Outlets { frames: frames_in, hints: hints_in, late: late_in },
             wanted: Mutex::new(HashMap::new()),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
-        (Self { inner: Arc::new(inner) }, Inbox { frames, hints })
+        (Self { inner: Arc::new(inner) }, Inbox { frames, hints, late })
     }
 
     /// Wants a link to this socket. Idempotent; another path replaces the link. Asked again while
@@ -155,6 +160,15 @@ impl Links {
         self.inner.wanted().iter().map(|(&vm, link)| (vm, self.inner.observe(link))).collect()
     }
 
+    /// The link's state as it changes; `None`: no link is wanted. The sender goes with the link.
+    #[must_use]
+    pub fn watch(&self, vm: VmId) -> Option<watch::Receiver<LinkState>> {
+        match self.inner.wanted().get(&vm) {
+            Some(Wanted::Live { shared, .. }) => Some(shared.link.subscribe()),
+            _ => None,
+        }
+    }
+
     /// How many commands the agent takes at once; 1 unless it announced more.
     #[must_use]
     pub fn concurrency(&self, vm: VmId) -> usize {
@@ -178,14 +192,29 @@ impl Links {
         command: &GuestCommand,
         timeout: Duration,
     ) -> Result<CommandOutcome, LinkError> {
+        self.execute_noting(vm, id, command, timeout, &Sending::default()).await
+    }
+
+    /// The same, for one who wants to know whether it was sent. Dropping the future detaches the
+    /// caller: what was sent keeps its place until its answer, which is late then.
+    ///
+    /// # Errors
+    /// `NotConnected`, `NoPlace`, `Ended`: nothing was sent.
+    pub async fn execute_noting(
+        &self,
+        vm: VmId,
+        id: CommandId,
+        command: &GuestCommand,
+        timeout: Duration,
+        sending: &Sending,
+    ) -> Result<CommandOutcome, LinkError> {
         let deadline = Instant::now() + timeout.min(LONGEST);
         let jobs = match self.inner.wanted().get(&vm) {
             Some(Wanted::Live { jobs, shared, .. }) if shared.is_heard() => jobs.clone(),
             _ => return Err(LinkError::NotConnected),
         };
         let (reply, mut outcome) = oneshot::channel();
-        let (sent, mut was_sent) = oneshot::channel();
-        let job = Job { id, command: command.clone(), deadline, sent, reply };
+        let job = Job { id, command: command.clone(), deadline, sending: sending.clone(), reply };
         match timeout_at(deadline, jobs.send(job)).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(LinkError::NotConnected),
@@ -197,8 +226,7 @@ impl Links {
             return settle(told);
         }
         // From here on it cannot be sent any more, so that what is said now stays true.
-        was_sent.close();
-        if was_sent.try_recv().is_err() {
+        if sending.withdraw() {
             // The link may have told why in this very moment.
             return outcome.try_recv().unwrap_or(Err(LinkError::NoPlace));
         }
@@ -219,7 +247,11 @@ impl Links {
     /// Closes every link and waits for their tasks, at most `limit`. No link is opened any more.
     pub async fn shutdown(&self, limit: Duration) {
         self.inner.stop.cancel();
-        self.inner.wanted().clear();
+        for (_, link) in self.inner.wanted().drain() {
+            if let Wanted::Live { shared, .. } = link {
+                shared.end_as(LinkEnd::ControllerStopping);
+            }
+        }
         self.inner.tasks.close();
         if timeout(limit, self.inner.tasks.wait()).await.is_err() {
             tracing::warn!(left = self.inner.tasks.len(), "guest links did not close in time");

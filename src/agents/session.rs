@@ -12,7 +12,7 @@ use agent_protocol::{FrameDecoder, HostMessage};
 use chrono::Utc;
 use tokio::{
     net::UnixStream,
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,7 @@ use super::{
     outgoing::Outgoing,
     pacing::Pacing,
     rate::{Throttle, TokenBucket},
+    sending::Sending,
     shared::{News, Outlets, Shared},
     stash::Stash,
     wire::encode_command,
@@ -60,8 +61,8 @@ pub(super) struct Job {
     pub(super) id: CommandId,
     pub(super) command: GuestCommand,
     pub(super) deadline: Instant,
-    /// Told before the first byte is written; closed by a caller that no longer wants it sent.
-    pub(super) sent: oneshot::Sender<()>,
+    /// Told before the first byte is written; withdrawn by a caller that no longer wants it sent.
+    pub(super) sending: Sending,
     pub(super) reply: Reply,
 }
 
@@ -231,7 +232,7 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         // Whoever asked may have been told by now that it was not sent: it must not run all the same.
-        if job.reply.is_closed() || job.sent.send(()).is_err() {
+        if job.reply.is_closed() || !job.sending.begin() {
             return Ok(());
         }
         let line = encode_command(job.id, &job.command, job.deadline - now);

@@ -6,9 +6,9 @@ use std::sync::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
-use super::{GuestFrame, clean::Greeting};
+use super::{GuestFrame, LateAnswer, clean::Greeting};
 use crate::vm::{LinkCounters, LinkEnd, LinkObservation, OpenLink, VmId};
 
 /// Where frames and hints go.
@@ -16,6 +16,7 @@ use crate::vm::{LinkCounters, LinkEnd, LinkObservation, OpenLink, VmId};
 pub(super) struct Outlets {
     pub(super) frames: mpsc::Sender<GuestFrame>,
     pub(super) hints: mpsc::Sender<VmId>,
+    pub(super) late: mpsc::Sender<LateAnswer>,
 }
 
 impl Outlets {
@@ -23,6 +24,17 @@ impl Outlets {
     pub(super) fn hint(&self, vm: VmId) {
         let _ = self.hints.try_send(vm);
     }
+}
+
+/// What those who want to send something have to know of a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkState {
+    /// Connected, and the agent was heard over this connection.
+    pub open_and_heard: bool,
+    /// How many commands the agent takes at once.
+    pub concurrency: usize,
+    /// Why the last connection, or the link, ended.
+    pub ended: Option<LinkEnd>,
 }
 
 /// See the module. Locks are held for a copy, never across a wait.
@@ -41,6 +53,8 @@ pub(super) struct Shared {
     end: OnceLock<LinkEnd>,
     /// Cuts short the wait for the next attempt to connect.
     pub(super) retry: Notify,
+    /// For those who wait for the link.
+    pub(super) link: watch::Sender<LinkState>,
 }
 
 #[derive(Debug, Clone)]
@@ -84,6 +98,7 @@ impl Shared {
             wake: Notify::new(),
             end: OnceLock::new(),
             retry: Notify::new(),
+            link: watch::Sender::new(LinkState { open_and_heard: false, concurrency: 1, ended: None }),
         }
     }
 
@@ -109,6 +124,8 @@ impl Shared {
             Connection::Open { .. } => at,
         };
         state.connection = Connection::None { since, last_error: Some(error) };
+        drop(state);
+        self.ended(self.end.get().copied().unwrap_or(LinkEnd::ChannelClosed));
     }
 
     /// Takes in what a session learned; gives whether the loop should look.
@@ -128,6 +145,15 @@ impl Shared {
             state.concurrency = greeting.concurrency;
             notable |= state.greeting != greeting;
             state.greeting = greeting;
+        }
+        let open_and_heard =
+            matches!(state.connection, Connection::Open { last_message_at: Some(_), .. }) && self.end.get().is_none();
+        let now = LinkState { open_and_heard, concurrency: state.concurrency, ended: None };
+        if open_and_heard {
+            self.link.send_if_modified(|link| *link != now && {
+                *link = now;
+                true
+            });
         }
         notable
     }
@@ -152,6 +178,14 @@ impl Shared {
     /// The link is about to be told to end; the first reason stays.
     pub(super) fn end_as(&self, end: LinkEnd) {
         let _ = self.end.set(end);
+        self.ended(end);
+    }
+
+    fn ended(&self, end: LinkEnd) {
+        self.link.send_modify(|link| {
+            link.open_and_heard = false;
+            link.ended = Some(end);
+        });
     }
 
     /// Why the link was told to end. Without a word it is the controller that stops.

@@ -10,7 +10,7 @@ mod page;
 mod user;
 mod vm;
 
-pub(super) use command::{CommandLog, VmErrorEntry};
+pub(super) use command::{CommandLog, VmCommandResult, VmErrorEntry};
 pub(super) use host::{HostObject, ImageObject};
 pub(super) use input::{CommandInput, CreateVmInput, VmFilter};
 pub(super) use metrics::VmMetrics;

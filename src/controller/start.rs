@@ -82,7 +82,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
 
     let events = EventBus::default();
     let (links, inbox) = Links::new(config.agents.clone());
-    let Inbox { frames, hints: link_hints } = inbox;
+    let Inbox { frames, hints: link_hints, late } = inbox;
     let (_watch, socket_hints) = SocketWatch::start(config.agents.socket_dir.clone());
     let redactor = Redactor::default();
     let commands = Commands::new(
@@ -170,6 +170,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     parts.spawn("the loop", reconciler.run(stop.clone()));
     parts.spawn("the API", serve_api(listener, context, stop.clone()));
     parts.spawn("the database's lock", keep_lock(database_lock, stop.clone()));
+    parts.spawn("late answers", commands.clone().tend(late, stop.clone()));
     parts.spawn("expiry", expire(config.clone(), store.clone(), stop.clone()));
     parts.spawn("the images' check", check_images(images, stop.clone()));
     if let Some(guests) = config.guests.listen {
@@ -199,6 +200,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
         }
         // Ends what is still pending, and with it the requests that wait for it.
         links.shutdown(grace / 4).await;
+        commands.drain(grace / 8).await;
         flush.cancel();
         // A worker may sit in a libvirt call for longer than the grace: readings do not wait for it.
         let flushed = async { while readings.join_next().await.is_some() {} };

@@ -8,7 +8,7 @@ use tokio::{sync::mpsc::error::TrySendError, time::Instant};
 
 use super::{READ_BYTES, REST, Session};
 use crate::agents::{
-    GuestFrame,
+    GuestFrame, LateAnswer,
     clean::{Greeting, MAX_DETAILS_TREE, guest_error, outcome},
     flight::Settled,
     shared::News,
@@ -143,7 +143,13 @@ impl Session<'_> {
                 self.counters.unsolicited += 1;
                 return;
             }
-            Settled::Late => self.counters.late += 1,
+            Settled::Late(id, outcome) => {
+                self.counters.late += 1;
+                let late = LateAnswer { vm: self.shared.vm, id, outcome, received_at: at };
+                if self.outlets.late.try_send(late).is_err() {
+                    self.counters.dropped += 1;
+                }
+            }
             Settled::InTime => {}
         }
         self.pacing.answered(now);
