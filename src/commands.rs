@@ -262,7 +262,7 @@ impl Commands {
         sending: &Sending,
     ) -> End {
         let waiting = place.wait(new.id, new.requested_by);
-        let _turn = match self.turn(new.vm, waiting, link, deadline, cancel).await {
+        let _turn = match self.turn(new.vm, waiting, link.clone(), deadline, cancel).await {
             Ok(turn) => turn,
             Err(why) => return End::NotSent(why),
         };
@@ -271,7 +271,11 @@ impl Commands {
         tokio::select! {
             // What came is told, whatever else happens.
             biased;
-            told = executed => End::from(told),
+            told = executed => match (End::from(told), link.borrow().ended) {
+                // The turn came with the end of the link, which says more.
+                (End::NotSent(NotSent::NotConnected), Some(ended)) => End::NotSent(NotSent::LinkEnded(ended)),
+                (end, _) => end,
+            },
             () = cancel.cancelled() => {
                 if sending.withdraw() { End::NotSent(NotSent::Cancelled) } else { End::Detached }
             }
@@ -323,7 +327,9 @@ impl Commands {
             Ok(())
         };
         let noted = timeout(FINISH_PATIENCE, attempts).await;
-        let Err(error) = noted.unwrap_or(Err(StoreError::NoAnswer { limit: FINISH_PATIENCE })) else { return };
+        let Err(error) = noted.unwrap_or(Err(StoreError::NoAnswer { limit: FINISH_PATIENCE })) else {
+            return;
+        };
         let status = end.status;
         if matches!(error, StoreError::Database { .. } | StoreError::NoAnswer { .. })
             && self.unstored.keep(&self.store, &self.running, Entry::End(id, end))
@@ -354,7 +360,12 @@ impl Commands {
     ///
     /// # Errors
     /// `NotFound`, `Store`.
-    pub async fn cancel(&self, actor: &Actor, vm: VmId, id: CommandId) -> Result<CommandRecord, CommandError> {
+    pub async fn cancel(
+        &self,
+        actor: &Actor,
+        vm: VmId,
+        id: CommandId,
+    ) -> Result<CommandRecord, CommandError> {
         if self.registry.kind(vm, id).is_some() {
             let audited = timeout(LOG_PATIENCE, self.store.audit_cancel(actor.user, vm, id)).await;
             audited.unwrap_or(Err(StoreError::NoAnswer { limit: LOG_PATIENCE }))?;

@@ -117,8 +117,10 @@ fn is_away(error: &sqlx::Error) -> bool {
             let code = error.code().unwrap_or_default();
             // PostgreSQL: no connection, no resources, shutting down or starting, broken disk.
             // SQLite, by the primary code: busy, locked, read-only, I/O error, full, cannot open.
-            let postgres = code.len() == 5 && ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class));
-            let sqlite = code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 10 | 13 | 14));
+            let postgres =
+                code.len() == 5 && ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class));
+            let sqlite =
+                code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 10 | 13 | 14));
             postgres || (code.len() < 5 && sqlite)
         }
         _ => false,

@@ -10,11 +10,7 @@ use std::{io, time::Duration};
 
 use agent_protocol::{FrameDecoder, HostMessage};
 use chrono::Utc;
-use tokio::{
-    net::UnixStream,
-    sync::mpsc,
-    time::Instant,
-};
+use tokio::{net::UnixStream, sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{

@@ -146,13 +146,15 @@ impl Shared {
             notable |= state.greeting != greeting;
             state.greeting = greeting;
         }
-        let open_and_heard =
-            matches!(state.connection, Connection::Open { last_message_at: Some(_), .. }) && self.end.get().is_none();
+        let open_and_heard = matches!(state.connection, Connection::Open { last_message_at: Some(_), .. })
+            && self.end.get().is_none();
         let now = LinkState { open_and_heard, concurrency: state.concurrency, ended: None };
         if open_and_heard {
-            self.link.send_if_modified(|link| *link != now && {
-                *link = now;
-                true
+            self.link.send_if_modified(|link| {
+                *link != now && {
+                    *link = now;
+                    true
+                }
             });
         }
         notable

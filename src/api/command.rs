@@ -72,7 +72,9 @@ pub(super) async fn many(
     let parallelism = usize::try_from(parallelism)
         .ok()
         .filter(|n| (1..=usize::try_from(MAX_PARALLELISM).unwrap_or(1)).contains(n))
-        .ok_or_else(|| ApiError::invalid("parallelism", format!("must be between 1 and {MAX_PARALLELISM}")))?;
+        .ok_or_else(|| {
+            ApiError::invalid("parallelism", format!("must be between 1 and {MAX_PARALLELISM}"))
+        })?;
     let is_unsafe = command.is_unsafe();
     let command = command.into_command()?;
     let timeout = seconds(timeout_seconds)?;

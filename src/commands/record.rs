@@ -128,7 +128,8 @@ pub(super) fn kept_end(end: End, max: usize) -> Kept {
 
 /// An answer, whenever it came.
 pub(super) fn kept_answer(answer: CommandOutcome, max: usize) -> Kept {
-    let CommandOutcome::Answered { success, exit_code, mut stdout, mut stderr, mut data, execution_ms } = answer
+    let CommandOutcome::Answered { success, exit_code, mut stdout, mut stderr, mut data, execution_ms } =
+        answer
     else {
         return kept_end(End::Outcome(answer), max);
     };
@@ -159,7 +160,9 @@ pub(super) fn kept_answer(answer: CommandOutcome, max: usize) -> Kept {
 
 fn not_sent(why: NotSent) -> (CommandStatus, &'static str) {
     match why {
-        NotSent::TimeOver => (CommandStatus::TimedOut, "its time was over before the agent had a place for it"),
+        NotSent::TimeOver => {
+            (CommandStatus::TimedOut, "its time was over before the agent had a place for it")
+        }
         NotSent::Cancelled => (CommandStatus::Cancelled, "it was cancelled"),
         NotSent::NotConnected => (CommandStatus::Disconnected, "the agent was not connected any more"),
         NotSent::LinkEnded(end) => (CommandStatus::Disconnected, ended(end)),

@@ -125,7 +125,9 @@ impl Turns {
         loop {
             let next = {
                 let mut state = self.state();
-                let Some(lane) = state.lanes.get_mut(&vm).filter(|lane| lane.turns < lane.capacity) else { return };
+                let Some(lane) = state.lanes.get_mut(&vm).filter(|lane| lane.turns < lane.capacity) else {
+                    return;
+                };
                 let Some(next) = lane.queue.pop() else { return };
                 lane.turns += 1;
                 next
@@ -190,8 +192,12 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         metrics::gauge!("infinibay_commands_queued").decrement(1.0);
-        let waiter =
-            self.turns.state().lanes.get_mut(&self.vm).and_then(|lane| lane.queue.remove(|w| w.id == self.id));
+        let waiter = self
+            .turns
+            .state()
+            .lanes
+            .get_mut(&self.vm)
+            .and_then(|lane| lane.queue.remove(|w| w.id == self.id));
         drop(waiter);
     }
 }

@@ -191,13 +191,15 @@ impl Store {
         let text = JsonText::write(LOGGING, &command.command).map_err(NotLogged::Refused)?;
         let told = match &self.db {
             Db::Postgres(pool) => {
-                let acquired = timeout_at(until, pool.acquire()).await.map_err(|e| NotLogged::Refused(late(e)))?;
+                let acquired =
+                    timeout_at(until, pool.acquire()).await.map_err(|e| NotLogged::Refused(late(e)))?;
                 let mut connection = acquired.map_err(|error| NotLogged::Refused(failed(LOGGING)(error)))?;
                 timeout_at(until, insert_postgres(&mut connection, command, &text)).await
             }
             Db::Sqlite(_) => {
                 // A transaction that is dropped before its commit begins is rolled back.
-                let begun = timeout_at(until, self.begin(LOGGING)).await.map_err(|e| NotLogged::Refused(late(e)))?;
+                let begun =
+                    timeout_at(until, self.begin(LOGGING)).await.map_err(|e| NotLogged::Refused(late(e)))?;
                 let mut tx = begun.map_err(NotLogged::Refused)?;
                 let insert = timeout_at(until, insert_in(&mut tx, command, &text)).await;
                 insert.map_err(|e| NotLogged::Refused(late(e)))?.map_err(NotLogged::Refused)?;

@@ -5,8 +5,10 @@
 #[macro_use]
 pub(crate) mod database;
 pub(crate) mod api;
+pub(crate) mod away;
 pub(crate) mod daemon;
 pub(crate) mod guest;
 pub(crate) mod host;
+pub(crate) mod journey;
 pub(crate) mod sample;
 pub(crate) mod trial;

@@ -123,7 +123,9 @@ impl VmCommandResult {
     pub(crate) fn new(vm: VmId, ran: Result<CommandRecord, ApiError>) -> Self {
         let (command, error) = match ran {
             Ok(record) => (Some(record.into()), None),
-            Err(refused) => (None, Some(VmCommandError { code: refused.code(), message: refused.into_message() })),
+            Err(refused) => {
+                (None, Some(VmCommandError { code: refused.code(), message: refused.into_message() }))
+            }
         };
         Self { vm_id: vm.uuid(), command, error }
     }

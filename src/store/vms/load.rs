@@ -77,8 +77,13 @@ impl Store {
         );
         let ids = Ids(vms.iter().map(|vm| vm.uuid()).collect());
         let rows: Vec<(Uuid, Uuid, bool)> =
-            on_pool!(self, db => sqlx::query_as(sql).bind(ids).fetch_all(db).await).map_err(failed(OPERATION))?;
-        let access = |(vm, owner, deleting): (Uuid, Uuid, bool)| VmAccess { vm: vm.into(), owner: owner.into(), deleting };
+            on_pool!(self, db => sqlx::query_as(sql).bind(ids).fetch_all(db).await)
+                .map_err(failed(OPERATION))?;
+        let access = |(vm, owner, deleting): (Uuid, Uuid, bool)| VmAccess {
+            vm: vm.into(),
+            owner: owner.into(),
+            deleting,
+        };
         Ok(rows.into_iter().map(access).collect())
     }
 
