@@ -38,6 +38,15 @@ async fn heard(trial: &Trial, client: &Client, name: &str) -> (String, FakeGuest
     (vm, guest)
 }
 
+/// Two more users: Ana may send no shell line, Bob may.
+fn others(trial: &mut Trial) -> (Client, Client) {
+    let (ana, bob) = trial.home.between(&mut trial.daemon, |home| {
+        (home.user("ana", &[]), home.user("bob", &["--permission", "unsafe_commands"]))
+    });
+    trial.client = trial.daemon.client(&trial.token);
+    (trial.daemon.client(&ana), trial.daemon.client(&bob))
+}
+
 fn run(client: &Client, vm: &str, id: Uuid, line: &str) -> tokio::task::JoinHandle<Value> {
     let (client, variables) = (client.clone(), json!({ "vm": vm, "id": id, "line": line }));
     tokio::spawn(async move { client.send(RUN, variables).await })
@@ -58,8 +67,8 @@ async fn logged(client: &Client, vm: &str, id: Uuid) {
 
 on_both! {
     async fn many_vms_at_once_each_with_its_own_result(db: TestDatabase) {
-        let trial = Trial::start(&db).await;
-        let ana = trial.daemon.client(&trial.home.user("ana", &[]));
+        let mut trial = Trial::start(&db).await;
+        let (ana, _) = others(&mut trial);
         let (first, _first) = heard(&trial, &ana, "first").await;
         let (second, _second) = heard(&trial, &ana, "second").await;
         let (silent, _) = ana.create(trial.request("silent")).await;
@@ -91,9 +100,8 @@ on_both! {
     }
 
     async fn whoever_may_send_a_command_may_cancel_it(db: TestDatabase) {
-        let trial = Trial::start(&db).await;
-        let ana = trial.daemon.client(&trial.home.user("ana", &[]));
-        let bob = trial.daemon.client(&trial.home.user("bob", &["--permission", "unsafe_commands"]));
+        let mut trial = Trial::start(&db).await;
+        let (ana, bob) = others(&mut trial);
         let (vm, guest) = heard(&trial, &ana, "busy").await;
         let (sent, queued) = (Uuid::now_v7(), Uuid::now_v7());
         let first = run(&trial.client, &vm, sent, "sleep 60000");
