@@ -19,6 +19,7 @@ mod links;
 mod outgoing;
 mod pacing;
 mod rate;
+mod sending;
 mod session;
 mod shared;
 mod socket;
@@ -27,6 +28,7 @@ mod watch;
 mod wire;
 
 pub use links::Links;
+pub use sending::{Sending, SentAt};
 pub use socket::{SocketOwners, inspect_socket};
 pub use watch::SocketWatch;
 

@@ -5,6 +5,7 @@
 
 mod auth;
 mod batch;
+mod command;
 mod deadline;
 mod doors;
 mod error;

@@ -1,43 +1,48 @@
-//! A command's journey: logged as pending, handed to the link, its outcome noted and told.
+//! A command's journey: logged as pending, its turn waited for, handed to the link, its outcome
+//! noted and told.
 //!
 //! At most once: nothing is sent before it is logged, and what a dead controller left pending is
-//! reported as lost, never sent again.
+//! reported as lost, never sent again. Each command has one task, which alone decides how it ends.
 
 mod check;
+mod journey;
 mod late;
-mod places;
+mod queue;
 mod record;
+mod refusal;
+mod registry;
 mod support;
+mod turns;
+mod unstored;
+
+pub use refusal::CommandError;
 
 use std::{sync::Arc, time::Duration};
 
 use chrono::Utc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 use tokio_util::task::TaskTracker;
 
 use crate::{
     access::Actor,
-    agents::Links,
+    agents::{LinkState, Links},
     config::CommandsConfig,
     events::EventBus,
     store::{CommandRecord, NewCommand, Store, StoreError},
-    vm::{CommandId, CommandOutcome, GuestCommand, Redactor, VmEvent, VmId, truncate_to_micros},
+    vm::{CommandId, CommandOutcome, GuestCommand, Redactor, VmId, truncate_to_micros},
 };
 use check::check;
-use late::Late;
-use places::{Place, Places};
-use record::{Kept, kept_command, kept_outcome, kind};
+use record::{kept_command, kind};
+use registry::{Entered, Registry};
 use support::supported;
+use turns::{Place, Turns};
+use unstored::Unstored;
 
-/// Waits between attempts to note an outcome: six attempts in about ten seconds. Then its caller is
-/// told, and the outcome waits for the store in the background.
-const FINISH_WAITS: [Duration; 5] = [
-    Duration::from_millis(100),
-    Duration::from_millis(400),
-    Duration::from_millis(1500),
-    Duration::from_secs(3),
-    Duration::from_secs(5),
-];
+/// How long the log is waited for before a command is refused.
+const LOG_PATIENCE: Duration = Duration::from_millis(1000);
 
 /// Runs commands in guests. Clones share the queues.
 #[derive(Debug, Clone)]
@@ -47,41 +52,22 @@ pub struct Commands {
     store: Store,
     links: Links,
     events: EventBus,
-    places: Places,
-    late: Late,
+    turns: Turns,
+    registry: Registry,
+    unstored: Unstored,
     running: Arc<TaskTracker>,
 }
 
-/// Why a command was not accepted. Once accepted, it is in the log with an outcome.
-#[derive(Debug, thiserror::Error)]
-pub enum CommandError {
-    /// Code `AGENT_NOT_CONNECTED`.
-    #[error("the VM's agent is not connected")]
-    NotConnected,
-    /// Code `COMMAND_QUEUE_FULL`.
-    #[error("{limit} commands wait for this VM already")]
-    QueueFull {
-        /// The bound.
-        limit: usize,
-    },
-    /// Code `INVALID_INPUT`.
-    #[error("{0}")]
-    Invalid(String),
-    /// Code `ACTION_UNSUPPORTED`: this guest cannot carry it out.
-    #[error("{action} {reason}")]
-    Unsupported {
-        /// The action's name on the wire.
-        action: &'static str,
-        /// Why, as the rest of a sentence that begins with the name.
-        reason: String,
-    },
-    /// The log could not be written; nothing was sent.
-    #[error("the command log could not be written")]
-    Store(#[from] StoreError),
-    /// The task that ran it failed. The log may keep it as pending until the next start, when it
-    /// is marked as lost.
-    #[error("the command's task failed")]
-    Task(#[from] tokio::task::JoinError),
+/// A command that has a place.
+#[derive(Debug)]
+struct Accepted {
+    new: NewCommand,
+    command: GuestCommand,
+    submitted: Instant,
+    deadline: Instant,
+    link: watch::Receiver<LinkState>,
+    entered: Entered,
+    place: Place,
 }
 
 impl Commands {
@@ -94,22 +80,36 @@ impl Commands {
         links: Links,
         events: EventBus,
     ) -> Self {
-        let limit = usize::try_from(config.queue_per_vm).unwrap_or(usize::MAX);
+        let bound = |bound: u32| usize::try_from(bound).unwrap_or(usize::MAX);
+        let turns = Turns::new(bound(config.queue_per_vm), bound(config.queue_total));
         Self {
             config,
             redactor,
             store,
             links,
             events,
-            places: Places::new(limit),
-            late: Late::default(),
+            turns,
+            registry: Registry::default(),
+            unstored: Unstored::default(),
             running: Arc::default(),
         }
     }
 
-    /// Runs one command and gives its log entry, which has an outcome. The caller has authorised
-    /// it. Dropping the future does not lose the outcome: the command is finished in the
-    /// background.
+    /// What bounds commands.
+    #[must_use]
+    pub fn config(&self) -> &CommandsConfig {
+        &self.config
+    }
+
+    /// Whether a command would be refused whichever VM it is for; costs nothing.
+    ///
+    /// # Errors
+    /// [`CommandError::QueuesFull`].
+    pub fn has_room(&self) -> Result<(), CommandError> {
+        self.turns.has_room().map_err(|full| CommandError::from(full).counted())
+    }
+
+    /// [`Commands::execute_as`] under a new id.
     ///
     /// # Errors
     /// See [`CommandError`].
@@ -120,92 +120,121 @@ impl Commands {
         command: GuestCommand,
         timeout: Duration,
     ) -> Result<CommandRecord, CommandError> {
-        let id = CommandId::generate();
-        check(id, &command, timeout, self.config.max_timeout).map_err(CommandError::Invalid)?;
+        self.execute_as(CommandId::generate(), actor, vm, command, timeout).await
+    }
+
+    /// Runs one command and gives its log entry, which has an outcome. `timeout` counts from now;
+    /// waiting for a turn counts. The caller has authorised it. Dropping the future does not lose
+    /// the outcome: the command is finished in the background.
+    ///
+    /// # Errors
+    /// See [`CommandError`].
+    pub async fn execute_as(
+        &self,
+        id: CommandId,
+        actor: &Actor,
+        vm: VmId,
+        command: GuestCommand,
+        timeout: Duration,
+    ) -> Result<CommandRecord, CommandError> {
+        let accepted = self.accept(id, actor, vm, command, timeout).map_err(CommandError::counted)?;
+        self.running.spawn(self.clone().journey(accepted)).await?.map_err(CommandError::counted)
+    }
+
+    /// Everything that can be said without asking anybody.
+    fn accept(
+        &self,
+        id: CommandId,
+        actor: &Actor,
+        vm: VmId,
+        command: GuestCommand,
+        timeout: Duration,
+    ) -> Result<Accepted, CommandError> {
+        let submitted = Instant::now();
+        // First of all, and cheap: whoever asks for too much is to cost little.
+        let mut place = self.turns.admit(vm)?;
+        let bytes = self.check(id, &command, timeout)?;
+        let link = self.links.watch(vm).filter(|link| link.borrow().open_and_heard);
+        let link = link.ok_or(CommandError::NotConnected)?;
         supported(&command, self.links.observe(vm).open())?;
-        let heard = self.links.observe(vm).open().is_some_and(|open| open.last_message_at.is_some());
-        if !heard {
-            return Err(CommandError::NotConnected);
-        }
-        let place = self.places.take(vm).ok_or(CommandError::QueueFull { limit: self.places.limit() })?;
+        place.weigh(bytes)?;
+        let kind = kind(&command);
+        let entered = self.registry.enter(id, vm, kind).ok_or(CommandError::IdTaken)?;
         let new = NewCommand {
             id,
             vm,
-            kind: kind(&command),
+            kind,
             command: kept_command(&self.redactor, &command),
             requested_by: actor.user,
             created_at: truncate_to_micros(Utc::now()),
         };
-        let journey = self.clone().journey(new, command, timeout, place);
-        self.running.spawn(journey).await?
+        Ok(Accepted { new, command, submitted, deadline: submitted + timeout, link, entered, place })
     }
 
-    /// From the log to the outcome. Nothing in here depends on the caller still being there.
-    async fn journey(
-        self,
-        new: NewCommand,
-        command: GuestCommand,
+    /// What is wrong with a command, whichever VM it is for; gives its bytes on the wire.
+    ///
+    /// # Errors
+    /// `Invalid`.
+    pub fn check(
+        &self,
+        id: CommandId,
+        command: &GuestCommand,
         timeout: Duration,
-        _place: Place,
+    ) -> Result<usize, CommandError> {
+        check(id, command, timeout, self.config.max_timeout).map_err(CommandError::Invalid)
+    }
+
+    /// `safe` or `unsafe`, for those who decide who may cancel it.
+    ///
+    /// # Errors
+    /// `NotFound`: the VM has no such command.
+    pub async fn kind(&self, vm: VmId, id: CommandId) -> Result<String, CommandError> {
+        match self.registry.kind(vm, id) {
+            Some(kind) => Ok(kind.to_owned()),
+            None => Ok(self.logged(vm, id).await?.kind),
+        }
+    }
+
+    /// Cancels a command of this VM. One that was not sent is never sent; the caller of one that
+    /// was is told so at once, and its answer is noted as late. Gives the entry, also of one that
+    /// has ended already.
+    ///
+    /// # Errors
+    /// `NotFound`, `Store`.
+    pub async fn cancel(
+        &self,
+        actor: &Actor,
+        vm: VmId,
+        id: CommandId,
     ) -> Result<CommandRecord, CommandError> {
-        let started = Instant::now();
-        self.store.insert_command(&new).await?;
-        let left = timeout.saturating_sub(started.elapsed());
-        let mut outcome = self.links.execute(new.vm, new.id, &command, left).await;
-        // Processes that a guest lists have secrets in their command lines, as in its readings.
-        if let Ok(CommandOutcome::Answered { data: Some(data), .. }) = &mut outcome {
+        if self.registry.kind(vm, id).is_some() {
+            let audited = timeout(LOG_PATIENCE, self.store.audit_cancel(actor.user, vm, id)).await;
+            audited.unwrap_or(Err(StoreError::NoAnswer { limit: LOG_PATIENCE }))?;
+            // Its task ends now, within the patience it has for the database.
+            if let Some(told) = self.registry.cancel(vm, id)
+                && let Ok(record) = told.await
+            {
+                return Ok(record);
+            }
+        }
+        self.logged(vm, id).await
+    }
+
+    async fn logged(&self, vm: VmId, id: CommandId) -> Result<CommandRecord, CommandError> {
+        let found = timeout(LOG_PATIENCE, self.store.command(id)).await;
+        let found = found.unwrap_or(Err(StoreError::NoAnswer { limit: LOG_PATIENCE }))?;
+        found.filter(|record| record.vm == vm).ok_or(CommandError::NotFound)
+    }
+
+    /// Processes that a guest lists have secrets in their command lines, as in its readings.
+    fn hide_secrets(&self, outcome: &mut CommandOutcome) {
+        if let CommandOutcome::Answered { data: Some(data), .. } = outcome {
             self.redactor.hide_command_lines(data);
         }
-        let max = usize::try_from(self.config.max_output_bytes).unwrap_or(usize::MAX);
-        let kept = kept_outcome(outcome, max);
-        let execution_ms = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
-        self.finish(new.id, new.vm, &kept, execution_ms).await;
-        self.events.publish(VmEvent::Command {
-            vm: new.vm,
-            command: new.id,
-            success: kept.success,
-            at: Utc::now(),
-        });
-        Ok(CommandRecord {
-            id: new.id,
-            vm: new.vm,
-            kind: new.kind.to_owned(),
-            command: new.command,
-            response: Some(kept.response),
-            status: kept.status,
-            success: Some(kept.success),
-            execution_ms: Some(execution_ms),
-            requested_by: new.requested_by,
-            created_at: new.created_at,
-        })
     }
 
-    /// Notes the outcome, or leaves it to be noted as soon as the database is back.
-    async fn finish(&self, id: CommandId, vm: VmId, kept: &Kept, execution_ms: i64) {
-        let mut waits = FINISH_WAITS.iter();
-        loop {
-            let Kept { status, success, response } = kept;
-            let noted = self.store.finish_command(id, *status, *success, Some(response), execution_ms).await;
-            let error = match noted {
-                Ok(()) => return,
-                Err(error) => error,
-            };
-            // A row that is gone does not come back.
-            let passes = matches!(error, StoreError::Database { .. });
-            let Some(wait) = waits.next().filter(|_| passes) else {
-                if passes && self.late.keep(&self.store, &self.running, id, kept, execution_ms) {
-                    tracing::warn!(%vm, command = %id, %error, "a command's outcome waits for the database");
-                    return;
-                }
-                tracing::error!(
-                    %vm, command = %id, ?status, error = &error as &dyn std::error::Error,
-                    "a command's outcome could not be noted; the next start marks it as lost"
-                );
-                return;
-            };
-            tracing::warn!(%vm, command = %id, %error, ?wait, "noting a command's outcome again");
-            sleep(*wait).await;
-        }
+    fn max_output(&self) -> usize {
+        usize::try_from(self.config.max_output_bytes).unwrap_or(usize::MAX)
     }
 
     /// Waits until every accepted command has its outcome in the log, at most `limit`; gives

@@ -23,7 +23,7 @@ mod vm_errors;
 mod vms;
 
 pub use alerts::{AlertChanges, AlertLook, DueAlert, NewAlert, OpenAlert, Told, WatchedVm};
-pub use commands::{CommandRecord, CommandStatus, NewCommand};
+pub use commands::{CommandEnd, CommandRecord, CommandStatus, LateNote, NewCommand, NotLogged};
 pub use db::Store;
 pub use lock::StoreLock;
 pub use metrics::{MetricsRow, PackedSample};
@@ -32,7 +32,7 @@ pub use schema::SchemaState;
 pub use url::{database_url, without_password};
 pub use users::{TokenInfo, UserRecord};
 pub use vm_errors::VmErrorRecord;
-pub use vms::{NewVm, VmBundle, VmCount, VmView};
+pub use vms::{NewVm, VmAccess, VmBundle, VmCount, VmView};
 
 /// Why the store could not do it.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +84,49 @@ pub enum StoreError {
     /// A user of that name exists.
     #[error("a user of that name exists")]
     UserExists,
+}
+
+impl StoreError {
+    /// Whether the database is away, or too busy to answer: the same may go well later.
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::NoAnswer { .. } => true,
+            Self::Database { source, .. } => is_away(source),
+            _ => false,
+        }
+    }
+
+    /// Whether this is what the database said, so that what was asked was certainly not done.
+    pub(crate) fn is_answer(&self) -> bool {
+        match self {
+            Self::Database { source, .. } => matches!(source, sqlx::Error::Database(_)),
+            Self::NoAnswer { .. } => false,
+            _ => true,
+        }
+    }
+}
+
+fn is_away(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Database(error) => {
+            let code = error.code().unwrap_or_default();
+            // PostgreSQL: no connection, no resources, shutting down or starting, broken disk.
+            // SQLite, by the primary code: busy, locked, read-only, I/O error, full, cannot open.
+            let postgres =
+                code.len() == 5 && ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class));
+            let sqlite =
+                code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 10 | 13 | 14));
+            postgres || (code.len() < 5 && sqlite)
+        }
+        _ => false,
+    }
 }
 
 /// Turns the database's error into ours.

@@ -7,79 +7,18 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use infinibay::{
-    access::Actor,
-    agents::{Inbox, Links},
-    commands::{CommandError, Commands},
-    config::{AgentsConfig, CommandsConfig},
-    events::{EventBus, Notice, Subscription},
-    store::{CommandRecord, CommandStatus, NewCommand, Page, Store},
-    vm::{CommandId, GuestCommand, LinkEnd, Redactor, SafeAction, UnsafeCommand, UserId, VmEvent, VmId},
+    commands::CommandError,
+    config::CommandsConfig,
+    events::Notice,
+    store::{CommandStatus, NewCommand},
+    vm::{CommandId, GuestCommand, LinkEnd, SafeAction, VmEvent, VmId},
 };
 use serde_json::json;
 use support::{
-    database::TestDatabase,
-    guest::{
-        DEADLINE, FakeGuest, LONG_LIST, ends_commands, eventually, hangs_up, lists_packages, well_behaved,
-    },
+    guest::{DEADLINE, FakeGuest, LONG_LIST, ends_commands, eventually, hangs_up, lists_packages},
+    journey::{Journey, one_at_a_time, shell},
     sample,
 };
-use tempfile::TempDir;
-
-/// Commands over a fake guest.
-struct Journey {
-    guest: FakeGuest,
-    links: Links,
-    store: Store,
-    commands: Commands,
-    told: Subscription,
-    actor: Actor,
-    _inbox: Inbox,
-    _dir: TempDir,
-}
-
-impl Journey {
-    async fn start(
-        db: &TestDatabase,
-        config: CommandsConfig,
-        guest: impl FnOnce(&TempDir) -> FakeGuest,
-    ) -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
-        let guest = guest(&dir);
-        let (links, inbox) = Links::new(AgentsConfig::default());
-        links.open(guest.vm, guest.path.clone());
-        eventually("the agent is heard", || {
-            links.observe(guest.vm).open().and_then(|open| open.last_message_at)
-        })
-        .await;
-        let (store, events) = (db.store().await, EventBus::default());
-        let told = events.subscribe();
-        let commands = Commands::new(config, Redactor::default(), store.clone(), links.clone(), events);
-        let actor =
-            Actor { user: UserId::generate(), name: "ana".to_owned(), admin: false, permissions: [].into() };
-        Self { guest, links, store, commands, told, actor, _inbox: inbox, _dir: dir }
-    }
-
-    async fn run(&self, command: GuestCommand) -> Result<CommandRecord, CommandError> {
-        self.commands.execute(&self.actor, self.guest.vm, command, Duration::from_secs(15)).await
-    }
-
-    async fn log(&self) -> Vec<CommandRecord> {
-        self.store.command_log(self.guest.vm, Page { first: 100, after: None }).await.expect("the log").nodes
-    }
-}
-
-fn one_at_a_time(dir: &TempDir) -> FakeGuest {
-    FakeGuest::listen(dir.path(), VmId::generate(), |s, r| well_behaved(s, r, 1, Vec::new()))
-}
-
-fn shell(line: &str) -> GuestCommand {
-    GuestCommand::Unsafe(UnsafeCommand {
-        raw_command: line.to_owned(),
-        shell: None,
-        working_dir: None,
-        env_vars: [("TOKEN".to_owned(), "hunter2".to_owned())].into(),
-    })
-}
 
 on_both! {
     async fn a_command_is_answered_logged_and_told_and_its_secrets_are_not_kept(db: TestDatabase) {
@@ -259,7 +198,7 @@ on_both! {
             requested_by: journey.actor.user,
             created_at: sample::now(),
         };
-        journey.store.insert_command(&left).await.unwrap();
+        journey.store.insert_command(&left, DEADLINE).await.unwrap();
         assert_eq!(journey.commands.sweep().await.unwrap(), 1);
         assert_eq!(journey.store.command(left.id).await.unwrap().unwrap().status, CommandStatus::Lost);
         assert_eq!(journey.commands.sweep().await.unwrap(), 0);

@@ -4,12 +4,16 @@
 #[macro_use]
 mod support;
 
+use std::time::Duration;
+
 use chrono::TimeDelta;
 use infinibay::{
-    store::{CommandStatus, NewCommand, Page, Store, StoreError, VmErrorRecord},
+    store::{
+        CommandEnd, CommandStatus, LateNote, NewCommand, NotLogged, Page, Store, StoreError, VmErrorRecord,
+    },
     vm::{CommandId, HostId, UserId, VmId},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use support::sample::{create, new_vm, now};
 use uuid::Uuid;
 
@@ -22,8 +26,24 @@ async fn log(store: &Store, vm: VmId) -> NewCommand {
         requested_by: UserId::generate(),
         created_at: now(),
     };
-    store.insert_command(&command).await.expect("logging a command");
+    store.insert_command(&command, LIMIT).await.expect("logging a command");
     command
+}
+
+/// Longer than any test's database takes.
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn end(status: CommandStatus, success: bool, response: Option<&Value>, execution_ms: i64) -> CommandEnd {
+    let response = response.map(ToString::to_string);
+    CommandEnd {
+        status,
+        success,
+        response,
+        sent_at: Some(now()),
+        queue_ms: Some(1),
+        run_ms: Some(2),
+        execution_ms,
+    }
 }
 
 on_both! {
@@ -43,7 +63,7 @@ on_both! {
             (CommandStatus::TimedOut, false, None, 9000),
         ];
         for (status, success, response, ms) in outcomes {
-            store.finish_command(asked.id, status, success, response, ms).await.unwrap();
+            store.finish_command(asked.id, &end(status, success, response, ms)).await.unwrap();
             let ended = store.command(asked.id).await.unwrap().unwrap();
             assert_eq!(ended.status, CommandStatus::Answered);
             assert_eq!((ended.success, ended.execution_ms), (Some(true), Some(12)));
@@ -51,12 +71,60 @@ on_both! {
         }
 
         let nobody = CommandId::generate();
-        let refused = store.finish_command(nobody, CommandStatus::Answered, true, None, 1).await;
+        let refused = store.finish_command(nobody, &end(CommandStatus::Answered, true, None, 1)).await;
         assert!(matches!(refused, Err(StoreError::NotFound)), "{refused:?}");
         assert!(store.command(nobody).await.unwrap().is_none());
         let open = log(&store, asked.vm).await;
-        let refused = store.finish_command(open.id, CommandStatus::Pending, true, None, 1).await;
+        let refused = store.finish_command(open.id, &end(CommandStatus::Pending, true, None, 1)).await;
         assert!(refused.is_err(), "pending is no outcome: {refused:?}");
+    }
+
+    async fn an_answer_that_comes_late_is_noted_once_beside_the_outcome(db: TestDatabase) {
+        let store = db.store().await;
+        let vm = VmId::generate();
+        let words = json!({ "stdout": "late" }).to_string();
+        let note = async |vm, id| store.note_late_answer(vm, id, &words, now()).await.unwrap();
+        for status in
+            [CommandStatus::TimedOut, CommandStatus::Cancelled, CommandStatus::Disconnected, CommandStatus::Lost]
+        {
+            let command = log(&store, vm).await;
+            assert_eq!(note(vm, command.id).await, LateNote::Pending);
+            store.finish_command(command.id, &end(status, false, None, 1)).await.unwrap();
+            assert_eq!(note(VmId::generate(), command.id).await, LateNote::Unwanted, "another VM's");
+            assert_eq!(note(vm, command.id).await, LateNote::Noted);
+            assert_eq!(note(vm, command.id).await, LateNote::Unwanted, "noted twice");
+            let noted = store.command(command.id).await.unwrap().unwrap();
+            assert_eq!((noted.status, noted.success), (status, Some(false)));
+            assert_eq!(noted.late_response, Some(json!({ "stdout": "late" })));
+            assert!(noted.late_at.is_some());
+        }
+        let answered = log(&store, vm).await;
+        store.finish_command(answered.id, &end(CommandStatus::Answered, true, None, 1)).await.unwrap();
+        assert_eq!(note(vm, answered.id).await, LateNote::Unwanted);
+        assert_eq!(note(vm, CommandId::generate()).await, LateNote::Unwanted);
+    }
+
+    async fn an_id_is_one_commands_and_what_was_given_up_is_never_pending(db: TestDatabase) {
+        let store = db.store().await;
+        let command = log(&store, VmId::generate()).await;
+        let again = store.insert_command(&command, LIMIT).await;
+        assert!(matches!(again, Err(NotLogged::Refused(StoreError::IdTaken))), "{again:?}");
+        assert_eq!(db.number("SELECT count(*) FROM audit_log").await, 1);
+        // Its row was written, or is still on its way: either way it ends.
+        let response = json!({ "error": "never sent" }).to_string();
+        store.void_command(&command, &response).await.unwrap();
+        let slow = NewCommand { id: CommandId::generate(), ..command.clone() };
+        store.void_command(&slow, &response).await.unwrap();
+        assert!(store.insert_command(&slow, LIMIT).await.is_err(), "written after all");
+        for id in [command.id, slow.id] {
+            let ended = store.command(id).await.unwrap().unwrap();
+            assert_eq!((ended.status, ended.sent_at), (CommandStatus::Cancelled, None));
+            assert_eq!(ended.response, Some(json!({ "error": "never sent" })));
+        }
+        let done = log(&store, command.vm).await;
+        store.finish_command(done.id, &end(CommandStatus::Answered, true, None, 1)).await.unwrap();
+        store.void_command(&done, &response).await.unwrap();
+        assert_eq!(store.command(done.id).await.unwrap().unwrap().status, CommandStatus::Answered);
     }
 
     async fn every_outcome_comes_back(db: TestDatabase) {
@@ -66,9 +134,10 @@ on_both! {
             CommandStatus::TimedOut,
             CommandStatus::Disconnected,
             CommandStatus::Lost,
+            CommandStatus::Cancelled,
         ] {
             let command = log(&store, VmId::generate()).await;
-            store.finish_command(command.id, status, false, None, 1).await.unwrap();
+            store.finish_command(command.id, &end(status, false, None, 1)).await.unwrap();
             assert_eq!(store.command(command.id).await.unwrap().unwrap().status, status);
         }
     }
@@ -88,7 +157,7 @@ on_both! {
             requested_by: UserId::generate(),
             created_at: now(),
         };
-        assert!(store.insert_command(&command).await.is_err());
+        assert!(store.insert_command(&command, LIMIT).await.is_err());
         assert!(store.command(command.id).await.unwrap().is_none());
     }
 
@@ -99,7 +168,7 @@ on_both! {
         create(&store, &ours).await;
         create(&store, &theirs).await;
         let answered = log(&store, ours.id).await;
-        store.finish_command(answered.id, CommandStatus::Answered, true, None, 3).await.unwrap();
+        store.finish_command(answered.id, &end(CommandStatus::Answered, true, None, 3)).await.unwrap();
         let pending = [log(&store, ours.id).await, log(&store, VmId::generate()).await];
         let elsewhere = log(&store, theirs.id).await;
         store.close().await;
@@ -119,7 +188,7 @@ on_both! {
         assert_eq!(status(elsewhere.id).await, CommandStatus::Pending, "its controller may be alive");
 
         // An answer that comes after all changes nothing.
-        store.finish_command(pending[0].id, CommandStatus::Answered, true, None, 1).await.unwrap();
+        store.finish_command(pending[0].id, &end(CommandStatus::Answered, true, None, 1)).await.unwrap();
         assert_eq!(status(pending[0].id).await, CommandStatus::Lost);
     }
 
@@ -134,7 +203,7 @@ on_both! {
             // Two of each moment: the id decides between them.
             command.id = CommandId::generate();
             command.created_at = start + TimeDelta::seconds(10 + n / 2);
-            store.insert_command(&command).await.unwrap();
+            store.insert_command(&command, LIMIT).await.unwrap();
             ids.push(command.id);
         }
         let total = 14;

@@ -7,7 +7,7 @@ mod support;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use infinibay::{
-    store::{CommandStatus, NewCommand, Page, Store, StoreError, VmErrorRecord},
+    store::{CommandEnd, CommandStatus, NewCommand, Page, Store, StoreError, VmErrorRecord},
     vm::{
         CommandId, HostId, Milestone, OperationId, OperationStatus, Resource, ResourceKind, ResourceState,
         UserId, VmId,
@@ -36,8 +36,17 @@ async fn live(store: &Store, vm: VmId, by: UserId, at: DateTime<Utc>) -> Command
     let id = CommandId::generate();
     let command = json!({ "action": "ListServices" });
     let new = NewCommand { id, vm, kind: "safe", command, requested_by: by, created_at: at };
-    store.insert_command(&new).await.unwrap();
-    store.finish_command(id, CommandStatus::Answered, true, Some(&json!({})), 5).await.unwrap();
+    store.insert_command(&new, std::time::Duration::from_secs(30)).await.unwrap();
+    let end = CommandEnd {
+        status: CommandStatus::Answered,
+        success: true,
+        response: Some("{}".to_owned()),
+        sent_at: None,
+        queue_ms: None,
+        run_ms: None,
+        execution_ms: 5,
+    };
+    store.finish_command(id, &end).await.unwrap();
     let error = VmErrorRecord {
         id: Uuid::now_v7(),
         vm,

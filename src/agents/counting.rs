@@ -10,7 +10,7 @@ const REFUSED: &str = "infinibay_link_lines_refused_total";
 /// Adds what came since `before`. Once per read, not per line: each call looks the counter up.
 pub(super) fn add(before: &LinkCounters, after: &LinkCounters) {
     type Of = fn(&LinkCounters) -> u64;
-    let sums: [(Of, fn() -> Counter); 9] = [
+    let sums: [(Of, fn() -> Counter); 10] = [
         (|c| c.frames, || counter!("infinibay_link_frames_total")),
         (|c| c.bytes, || counter!("infinibay_link_bytes_total")),
         (|c| c.malformed, || counter!(REFUSED, "reason" => "malformed")),
@@ -19,6 +19,7 @@ pub(super) fn add(before: &LinkCounters, after: &LinkCounters) {
         (|c| c.unknown_type, || counter!(REFUSED, "reason" => "unknown_type")),
         (|c| c.unsolicited, || counter!(REFUSED, "reason" => "unsolicited")),
         (|c| c.late, || counter!(REFUSED, "reason" => "late")),
+        (|c| c.sealed, || counter!(REFUSED, "reason" => "sealed")),
         (|c| c.dropped, || counter!(REFUSED, "reason" => "dropped")),
     ];
     for (of, counter) in sums {

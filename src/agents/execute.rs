@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{LinkError, Links, flight::ANSWER_MARGIN, session::Job, shared::Pending};
+use super::{LinkError, Links, flight::ANSWER_MARGIN, sending::Sending, session::Job, shared::Pending};
 use crate::vm::{CommandId, CommandOutcome, GuestCommand, VmId};
 
 /// The longest that a command is waited for, whatever its caller says.
@@ -28,9 +28,24 @@ impl Links {
         command: &GuestCommand,
         timeout: Duration,
     ) -> Result<CommandOutcome, LinkError> {
+        self.execute_noting(vm, id, command, timeout, &Sending::default()).await
+    }
+
+    /// The same, for one who wants to know whether it was sent. Dropping the future detaches the
+    /// caller: what was sent keeps its place until its answer, which is late then.
+    ///
+    /// # Errors
+    /// `NotConnected`, `Ended`, `NoPlace`: nothing was sent.
+    pub async fn execute_noting(
+        &self,
+        vm: VmId,
+        id: CommandId,
+        command: &GuestCommand,
+        timeout: Duration,
+        sending: &Sending,
+    ) -> Result<CommandOutcome, LinkError> {
         let deadline = Instant::now() + timeout.min(LONGEST);
         let (reply, mut outcome) = oneshot::channel();
-        let (sent, mut was_sent) = oneshot::channel();
         // From here on the link counts as busy.
         let (jobs, shared, pending) = self
             .with_live(vm, |live| {
@@ -39,7 +54,7 @@ impl Links {
             })
             .flatten()
             .ok_or(LinkError::NotConnected)?;
-        let job = Job { id, command: command.clone(), deadline, sent, reply, pending };
+        let job = Job { id, command: command.clone(), deadline, sending: sending.clone(), reply, pending };
         match timeout_at(deadline, jobs.send(Box::new(job))).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(LinkError::Ended(shared.end())),
@@ -51,8 +66,7 @@ impl Links {
             return settle(told);
         }
         // From here on it cannot be sent any more, so that what is said now stays true.
-        was_sent.close();
-        if was_sent.try_recv().is_err() {
+        if sending.withdraw() {
             // The link may have told why in this very moment.
             return outcome.try_recv().unwrap_or(Err(LinkError::NoPlace));
         }

@@ -10,11 +10,7 @@ use std::{future::poll_fn, io, time::Duration};
 
 use agent_protocol::{FrameDecoder, HostMessage};
 use chrono::Utc;
-use tokio::{
-    net::UnixStream,
-    sync::{mpsc, oneshot},
-    time::Instant,
-};
+use tokio::{net::UnixStream, sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -24,6 +20,7 @@ use super::{
     outgoing::Outgoing,
     pacing::Pacing,
     rate::{Throttle, TokenBucket},
+    sending::Sending,
     shared::{News, Outlets, Pending, Shared},
     stash::Stash,
     wire::encode_command,
@@ -66,8 +63,8 @@ pub(super) struct Job {
     pub(super) id: CommandId,
     pub(super) command: GuestCommand,
     pub(super) deadline: Instant,
-    /// Told before the first byte is written; closed by a caller that no longer wants it sent.
-    pub(super) sent: oneshot::Sender<()>,
+    /// Told before the first byte is written; withdrawn by a caller that no longer wants it sent.
+    pub(super) sending: Sending,
     pub(super) reply: Reply,
     pub(super) pending: Pending,
 }
@@ -268,7 +265,7 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         // Whoever asked may have been told by now that it was not sent: it must not run all the same.
-        if job.reply.is_closed() || job.sent.send(()).is_err() {
+        if job.reply.is_closed() || !job.sending.begin() {
             return Ok(());
         }
         let line = encode_command(job.id, &job.command, job.deadline - now);

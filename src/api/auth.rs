@@ -1,12 +1,15 @@
 //! Who is asking, and whether he may.
 
+use std::time::Duration;
+
 use async_graphql::Context;
 use axum::http::{HeaderMap, header::AUTHORIZATION};
+use tokio::time::timeout;
 
 use super::{ApiContext, error::ApiError};
 use crate::{
     access::{Action, Actor, authorize},
-    store::VmView,
+    store::{StoreError, VmView},
     vm::{UserId, VmId},
 };
 
@@ -16,6 +19,9 @@ pub(super) struct Token(String);
 
 /// The longest `Authorization` value worth hashing.
 const MAX_TOKEN_BYTES: usize = 256;
+
+/// How long the database is waited for to say who that is.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Token {
     /// Of a text that is a token and nothing else.
@@ -43,9 +49,11 @@ impl Token {
     /// Who holds it, now.
     ///
     /// # Errors
-    /// `UNAUTHENTICATED`; `INTERNAL` where it cannot be found out.
+    /// `UNAUTHENTICATED`; `STORE_UNAVAILABLE` where it cannot be found out soon.
     pub(super) async fn actor(&self, api: &ApiContext) -> Result<Actor, ApiError> {
-        api.accounts.authenticate(&self.0).await?.ok_or_else(ApiError::unauthenticated)
+        let known = timeout(PATIENCE, api.accounts.authenticate(&self.0)).await;
+        let known = known.unwrap_or(Err(StoreError::NoAnswer { limit: PATIENCE }))?;
+        known.ok_or_else(ApiError::unauthenticated)
     }
 }
 

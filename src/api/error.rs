@@ -69,6 +69,10 @@ impl ApiError {
         }
     }
 
+    pub(super) fn into_message(self) -> String {
+        self.message
+    }
+
     pub(super) fn code(&self) -> &'static str {
         self.code
     }
@@ -114,6 +118,10 @@ impl From<Denied> for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
+        if error.is_unavailable() {
+            tracing::warn!(error = chain(&error), "the database was away for a caller");
+            return Self::new("STORE_UNAVAILABLE", "the database does not answer now; try again");
+        }
         Self::internal(&error)
     }
 }
@@ -138,12 +146,10 @@ impl From<ImageError> for ApiError {
 
 impl From<CommandError> for ApiError {
     fn from(error: CommandError) -> Self {
-        match &error {
-            CommandError::NotConnected => Self::new("AGENT_NOT_CONNECTED", error.to_string()),
-            CommandError::QueueFull { .. } => Self::new("COMMAND_QUEUE_FULL", error.to_string()),
-            CommandError::Invalid(_) => Self::new("INVALID_INPUT", error.to_string()),
-            CommandError::Unsupported { .. } => Self::new("ACTION_UNSUPPORTED", error.to_string()),
-            CommandError::Store(_) | CommandError::Task(_) => Self::internal(&error),
+        match error {
+            CommandError::Store(error) => error.into(),
+            CommandError::Task(_) => Self::internal(&error),
+            error => Self::new(error.code(), error.to_string()),
         }
     }
 }
@@ -162,7 +168,8 @@ impl From<LifecycleError> for ApiError {
             LifecycleError::Forbidden(_) => coded("FORBIDDEN"),
             LifecycleError::Image(error) => error.into(),
             LifecycleError::Hypervisor(error) => error.into(),
-            LifecycleError::Store(_) | LifecycleError::Password(_) => Self::internal(&error),
+            LifecycleError::Store(error) => error.into(),
+            LifecycleError::Password(_) => Self::internal(&error),
         }
     }
 }

@@ -24,7 +24,7 @@ impl ApiError {
             "FORBIDDEN" => StatusCode::FORBIDDEN,
             "PAYLOAD_TOO_LARGE" => StatusCode::PAYLOAD_TOO_LARGE,
             "REQUEST_TIMEOUT" => StatusCode::GATEWAY_TIMEOUT,
-            "SHUTTING_DOWN" | "TOO_MANY_CONNECTIONS" => StatusCode::SERVICE_UNAVAILABLE,
+            "SHUTTING_DOWN" | "TOO_MANY_CONNECTIONS" | "STORE_UNAVAILABLE" => StatusCode::SERVICE_UNAVAILABLE,
             "INTERNAL" => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
         };

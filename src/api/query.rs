@@ -10,9 +10,9 @@ use super::{
     gates::Gates,
     series::{self, Wanted},
     types::{
-        AlertConnection, AlertObject, CommandLog, CommandLogConnection, HostObject, ImageConnection, ImageObject, MAX_FIRST, MetricsField,
-        MetricsResolution, MetricsSeries, OperationObject, PageInfo, User, VmConnection, VmErrorConnection,
-        VmErrorEntry, VmFilter, VmMetrics, VmObject, page,
+        AlertConnection, AlertObject, CommandLog, CommandLogConnection, HostObject, ImageConnection,
+        ImageObject, MAX_FIRST, MetricsField, MetricsResolution, MetricsSeries, OperationObject, PageInfo,
+        User, VmConnection, VmErrorConnection, VmErrorEntry, VmFilter, VmMetrics, VmObject, page,
     },
 };
 use crate::{

@@ -8,13 +8,13 @@ mod input;
 mod metrics;
 mod operation;
 mod page;
-mod series;
 mod result;
+mod series;
 mod user;
 mod vm;
 
 pub(super) use alert::AlertObject;
-pub(super) use command::{CommandLog, VmErrorEntry};
+pub(super) use command::{CommandLog, VmCommandResult, VmErrorEntry};
 pub(super) use host::{HostObject, ImageObject};
 pub(super) use input::{CommandInput, CreateVmInput, VmFilter};
 pub(super) use metrics::VmMetrics;

@@ -14,13 +14,13 @@ const MAX_ENV_KEY_BYTES: usize = 256;
 const MAX_ENV_VALUE_BYTES: usize = 32 << 10;
 const MIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Says what is wrong with a command, in words for its author.
+/// Gives a command's bytes on the wire, or what is wrong with it, in words for its author.
 pub(super) fn check(
     id: CommandId,
     command: &GuestCommand,
     timeout: Duration,
     max_timeout: Duration,
-) -> Result<(), String> {
+) -> Result<usize, String> {
     if timeout < MIN_TIMEOUT || timeout > max_timeout {
         let (min, max) = (MIN_TIMEOUT.as_secs(), max_timeout.as_secs());
         return Err(format!("the timeout must be {min} to {max} seconds"));
@@ -31,10 +31,11 @@ pub(super) fn check(
     }
     let max = agent_protocol::MAX_FRAME_BYTES;
     // The frame limit does not count the newline.
-    if encode_command(id, command, timeout).len() > max + 1 {
+    let bytes = encode_command(id, command, timeout).len();
+    if bytes > max + 1 {
         return Err(format!("the command has more than {max} bytes on the wire"));
     }
-    Ok(())
+    Ok(bytes)
 }
 
 fn check_unsafe(command: &UnsafeCommand) -> Result<(), String> {
@@ -88,7 +89,7 @@ mod tests {
     const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 
     fn judge(command: &GuestCommand, timeout: Duration) -> Result<(), String> {
-        check(CommandId::generate(), command, timeout, MAX_TIMEOUT)
+        check(CommandId::generate(), command, timeout, MAX_TIMEOUT).map(drop)
     }
 
     fn shell(change: impl FnOnce(&mut UnsafeCommand)) -> GuestCommand {

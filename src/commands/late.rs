@@ -1,160 +1,89 @@
-//! Outcomes that the store would not take while their commands' tasks lasted.
+//! Answers that came after their commands had ended otherwise.
 //!
-//! A row must not stay pending until the next start only because the database was away for some
-//! minutes: its outcome waits here, within a bound, and is tried until the store takes it.
+//! They change no outcome; they are noted beside it. What guests send unasked must not keep this
+//! busy for ever: each answer has a few tries, then it is dropped and counted.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+use std::time::Duration;
+
+use chrono::{TimeDelta, Utc};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, interval_at, sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
-use tokio::time::sleep;
-use tokio_util::task::TaskTracker;
-
-use super::record::Kept;
+use super::{Commands, record::kept_answer};
 use crate::{
-    store::{CommandStatus, Store, StoreError},
-    vm::CommandId,
+    agents::LateAnswer,
+    store::{LateNote, StoreError},
+    vm::{CommandOutcome, VmEvent, chain},
 };
 
-/// Outcomes waiting at most, and their responses together, as JSON.
-const MAX_OUTCOMES: usize = 1024;
-const MAX_BYTES: usize = 16 << 20;
+/// Waits between attempts to note one.
+const WAITS: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(2), Duration::from_secs(5)];
 
-/// How long the store is left alone after it refused one.
-const RETRY: Duration = Duration::from_secs(5);
+/// How long one attempt may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 
-/// An outcome on its way to the log.
-#[derive(Debug)]
-struct Outcome {
-    id: CommandId,
-    status: CommandStatus,
-    success: bool,
-    /// JSON: a tree would take many times that.
-    response: String,
-    execution_ms: i64,
-}
+/// How often commands are looked for that are pending for longer than any command can be: a
+/// database that lost its last moments to a power cut may have forgotten their outcomes.
+const SWEEP: Duration = Duration::from_secs(600);
 
-/// See the module. Clones share what waits.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Late {
-    waiting: Arc<Mutex<Waiting>>,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    outcomes: VecDeque<Outcome>,
-    bytes: usize,
-    /// Somebody is at work with them.
-    tended: bool,
-}
-
-impl Late {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Keeps the outcome until the store takes it; `false`: there is no room. Whoever waits for
-    /// `tasks` waits for that, too.
-    pub(super) fn keep(
-        &self,
-        store: &Store,
-        tasks: &TaskTracker,
-        id: CommandId,
-        kept: &Kept,
-        execution_ms: i64,
-    ) -> bool {
-        let Kept { status, success, response } = kept;
-        let response = response.to_string();
-        let mut waiting = self.waiting();
-        if !waiting.add(Outcome { id, status: *status, success: *success, response, execution_ms }) {
-            return false;
-        }
-        if !waiting.tended {
-            waiting.tended = true;
-            tasks.spawn(self.clone().tend(store.clone()));
-        }
-        true
-    }
-
-    /// Until none is left.
-    async fn tend(self, store: Store) {
+impl Commands {
+    /// Notes late answers, and marks as lost what the database forgot the outcome of, until `stop`.
+    pub async fn tend(self, mut late: mpsc::Receiver<LateAnswer>, stop: CancellationToken) {
+        let mut sweeps = interval_at(Instant::now() + SWEEP, SWEEP);
         loop {
-            sleep(RETRY).await;
-            loop {
-                let Some(outcome) = self.next() else { return };
-                let id = outcome.id;
-                match note(&store, &outcome).await {
-                    Ok(()) => tracing::info!(command = %id, "a command's outcome is noted at last"),
-                    Err(error @ StoreError::Database { .. }) => {
-                        tracing::warn!(command = %id, %error, "a command's outcome still waits");
-                        // To the end: it may be the one that is refused for itself.
-                        if !self.waiting().add(outcome) {
-                            tracing::error!(command = %id, "a command's outcome is lost: too many wait");
-                        }
-                        break;
-                    }
-                    Err(error) => {
-                        tracing::error!(command = %id, %error, "a command's outcome cannot be noted");
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(answer) = late.recv() => {
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = self.note_late(answer) => {}
                     }
                 }
+                _ = sweeps.tick() => self.sweep_forgotten().await,
             }
         }
     }
 
-    fn next(&self) -> Option<Outcome> {
-        let mut waiting = self.waiting();
-        let next = waiting.outcomes.pop_front();
-        match &next {
-            Some(outcome) => waiting.bytes -= outcome.response.len(),
-            None => waiting.tended = false,
-        }
-        next
-    }
-}
-
-impl Waiting {
-    fn add(&mut self, outcome: Outcome) -> bool {
-        let bytes = self.bytes + outcome.response.len();
-        if self.outcomes.len() >= MAX_OUTCOMES || bytes > MAX_BYTES {
-            return false;
-        }
-        self.bytes = bytes;
-        self.outcomes.push_back(outcome);
-        true
-    }
-}
-
-async fn note(store: &Store, outcome: &Outcome) -> Result<(), StoreError> {
-    let response = serde_json::from_str(&outcome.response).map_err(|error| StoreError::Corrupt {
-        operation: "noting a command's outcome",
-        reason: error.to_string(),
-    })?;
-    store
-        .finish_command(outcome.id, outcome.status, outcome.success, Some(&response), outcome.execution_ms)
-        .await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_waits_is_bounded_in_number_and_in_bytes() {
-        let outcome = |bytes: usize| Outcome {
-            id: CommandId::generate(),
-            status: CommandStatus::Answered,
-            success: true,
-            response: " ".repeat(bytes),
-            execution_ms: 1,
+    async fn note_late(&self, answer: LateAnswer) {
+        let LateAnswer { vm, id, mut outcome, received_at } = answer;
+        self.hide_secrets(&mut outcome);
+        // Anything else is no answer.
+        let CommandOutcome::Answered { success, .. } = outcome else { return };
+        let response = kept_answer(outcome, self.max_output()).response.to_string();
+        let mut waits = WAITS.iter();
+        let result = loop {
+            let noted = timeout(PATIENCE, self.store.note_late_answer(vm, id, &response, received_at)).await;
+            match noted.unwrap_or(Err(StoreError::NoAnswer { limit: PATIENCE })) {
+                Ok(LateNote::Noted) => {
+                    self.events.publish(VmEvent::Command { vm, command: id, success, at: received_at });
+                    break "noted";
+                }
+                Ok(LateNote::Unwanted) => break "unwanted",
+                Ok(LateNote::Pending) => {}
+                Err(error) => {
+                    tracing::warn!(%vm, command = %id, error = chain(&error), "a late answer could not be noted");
+                }
+            }
+            let Some(wait) = waits.next() else { break "dropped" };
+            sleep(*wait).await;
         };
-        let late = Late::default();
-        let taken = (0..2 * MAX_OUTCOMES).filter(|_| late.waiting().add(outcome(1))).count();
-        assert_eq!(taken, MAX_OUTCOMES);
-        while late.next().is_some() {}
-        assert_eq!(late.waiting().bytes, 0);
-        assert!(late.waiting().add(outcome(MAX_BYTES)));
-        assert!(!late.waiting().add(outcome(1)));
+        metrics::counter!("infinibay_late_answers_total", "result" => result).increment(1);
+    }
+
+    async fn sweep_forgotten(&self) {
+        // What still waits to be written is not forgotten.
+        if !self.unstored.is_idle() {
+            return;
+        }
+        let longest = TimeDelta::from_std(self.config.max_timeout).unwrap_or(TimeDelta::days(7));
+        let before = Utc::now() - longest - TimeDelta::minutes(5);
+        match self.store.lose_pending_commands(before).await {
+            Ok(0) => {}
+            Ok(lost) => tracing::warn!(lost, "commands whose outcome was forgotten are marked as lost"),
+            Err(error) => tracing::warn!(error = chain(&error), "pending commands could not be looked for"),
+        }
     }
 }

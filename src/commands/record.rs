@@ -30,8 +30,8 @@ pub(super) fn kept_command(redactor: &Redactor, command: &GuestCommand) -> Value
                 command.env_vars.keys().map(|key| (key.clone(), json!("***"))).collect();
             json!({
                 "raw_command": redactor.hide(&command.raw_command),
-                "shell": command.shell,
-                "working_dir": command.working_dir,
+                "shell": command.shell.as_deref().map(|shell| redactor.hide(shell)),
+                "working_dir": command.working_dir.as_deref().map(|dir| redactor.hide(dir)),
                 "env_vars": env,
             })
         }
@@ -55,87 +55,118 @@ const MAX_DATA_BYTES: usize = agent_protocol::MAX_FRAME_BYTES;
 const ENDED_BY_AGENT: &str =
     "the command's time was over and the agent ended it; stdout and stderr are what it wrote until then";
 
-/// The outcome, each stream cut to `max` bytes.
-pub(super) fn kept_outcome(outcome: Result<CommandOutcome, LinkError>, max: usize) -> Kept {
+/// How a command's journey ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// It was sent, and this became of it.
+    Outcome(CommandOutcome),
+    /// It was sent, and nobody waits for its answer any more.
+    Detached,
+    /// It certainly did not run.
+    NotSent(NotSent),
+}
+
+/// Why a command was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotSent {
+    TimeOver,
+    Cancelled,
+    NotConnected,
+    LinkEnded(LinkEnd),
+    /// The log did not say whether it took it.
+    NotLogged,
+}
+
+impl From<Result<CommandOutcome, LinkError>> for End {
+    fn from(told: Result<CommandOutcome, LinkError>) -> Self {
+        match told {
+            Ok(outcome) => Self::Outcome(outcome),
+            Err(LinkError::NotConnected) => Self::NotSent(NotSent::NotConnected),
+            Err(LinkError::NoPlace) => Self::NotSent(NotSent::TimeOver),
+            Err(LinkError::Ended(end)) => Self::NotSent(NotSent::LinkEnded(end)),
+        }
+    }
+}
+
+/// The end as the log keeps it, each stream cut to `max` bytes.
+pub(super) fn kept_end(end: End, max: usize) -> Kept {
     let unanswered =
         |status, error: &str| Kept { status, success: false, response: json!({ "error": error }) };
-    match outcome {
-        Ok(CommandOutcome::Answered {
-            success,
-            exit_code,
-            mut stdout,
-            mut stderr,
-            mut data,
-            execution_ms,
-        }) => {
-            let mut truncated = Vec::new();
-            if cut(&mut stdout, max) {
-                truncated.push("stdout");
-            }
-            if cut(&mut stderr, max) {
-                truncated.push("stderr");
-            }
-            let ended_by_agent =
-                !success && data.as_ref().is_some_and(|data| data["timed_out"] == json!(true));
-            if data.as_ref().is_some_and(|data| data.to_string().len() > MAX_DATA_BYTES) {
-                data = None;
-                truncated.push("data");
-            }
-            let response = json!({
-                "exit_code": exit_code,
-                "stdout": stdout,
-                "stderr": stderr,
-                "data": data,
-                "execution_ms": execution_ms,
-                "truncated": truncated,
-                "error": ended_by_agent.then_some(ENDED_BY_AGENT),
-            });
-            let status = if ended_by_agent { CommandStatus::TimedOut } else { CommandStatus::Answered };
-            Kept { status, success, response }
-        }
-        Ok(CommandOutcome::TimedOut) => {
+    match end {
+        End::Outcome(CommandOutcome::TimedOut) => {
             unanswered(CommandStatus::TimedOut, "the agent did not answer in time; the command may still run")
         }
-        Ok(CommandOutcome::Disconnected(end)) => unanswered(CommandStatus::Disconnected, ended(end)),
-        Err(LinkError::NotConnected) => unanswered(
+        End::Outcome(CommandOutcome::Disconnected(end)) => unanswered(
             CommandStatus::Disconnected,
-            "the agent was not connected any more; the command was not sent and did not run",
+            &format!("{} before its agent answered; the command may have run", ended(end)),
         ),
-        Err(LinkError::Ended(end)) => unanswered(CommandStatus::Disconnected, not_sent(end)),
-        Err(LinkError::NoPlace) => unanswered(
-            CommandStatus::TimedOut,
-            "its time was over before the agent had a place for it; the command was not sent and did not run",
-        ),
-        Ok(CommandOutcome::Lost) => unanswered(
+        End::Outcome(CommandOutcome::Lost) => unanswered(
             CommandStatus::Lost,
             "the controller ended before the answer; the command may have run",
         ),
+        End::Outcome(answered @ CommandOutcome::Answered { .. }) => kept_answer(answered, max),
+        End::Detached => unanswered(
+            CommandStatus::Cancelled,
+            "it was cancelled after it had been sent; the command may still run",
+        ),
+        End::NotSent(why) => {
+            let (status, words) = not_sent(why);
+            unanswered(status, &format!("{words}; the command was not sent and did not run"))
+        }
+    }
+}
+
+/// An answer, whenever it came.
+pub(super) fn kept_answer(answer: CommandOutcome, max: usize) -> Kept {
+    let CommandOutcome::Answered { success, exit_code, mut stdout, mut stderr, mut data, execution_ms } =
+        answer
+    else {
+        return kept_end(End::Outcome(answer), max);
+    };
+    let mut truncated = Vec::new();
+    if cut(&mut stdout, max) {
+        truncated.push("stdout");
+    }
+    if cut(&mut stderr, max) {
+        truncated.push("stderr");
+    }
+    let ended_by_agent = !success && data.as_ref().is_some_and(|data| data["timed_out"] == json!(true));
+    if data.as_ref().is_some_and(|data| data.to_string().len() > MAX_DATA_BYTES) {
+        data = None;
+        truncated.push("data");
+    }
+    let response = json!({
+        "exit_code": exit_code,
+        "stdout": stdout,
+        "stderr": stderr,
+        "data": data,
+        "execution_ms": execution_ms,
+        "truncated": truncated,
+        "error": ended_by_agent.then_some(ENDED_BY_AGENT),
+    });
+    let status = if ended_by_agent { CommandStatus::TimedOut } else { CommandStatus::Answered };
+    Kept { status, success, response }
+}
+
+fn not_sent(why: NotSent) -> (CommandStatus, &'static str) {
+    match why {
+        NotSent::TimeOver => {
+            (CommandStatus::TimedOut, "its time was over before the agent had a place for it")
+        }
+        NotSent::Cancelled => (CommandStatus::Cancelled, "it was cancelled"),
+        NotSent::NotConnected => (CommandStatus::Disconnected, "the agent was not connected any more"),
+        NotSent::LinkEnded(end) => (CommandStatus::Disconnected, ended(end)),
+        NotSent::NotLogged => (CommandStatus::Cancelled, "the database did not log it in time"),
     }
 }
 
 fn ended(end: LinkEnd) -> &'static str {
     match end {
-        LinkEnd::ChannelClosed => "the link to the agent closed before it answered; the command may have run",
-        LinkEnd::VmStopped => "the VM stopped before its agent answered; the command may have run",
-        LinkEnd::VmDeleted => "the VM was deleted before its agent answered; the command may have run",
-        LinkEnd::Evicted => "the link was closed to make room for another VM's; the command may have run",
-        LinkEnd::ControllerStopping => {
-            "the controller stopped before the agent answered; the command may have run"
-        }
-    }
-}
-
-fn not_sent(end: LinkEnd) -> &'static str {
-    match end {
-        LinkEnd::ChannelClosed => {
-            "the link to the agent closed first; the command was not sent and did not run"
-        }
-        LinkEnd::VmStopped => "the VM stopped; the command was not sent and did not run",
-        LinkEnd::VmDeleted => "the VM was deleted; the command was not sent and did not run",
-        LinkEnd::Evicted => {
-            "the link was closed to make room for another VM's; the command was not sent and did not run"
-        }
-        LinkEnd::ControllerStopping => "the controller stopped; the command was not sent and did not run",
+        LinkEnd::ChannelClosed => "the link to the agent closed",
+        LinkEnd::VmStopped => "the VM stopped",
+        LinkEnd::VmDeleted => "the VM was deleted",
+        LinkEnd::Evicted => "the link was closed to make room for another VM's",
+        LinkEnd::ControllerStopping => "the controller stopped",
     }
 }
 
@@ -185,7 +216,7 @@ mod tests {
             data,
             execution_ms: Some(3),
         };
-        let kept = kept_outcome(Ok(answered("abcdä", "1234", Some(json!([1, 2])))), 5);
+        let kept = kept_answer(answered("abcdä", "1234", Some(json!([1, 2]))), 5);
         assert_eq!((kept.status, kept.success), (CommandStatus::Answered, true));
         assert_eq!(
             kept.response,
@@ -194,14 +225,14 @@ mod tests {
                 "execution_ms": 3, "truncated": ["stdout"], "error": null,
             })
         );
-        let kept = kept_outcome(Ok(answered("", "123456", Some(json!("12345")))), 5);
+        let kept = kept_answer(answered("", "123456", Some(json!("12345"))), 5);
         assert_eq!(kept.response["truncated"], json!(["stderr"]));
         assert_eq!(kept.response["data"], json!("12345"), "data has a bound of its own");
         // What an agent of ours sends at most, and more than any frame can bring.
         let largest = json!("x".repeat(700 << 10));
-        let kept = kept_outcome(Ok(answered("", "", Some(largest.clone()))), 5);
+        let kept = kept_answer(answered("", "", Some(largest.clone())), 5);
         assert_eq!((&kept.response["data"], &kept.response["truncated"]), (&largest, &json!([])));
-        let kept = kept_outcome(Ok(answered("", "", Some(json!("x".repeat(MAX_DATA_BYTES))))), 5);
+        let kept = kept_answer(answered("", "", Some(json!("x".repeat(MAX_DATA_BYTES)))), 5);
         assert_eq!((&kept.response["data"], &kept.response["truncated"]), (&Value::Null, &json!(["data"])));
     }
 
@@ -215,34 +246,45 @@ mod tests {
             data: Some(json!({ "timed_out": timed_out })),
             execution_ms: Some(1000),
         };
-        let kept = kept_outcome(Ok(answered(false, true)), 100);
+        let kept = kept_answer(answered(false, true), 100);
         assert_eq!((kept.status, kept.success), (CommandStatus::TimedOut, false));
         assert_eq!(
             (&kept.response["stdout"], &kept.response["error"]),
             (&json!("half"), &json!(ENDED_BY_AGENT))
         );
         for (success, timed_out) in [(true, true), (false, false)] {
-            let kept = kept_outcome(Ok(answered(success, timed_out)), 100);
+            let kept = kept_answer(answered(success, timed_out), 100);
             assert_eq!((kept.status, kept.success), (CommandStatus::Answered, success));
         }
     }
 
     #[test]
+    fn known_patterns_in_the_parameters_of_an_action_are_hidden_too() {
+        let search = SafeAction::PackageSearch { query: "curl -u ana:hunter2 password=hunter2".to_owned() };
+        let kept = kept_command(&Redactor::default(), &GuestCommand::Safe(search)).to_string();
+        assert!(kept.contains("PackageSearch") && !kept.contains("hunter2"), "{kept}");
+    }
+
+    #[test]
     fn a_command_without_an_answer_says_why() {
-        for (outcome, status) in [
-            (Ok(CommandOutcome::TimedOut), CommandStatus::TimedOut),
-            (Ok(CommandOutcome::Disconnected(LinkEnd::VmStopped)), CommandStatus::Disconnected),
-            (Err(LinkError::NotConnected), CommandStatus::Disconnected),
-            (Err(LinkError::Ended(LinkEnd::VmDeleted)), CommandStatus::Disconnected),
-            (Err(LinkError::NoPlace), CommandStatus::TimedOut),
-            (Ok(CommandOutcome::Lost), CommandStatus::Lost),
+        use CommandStatus::{Cancelled, Disconnected, Lost, TimedOut};
+        for (end, status, sent) in [
+            (End::Outcome(CommandOutcome::TimedOut), TimedOut, true),
+            (End::Outcome(CommandOutcome::Disconnected(LinkEnd::VmStopped)), Disconnected, true),
+            (End::Outcome(CommandOutcome::Lost), Lost, true),
+            (End::Detached, Cancelled, true),
+            (End::from(Err(LinkError::NotConnected)), Disconnected, false),
+            (End::from(Err(LinkError::NoPlace)), TimedOut, false),
+            (End::from(Err(LinkError::Ended(LinkEnd::VmDeleted))), Disconnected, false),
+            (End::NotSent(NotSent::Cancelled), Cancelled, false),
+            (End::NotSent(NotSent::NotLogged), Cancelled, false),
         ] {
-            let never_sent = outcome.is_err();
-            let kept = kept_outcome(outcome, 10);
-            assert_eq!((kept.status, kept.success), (status, false));
+            let words = format!("{end:?}");
+            let kept = kept_end(end, 10);
+            assert_eq!((kept.status, kept.success), (status, false), "{words}");
             let why = kept.response["error"].as_str().expect("words");
-            assert_eq!(why.contains("was not sent and did not run"), never_sent, "{why}");
-            assert_eq!(why.contains("may"), !never_sent, "{why}");
+            assert_eq!(why.contains("was not sent and did not run"), !sent, "{why}");
+            assert_eq!(why.contains("may"), sent, "{why}");
         }
     }
 }

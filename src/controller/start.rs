@@ -96,7 +96,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
 
     let events = EventBus::default();
     let (links, inbox) = Links::new(config.agents.clone());
-    let Inbox { frames, hints: link_hints, .. } = inbox;
+    let Inbox { frames, hints: link_hints, late } = inbox;
     let (_watch, socket_hints) = SocketWatch::start(config.agents.socket_dir.clone());
     let redactor = config.redaction.redactor()?;
     let commands = Commands::new(
@@ -159,8 +159,10 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
         waker,
     );
 
-    // No reading is counted as lost yet.
-    let lost = Arc::new(|| 0);
+    let lost = Arc::new({
+        let metrics = metrics.clone();
+        move || metrics.lost().readings
+    });
     let alerts = Alerts::new(host, config.alerts.clone(), store.clone(), events.clone(), lost)?;
 
     let address = api_address(&config);
@@ -200,6 +202,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     parts.spawn("the figures' upkeep", telemetry.upkeep(stop.clone()));
     parts.spawn("the alerts", alerts.run(stop.clone()));
     parts.spawn("the database's lock", keep_lock(database_lock, stop.clone()));
+    parts.spawn("late answers", commands.clone().tend(late, stop.clone()));
     parts.spawn("expiry", expire(config.clone(), store.clone(), stop.clone()));
     parts.spawn("the images' check", check_images(images, stop.clone()));
     if let Some(guests) = config.guests.listen {
@@ -230,6 +233,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
         }
         // Ends what is still pending, and with it the requests that wait for it.
         links.shutdown(grace / 4).await;
+        commands.drain(grace / 8).await;
     });
     let quiet = quiet.await.is_ok();
     flush.cancel();

@@ -1,5 +1,9 @@
 //! The command log.
 
+mod insert;
+
+pub use insert::NotLogged;
+
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -8,7 +12,7 @@ use super::{
     Page, PageOf, Store, StoreError,
     audit::{self, AuditRow},
     column::{JsonText, Word, storable, words},
-    db::{on_pool, on_tx},
+    db::on_pool,
     failed,
 };
 use crate::vm::{CommandId, HostId, UserId, VmId};
@@ -26,6 +30,8 @@ pub enum CommandStatus {
     Disconnected,
     /// The controller died first; it may or may not have run.
     Lost,
+    /// Somebody cancelled it: it was not sent, or nobody waits for its answer any more.
+    Cancelled,
 }
 
 /// A command to be logged, before anything is sent.
@@ -62,8 +68,18 @@ pub struct CommandRecord {
     pub status: CommandStatus,
     /// The agent's verdict; false where there was none. Null while pending.
     pub success: Option<bool>,
-    /// Milliseconds from acceptance to outcome; null while pending, and where it was lost.
+    /// Milliseconds from submission to outcome; null while pending, and where it was lost.
     pub execution_ms: Option<i64>,
+    /// When it was sent; null while pending, where it never was, and where it was lost.
+    pub sent_at: Option<DateTime<Utc>>,
+    /// Milliseconds from submission to sent.
+    pub queue_ms: Option<i64>,
+    /// Milliseconds from sent to outcome.
+    pub run_ms: Option<i64>,
+    /// The answer that came after it had ended otherwise.
+    pub late_response: Option<Value>,
+    /// When that came.
+    pub late_at: Option<DateTime<Utc>>,
     /// Who asked.
     pub requested_by: UserId,
     /// When.
@@ -76,6 +92,7 @@ words!(CommandStatus {
     TimedOut => "timed_out",
     Disconnected => "disconnected",
     Lost => "lost",
+    Cancelled => "cancelled",
 });
 
 #[derive(Debug, sqlx::FromRow)]
@@ -88,6 +105,11 @@ struct CommandRow {
     status: String,
     success: Option<bool>,
     execution_ms: Option<i64>,
+    sent_at: Option<DateTime<Utc>>,
+    queue_ms: Option<i64>,
+    run_ms: Option<i64>,
+    late_response: Option<JsonText>,
+    late_at: Option<DateTime<Utc>>,
     requested_by: Uuid,
     created_at: DateTime<Utc>,
 }
@@ -97,88 +119,143 @@ impl CommandRow {
         Ok(CommandRecord {
             command: self.command.read(operation, self.id)?,
             response: self.response.map(|response| response.read(operation, self.id)).transpose()?,
+            late_response: self.late_response.map(|late| late.read(operation, self.id)).transpose()?,
             id: self.id.into(),
             vm: self.vm_id.into(),
             kind: self.kind,
             status: CommandStatus::read(operation, &self.status)?,
             success: self.success,
             execution_ms: self.execution_ms,
+            sent_at: self.sent_at,
+            queue_ms: self.queue_ms,
+            run_ms: self.run_ms,
+            late_at: self.late_at,
             requested_by: self.requested_by.into(),
             created_at: self.created_at,
         })
     }
 }
 
-impl Store {
-    /// Logs a command as pending, and writes its audit row, in one transaction.
-    ///
-    /// # Errors
-    /// `Database`; nothing was logged then.
-    pub async fn insert_command(&self, command: &NewCommand) -> Result<(), StoreError> {
-        const OPERATION: &str = "logging a command";
-        let created_at = storable(command.created_at);
-        let text = JsonText::write(OPERATION, &command.command)?;
-        let mut tx = self.begin(OPERATION).await?;
-        on_tx!(&mut tx, db => sqlx::query(
-            "INSERT INTO command_log (id, vm_id, kind, command, status, requested_by, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        )
-        .bind(command.id.uuid())
-        .bind(command.vm.uuid())
-        .bind(command.kind)
-        .bind(&text)
-        .bind(CommandStatus::Pending.word())
-        .bind(command.requested_by.uuid())
-        .bind(created_at)
-        .execute(db)
-        .await
-        .map(drop))
-        .map_err(failed(OPERATION))?;
-        audit::record(
-            &mut tx,
-            &AuditRow {
-                at: created_at,
-                user: command.requested_by,
-                action: "vm.command",
-                vm: Some(command.vm),
-                details: json!({ "command": command.id, "kind": command.kind }),
-            },
-        )
-        .await?;
-        tx.commit(OPERATION).await
-    }
+/// How a command ended.
+#[derive(Debug, Clone)]
+pub struct CommandEnd {
+    /// Not `Pending`.
+    pub status: CommandStatus,
+    /// The agent's verdict; false where there was none.
+    pub success: bool,
+    /// An object, as JSON.
+    pub response: Option<String>,
+    /// When it was sent; `None`: never.
+    pub sent_at: Option<DateTime<Utc>>,
+    /// Milliseconds from submission to sent.
+    pub queue_ms: Option<i64>,
+    /// Milliseconds from sent to outcome.
+    pub run_ms: Option<i64>,
+    /// Milliseconds from submission to outcome.
+    pub execution_ms: i64,
+}
 
-    /// Notes the outcome of a pending command; one that has an outcome keeps it.
+/// What became of an answer that came after its command had ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LateNote {
+    /// It is in the log.
+    Noted,
+    /// The log has no outcome yet; it may have one soon.
+    Pending,
+    /// No such command of this VM, or one that was answered, in time or late.
+    Unwanted,
+}
+
+impl Store {
+    /// Notes the outcome of a pending command; one that has an outcome keeps it. It need not be on
+    /// disk when this returns: after a power cut the command is pending still, and becomes lost.
     ///
     /// # Errors
     /// `NotFound`; `Database` (also for the status `Pending`, which is no outcome).
-    pub async fn finish_command(
-        &self,
-        id: CommandId,
-        status: CommandStatus,
-        success: bool,
-        response: Option<&Value>,
-        execution_ms: i64,
-    ) -> Result<(), StoreError> {
+    pub async fn finish_command(&self, id: CommandId, end: &CommandEnd) -> Result<(), StoreError> {
         const OPERATION: &str = "noting a command's outcome";
-        let response = response.map(|response| JsonText::write(OPERATION, response)).transpose()?;
-        let changed = on_pool!(self, db => sqlx::query(
-            "UPDATE command_log SET status = $2, success = $3, response = $4, execution_ms = $5
+        let response = end.response.clone().map(JsonText);
+        // One statement, so that it is one round trip: what `set_config` sets holds until its
+        // transaction ends.
+        let sql = self.sql(
+            "UPDATE command_log SET status = $2, success = $3, response = $4, execution_ms = $5, sent_at = $6,
+                                    queue_ms = $7, run_ms = $8
              WHERE id = $1 AND status = 'pending'",
-        )
-        .bind(id.uuid())
-        .bind(status.word())
-        .bind(success)
-        .bind(response.as_ref())
-        .bind(execution_ms)
-        .execute(db)
-        .await
-        .map(|done| done.rows_affected()))
+            "WITH quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', TRUE))
+             UPDATE command_log SET status = $2, success = $3, response = $4, execution_ms = $5, sent_at = $6,
+                                    queue_ms = $7, run_ms = $8
+             FROM quick WHERE id = $1 AND status = 'pending'",
+        );
+        let changed = on_pool!(self.quick, db => sqlx::query(sql)
+            .bind(id.uuid())
+            .bind(end.status.word())
+            .bind(end.success)
+            .bind(response.as_ref())
+            .bind(end.execution_ms)
+            .bind(end.sent_at.map(storable))
+            .bind(end.queue_ms)
+            .bind(end.run_ms)
+            .execute(db)
+            .await
+            .map(|done| done.rows_affected()))
         .map_err(failed(OPERATION))?;
         if changed == 0 && self.command(id).await?.is_none() {
             return Err(StoreError::NotFound);
         }
         Ok(())
+    }
+
+    /// Notes an answer that came after its command had ended otherwise: once, and only for a
+    /// command of that VM. The outcome stays what it was.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub async fn note_late_answer(
+        &self,
+        vm: VmId,
+        id: CommandId,
+        response: &str,
+        at: DateTime<Utc>,
+    ) -> Result<LateNote, StoreError> {
+        const OPERATION: &str = "noting a late answer";
+        let response = JsonText(response.to_owned());
+        let changed = on_pool!(self.quick, db => sqlx::query(
+            "UPDATE command_log SET late_response = $3, late_at = $4
+             WHERE id = $1 AND vm_id = $2 AND late_at IS NULL AND status NOT IN ('pending', 'answered')",
+        )
+        .bind(id.uuid())
+        .bind(vm.uuid())
+        .bind(&response)
+        .bind(storable(at))
+        .execute(db)
+        .await
+        .map(|done| done.rows_affected()))
+        .map_err(failed(OPERATION))?;
+        if changed > 0 {
+            return Ok(LateNote::Noted);
+        }
+        let pending = on_pool!(self, db => sqlx::query_scalar::<_, i64>(
+            "SELECT count(*) FROM command_log WHERE id = $1 AND vm_id = $2 AND status = 'pending'",
+        )
+        .bind(id.uuid())
+        .bind(vm.uuid())
+        .fetch_one(db)
+        .await)
+        .map_err(failed(OPERATION))?;
+        Ok(if pending > 0 { LateNote::Pending } else { LateNote::Unwanted })
+    }
+
+    /// Writes down that somebody asked for a command to be cancelled.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub async fn audit_cancel(&self, user: UserId, vm: VmId, id: CommandId) -> Result<(), StoreError> {
+        const OPERATION: &str = "cancelling a command";
+        let mut tx = self.begin(OPERATION).await?;
+        let (at, details) = (storable(Utc::now()), json!({ "command": id }));
+        let row = AuditRow { at, user, action: "vm.command.cancel", vm: Some(vm), details };
+        audit::record(&mut tx, &row).await?;
+        tx.commit(OPERATION).await
     }
 
     /// One command.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use sqlx::{
-    PgPool, Postgres, Sqlite, SqlitePool, Transaction,
+    Connection as _, PgPool, Postgres, Sqlite, SqlitePool, Transaction,
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -23,6 +23,8 @@ use crate::vm::HostId;
 #[derive(Debug, Clone)]
 pub struct Store {
     pub(super) db: Db,
+    /// For what need not wait for the disk.
+    pub(super) quick: Quick,
     /// The host that [`Store::lock`] was taken for.
     pub(super) host: Arc<OnceLock<HostId>>,
     /// The days that readings have room for.
@@ -33,6 +35,15 @@ pub struct Store {
 pub(super) enum Db {
     Sqlite(SqlitePool),
     Postgres(PgPool),
+}
+
+/// The database, for what need not be on disk when it is answered. On SQLite a connection of its
+/// own with `synchronous = NORMAL`: such a commit survives the end of this process however it
+/// ends, and only a power cut may take it back. On PostgreSQL the same pool; a statement says for
+/// itself that its commit need not wait.
+#[derive(Debug, Clone)]
+pub(super) struct Quick {
+    pub(super) db: Db,
 }
 
 /// An open transaction. Dropped without [`Tx::commit`], it is rolled back.
@@ -74,6 +85,9 @@ pub(super) use {on_pool, on_tx};
 const POSTGRES_LIMITS: [(&str, &str); 3] =
     [("statement_timeout", "60s"), ("lock_timeout", "15s"), ("idle_in_transaction_session_timeout", "60s")];
 
+/// How long an idle connection is taken to be alive without asking.
+const TRUSTED: Duration = Duration::from_secs(1);
+
 impl Store {
     /// Opens the database at `url` (`postgres://…` or `sqlite:PATH`, the file is made when it is
     /// missing, mode 0600). Runs no migration.
@@ -88,12 +102,15 @@ impl Store {
         acquire_timeout: Duration,
     ) -> Result<Self, StoreError> {
         let opened = if url.starts_with("sqlite:") {
-            open_sqlite(url, max_connections, acquire_timeout).await.map(Db::Sqlite)
+            open_sqlite(url, max_connections, acquire_timeout).await
         } else {
-            open_postgres(url, max_connections, acquire_timeout).await.map(Db::Postgres)
+            open_postgres(url, max_connections, acquire_timeout).await.map(|pool| {
+                let db = Db::Postgres(pool);
+                (db.clone(), Quick { db })
+            })
         };
-        let db = opened.map_err(failed("opening the database"))?;
-        Ok(Self { db, host: Arc::default(), days: Arc::default() })
+        let (db, quick) = opened.map_err(failed("opening the database"))?;
+        Ok(Self { db, quick, host: Arc::default(), days: Arc::default() })
     }
 
     /// One round trip.
@@ -108,6 +125,7 @@ impl Store {
 
     /// Closes all connections.
     pub async fn close(&self) {
+        on_pool!(self.quick, db => db.close().await);
         on_pool!(self, db => db.close().await);
     }
 
@@ -162,10 +180,25 @@ impl Tx {
 
 async fn open_postgres(url: &str, max: u32, timeout: Duration) -> Result<PgPool, sqlx::Error> {
     let options = PgConnectOptions::from_str(url)?.application_name("infinibayd").options(POSTGRES_LIMITS);
-    PgPoolOptions::new().max_connections(max).acquire_timeout(timeout).connect_with(options).await
+    PgPoolOptions::new()
+        .max_connections(max)
+        .acquire_timeout(timeout)
+        // A sign of life before every statement would double the round trips; one that was at work
+        // a moment ago is trusted.
+        .test_before_acquire(false)
+        .before_acquire(|connection, about| {
+            Box::pin(async move {
+                if about.idle_for > TRUSTED {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+        .connect_with(options)
+        .await
 }
 
-async fn open_sqlite(url: &str, max: u32, timeout: Duration) -> Result<SqlitePool, sqlx::Error> {
+async fn open_sqlite(url: &str, max: u32, timeout: Duration) -> Result<(Db, Quick), sqlx::Error> {
     let path = sqlite_path(url).map_err(|reason| sqlx::Error::Configuration(reason.into()))?;
     make_private(&path).await?;
     let options = SqliteConnectOptions::new()
@@ -177,7 +210,14 @@ async fn open_sqlite(url: &str, max: u32, timeout: Duration) -> Result<SqlitePoo
         .foreign_keys(true)
         // Forgotten secrets must not stay in free pages.
         .pragma("secure_delete", "ON");
-    SqlitePoolOptions::new().max_connections(max).acquire_timeout(timeout).connect_with(options).await
+    let quick = options.clone().synchronous(SqliteSynchronous::Normal);
+    let open = async |max, options| {
+        // A file does not go away like a server: no sign of life is asked for.
+        let pool = SqlitePoolOptions::new().max_connections(max).acquire_timeout(timeout);
+        pool.test_before_acquire(false).connect_with(options).await.map(Db::Sqlite)
+    };
+    let db = open(max, options).await?;
+    Ok((db, Quick { db: open(1, quick).await? }))
 }
 
 /// The path in `sqlite:PATH` or `sqlite://PATH`.

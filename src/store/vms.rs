@@ -36,6 +36,17 @@ pub struct VmBundle {
     pub resources: Vec<Resource>,
 }
 
+/// What decides whether something may be asked of a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VmAccess {
+    /// Which.
+    pub vm: VmId,
+    /// Whose.
+    pub owner: UserId,
+    /// On its way out.
+    pub deleting: bool,
+}
+
 /// A VM with what people are told about it.
 #[derive(Debug, Clone)]
 pub struct VmView {

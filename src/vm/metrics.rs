@@ -148,34 +148,7 @@ pub enum Resolution {
     Hour,
 }
 
-/// How often agents send a reading.
-const RAW_INTERVAL: TimeDelta = TimeDelta::seconds(30);
-
 impl Resolution {
-    /// The finest that is still kept for `from` and gives at most `max_points` points; the
-    /// coarsest where none does.
-    #[must_use]
-    pub fn for_span(
-        from: DateTime<Utc>,
-        to: DateTime<Utc>,
-        now: DateTime<Utc>,
-        raw_days: u32,
-        five_minutes_days: u32,
-        max_points: u32,
-    ) -> Self {
-        let kept = |days: u32| from >= now - TimeDelta::days(days.into());
-        let fits = |width: TimeDelta| {
-            (to - from).num_milliseconds() <= width.num_milliseconds() * i64::from(max_points)
-        };
-        if kept(raw_days) && fits(RAW_INTERVAL) {
-            Self::Raw
-        } else if kept(five_minutes_days) && fits(TimeDelta::minutes(5)) {
-            Self::FiveMinutes
-        } else {
-            Self::Hour
-        }
-    }
-
     /// The width of one point's time; `None` for single readings.
     #[must_use]
     pub fn width(self) -> Option<TimeDelta> {

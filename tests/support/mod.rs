@@ -5,9 +5,11 @@
 #[macro_use]
 pub(crate) mod database;
 pub(crate) mod api;
+pub(crate) mod away;
 pub(crate) mod daemon;
 pub(crate) mod guest;
 pub(crate) mod host;
+pub(crate) mod journey;
 pub(crate) mod pipeline;
 pub(crate) mod sample;
 pub(crate) mod scrape;

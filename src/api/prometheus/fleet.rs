@@ -51,7 +51,7 @@ fn write_states(page: &mut Page, counts: &[VmCount]) {
     }
 }
 
-type Refused = [(&'static str, u64); 10];
+type Refused = [(&'static str, u64); 11];
 
 /// What a guest sent that was refused, by reason.
 fn refused(link: &LinkCounters, readings: Rejections) -> Refused {
@@ -64,6 +64,7 @@ fn refused(link: &LinkCounters, readings: Rejections) -> Refused {
         unknown_type,
         unsolicited,
         late,
+        sealed,
         dropped,
     } = *link;
     let Rejections { shape, range, skew } = readings;
@@ -74,6 +75,7 @@ fn refused(link: &LinkCounters, readings: Rejections) -> Refused {
         ("unknown_type", unknown_type),
         ("unsolicited", unsolicited),
         ("late", late),
+        ("sealed", sealed),
         ("dropped", dropped),
         ("reading_shape", shape),
         ("reading_range", range),

@@ -45,6 +45,8 @@ pub(crate) struct AgentCounters {
     unsolicited: BigInt,
     /// Answers that came after their deadline.
     late: BigInt,
+    /// Signed envelopes, which cannot be opened without a key.
+    sealed: BigInt,
     /// Lines and readings dropped over the rate, as too large to keep, or for want of room.
     dropped: BigInt,
     /// Readings refused: cpu or memory missing or of the wrong kind.
@@ -101,6 +103,7 @@ impl Agent {
                 unknown_type: counted.unknown_type.into(),
                 unsolicited: counted.unsolicited.into(),
                 late: counted.late.into(),
+                sealed: counted.sealed.into(),
                 dropped: counted.dropped.into(),
                 refused_shape: refused.shape.into(),
                 refused_range: refused.range.into(),

@@ -7,8 +7,9 @@ use uuid::Uuid;
 
 use super::result::SafeActionResult;
 use crate::{
-    api::scalars::BigInt,
+    api::{error::ApiError, scalars::BigInt},
     store::{CommandRecord, CommandStatus, VmErrorRecord},
+    vm::VmId,
 };
 
 /// How a logged command stands.
@@ -26,6 +27,8 @@ pub(crate) enum CommandStatusName {
     Disconnected,
     /// The controller died first; it may or may not have run.
     Lost,
+    /// Somebody cancelled it: it was not sent, or may still run; `response.error` says which.
+    Cancelled,
 }
 
 /// A command and what became of it.
@@ -51,8 +54,18 @@ pub(crate) struct CommandLog {
     status: CommandStatusName,
     /// Null while pending.
     success: Option<bool>,
-    /// Milliseconds from acceptance to outcome; null while pending.
+    /// Milliseconds from submission to outcome; null while pending, and where it was lost.
     execution_ms: Option<BigInt>,
+    /// Milliseconds from submission to sent; null where it never was.
+    queue_ms: Option<BigInt>,
+    /// Milliseconds from sent to outcome; null where it never was sent.
+    run_ms: Option<BigInt>,
+    /// When it was sent; null while pending, where it never was, and where it was lost.
+    sent_at: Option<DateTime<Utc>>,
+    /// The answer that came after the command had ended otherwise, like `response`.
+    late_response: Option<Json<Value>>,
+    /// When that came.
+    late_at: Option<DateTime<Utc>>,
     /// Who asked.
     requested_by: Uuid,
     /// When.
@@ -71,6 +84,11 @@ impl From<CommandRecord> for CommandLog {
             status: record.status.into(),
             success: record.success,
             execution_ms: record.execution_ms.map(BigInt),
+            queue_ms: record.queue_ms.map(BigInt),
+            run_ms: record.run_ms.map(BigInt),
+            sent_at: record.sent_at,
+            late_response: record.late_response.map(Json),
+            late_at: record.late_at,
             requested_by: record.requested_by.uuid(),
             created_at: record.created_at,
         }
@@ -90,6 +108,38 @@ impl CommandLog {
 impl CommandLog {
     pub(crate) fn cursor(&self) -> Uuid {
         self.id
+    }
+}
+
+/// What became of a command in one of many VMs: its entry, or why it was not accepted.
+#[derive(Debug, SimpleObject)]
+pub(crate) struct VmCommandResult {
+    /// The VM.
+    vm_id: Uuid,
+    /// The entry of a command that was accepted, whatever became of it.
+    command: Option<CommandLog>,
+    /// Why it was not accepted.
+    error: Option<VmCommandError>,
+}
+
+/// Why a command was not accepted for one VM.
+#[derive(Debug, SimpleObject)]
+pub(crate) struct VmCommandError {
+    /// Stable, as in `errors[].extensions.code`.
+    code: &'static str,
+    /// For people.
+    message: String,
+}
+
+impl VmCommandResult {
+    pub(crate) fn new(vm: VmId, ran: Result<CommandRecord, ApiError>) -> Self {
+        let (command, error) = match ran {
+            Ok(record) => (Some(record.into()), None),
+            Err(refused) => {
+                (None, Some(VmCommandError { code: refused.code(), message: refused.into_message() }))
+            }
+        };
+        Self { vm_id: vm.uuid(), command, error }
     }
 }
 

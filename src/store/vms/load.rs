@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
-use super::{VmBundle, VmView, row::VmRow};
+use super::{VmAccess, VmBundle, VmView, row::VmRow};
 use crate::{
     store::{
         Page, PageOf, Store, StoreError,
@@ -59,6 +59,32 @@ impl Store {
             .into_iter()
             .map(|row| row.view(OPERATION))
             .collect()
+    }
+
+    /// Whose these VMs are, in one statement and no particular order; those that do not exist are
+    /// left out.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub async fn vm_access(&self, vms: &[VmId]) -> Result<Vec<VmAccess>, StoreError> {
+        const OPERATION: &str = "reading whose VMs these are";
+        if vms.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = self.sql(
+            "SELECT id, owner_id, deleting FROM vms WHERE id IN (SELECT unhex(value) FROM json_each($1))",
+            "SELECT id, owner_id, deleting FROM vms WHERE id = ANY($1)",
+        );
+        let ids = Ids(vms.iter().map(|vm| vm.uuid()).collect());
+        let rows: Vec<(Uuid, Uuid, bool)> =
+            on_pool!(self, db => sqlx::query_as(sql).bind(ids).fetch_all(db).await)
+                .map_err(failed(OPERATION))?;
+        let access = |(vm, owner, deleting): (Uuid, Uuid, bool)| VmAccess {
+            vm: vm.into(),
+            owner: owner.into(),
+            deleting,
+        };
+        Ok(rows.into_iter().map(access).collect())
     }
 
     /// VMs in the order of their ids, of one owner or of all.
