@@ -14,6 +14,7 @@ use common::{
     quantile,
     stage::{Stage, ids},
 };
+use tokio::time::Instant;
 use uuid::Uuid;
 
 const OTHERS: usize = 10;
@@ -38,7 +39,12 @@ async fn main() {
         calm.extend(round_trips(&stage, others, COMMANDS_PER_TURN).await);
         let flood = FleetProcess::start(&stage.home.socket_dir(), &[(loud, "flooding")], &["--frames", "64"]);
         // Its link was without a socket meanwhile and comes back by itself.
-        stage.online(OTHERS + 1).await;
+        let taken = || flood.report().and_then(|report| report["frames_sent"].as_u64()).unwrap_or(0);
+        let begun = Instant::now();
+        while taken() < 100 {
+            assert!(begun.elapsed() < Duration::from_secs(90), "nobody listens to the flood");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         flooded.extend(round_trips(&stage, others, COMMANDS_PER_TURN).await);
         let end = flood.end();
         let sent = |field: &str| end["end"][field].as_u64().unwrap();

@@ -45,8 +45,10 @@ const BARE_BOUND: f64 = 0.6;
 const SPACE_BOUND: f64 = 0.5;
 const SQLITE_BOUND: f64 = 0.6;
 
-/// Without a new row for so long, what is missing is lost.
-const NOTHING_NEW: Duration = Duration::from_secs(6);
+/// All is sent, and there is no new row for so long: what is missing is lost.
+const NOTHING_NEW: Duration = Duration::from_secs(15);
+/// One round takes no longer.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Guests whose stored frames are compared with what they sent.
 const COMPARED: usize = 5;
 
@@ -172,7 +174,9 @@ async fn ingest(
     let begun = Instant::now();
     pipeline.open(dir.path(), vms);
     let (mut stored, mut newest) = (0, begun.elapsed());
-    while stored < sent && begun.elapsed() - newest < NOTHING_NEW {
+    let all_sent = || fleet.report().is_some_and(|report| report["frames_sent"] == sent);
+    while stored < sent && (begun.elapsed() - newest < NOTHING_NEW || !all_sent()) {
+        assert!(begun.elapsed() < PATIENCE, "{stored} of {sent} frames are stored: {:?}", fleet.report());
         tokio::time::sleep(Duration::from_millis(50)).await;
         let rows: i64 =
             sqlx::query_scalar("SELECT count(*) FROM vm_metrics").fetch_one(&mut connection).await.unwrap();
@@ -185,8 +189,7 @@ async fn ingest(
     say(format!("{stored} of {sent} frames are stored; links counted {came}, and {dropped} dropped"));
     compare(&store, lines, stored == sent).await;
     pipeline.end().await;
-    let end = fleet.end();
-    assert_eq!(end["end"]["frames_sent"], sent, "the fleet sent all");
+    fleet.end();
     store.close().await;
     (newest, stored)
 }
