@@ -43,6 +43,7 @@ mod tests {
             platform: platform.map(str::to_owned),
             capabilities: Vec::new(),
             actions: actions.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
+            reported_state: None,
             skew: None,
             first_boot: FirstBoot::NotReported,
             counters: LinkCounters::default(),

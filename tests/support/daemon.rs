@@ -170,6 +170,11 @@ impl Daemon {
         })
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGKILL, in the middle of whatever it does.
     pub fn kill(mut self) {
         self.child.kill().unwrap();

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use cluster::Cluster;
+pub(crate) use cluster::binaries;
 
 /// Which database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

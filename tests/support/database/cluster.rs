@@ -183,7 +183,7 @@ fn start(base: &Path) -> Result<Cluster, String> {
 }
 
 /// The directory of `initdb` and `postgres`.
-fn binaries() -> PathBuf {
+pub(crate) fn binaries() -> PathBuf {
     let asked = Command::new("pg_config").arg("--bindir").output();
     let told = asked
         .ok()
