@@ -12,10 +12,7 @@ use infinibay::{
     store::Store,
     vm::{DiskRates, MetricsSample, NetworkRates, Resolution, SeriesField, SeriesPoint, SeriesRequest, VmId},
 };
-use support::{
-    database::TestDatabase,
-    sample::{now, sample},
-};
+use support::sample::{now, sample};
 
 const ALL: [SeriesField; 7] = [
     SeriesField::CpuUsage,
