@@ -1,10 +1,11 @@
 //! The frames of a run, as the fleet sends them, and what a bare loop makes of one.
 
-use agent_protocol::GuestMessage;
+use std::hint::black_box;
+
+use agent_protocol::{GuestMessage, rewrite_values};
 use chrono::Utc;
 use fleet::Frames;
 use infinibay::vm::{Redactor, VmId};
-use serde_json::Value;
 use uuid::Uuid;
 
 /// The compression that is weighed against; what is stored may be packed better.
@@ -25,20 +26,20 @@ pub(crate) fn of_fleet(vms: &[Uuid], seed: u64, each: usize) -> Vec<GuestLines> 
     vms.iter().zip(seed..).map(guest).collect()
 }
 
-/// `data.system` of a line as it may be stored: decoded, secrets hidden.
-pub(crate) fn decode_and_redact(line: &[u8], redactor: &Redactor) -> Value {
+/// `data.system` of a line as it may be stored: decoded, secrets hidden, by what the product itself
+/// uses for both.
+pub(crate) fn decode_and_redact(line: &[u8], redactor: &Redactor) -> String {
     let Ok(GuestMessage::Metrics(metrics)) = GuestMessage::decode(line) else { panic!("no reading") };
-    let mut system: Value = serde_json::from_str(&metrics.system.text).expect("JSON");
-    for process in system["processes"].as_array_mut().into_iter().flatten() {
-        if let Value::String(line) = &mut process["command_line"] {
-            *line = redactor.hide(line);
-        }
-    }
-    system
+    let names = ["command_line", "cmdline", "command"];
+    rewrite_values(&metrics.system.text, &names, |line| redactor.hide(line)).into_owned()
 }
 
-/// What a bare loop does to a line before the database gets it; the bytes of the outcome.
-pub(crate) fn bare(line: &[u8], redactor: &Redactor) -> usize {
-    let system = decode_and_redact(line, redactor).to_string();
-    zstd::bulk::compress(system.as_bytes(), LEVEL).expect("memory").len()
+/// What a bare loop does to lines before the database gets them; the bytes of the outcome.
+pub(crate) fn bare<'a>(lines: impl Iterator<Item = &'a Vec<u8>>, redactor: &Redactor) -> usize {
+    let mut compressor = zstd::bulk::Compressor::new(LEVEL).expect("memory");
+    let pack = |line: &Vec<u8>| {
+        let packed = compressor.compress(decode_and_redact(line, redactor).as_bytes());
+        black_box(packed.expect("memory")).len()
+    };
+    lines.map(pack).sum()
 }

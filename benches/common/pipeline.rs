@@ -40,7 +40,7 @@ impl Pipeline {
         };
         let metrics = MetricsConfig { flush_interval: FLUSH, ..MetricsConfig::default() };
         let skew = agents.max_clock_skew;
-        let (links, Inbox { frames, mut hints }) = Links::new(agents);
+        let (links, Inbox { frames, mut hints, .. }) = Links::new(agents);
         let metrics =
             Metrics::new(metrics, skew, Redactor::default(), spool.to_owned(), store, EventBus::default());
         let stop = CancellationToken::new();
