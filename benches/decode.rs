@@ -76,6 +76,7 @@ mod derived {
     }
 
     #[derive(Deserialize)]
+    #[expect(dead_code, reason = "read, and compared by nobody")]
     pub(super) struct Data<'a> {
         #[serde(borrow)]
         pub(super) system: System<'a>,
@@ -92,6 +93,7 @@ mod derived {
     }
 
     #[derive(Deserialize)]
+    #[expect(dead_code, reason = "read, and compared by nobody")]
     pub(super) struct Cpu {
         pub(super) usage_percent: f64,
     }

@@ -12,9 +12,7 @@ mod common;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::{
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use common::{

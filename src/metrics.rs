@@ -8,6 +8,7 @@
 mod buffer;
 mod flush;
 mod losses;
+mod packing;
 mod rates;
 mod remembered;
 mod search;
@@ -27,7 +28,7 @@ use std::{
 use agent_protocol::SystemReading;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{sync::mpsc, task::JoinError, time::Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -111,7 +112,7 @@ impl Metrics {
         let filled = CancellationToken::new();
         // Should this be dropped in the middle, the flusher ends as it does at a stop.
         let _filled = filled.clone().drop_guard();
-        let flusher = tokio::spawn(inner.flusher(&waiting).run(filled.clone()));
+        let mut flusher = tokio::spawn(inner.flusher(&waiting).run(filled.clone()));
         let mut intake = Intake::new(inner, &waiting);
         loop {
             let next = async {
@@ -120,23 +121,17 @@ impl Metrics {
             };
             tokio::select! {
                 () = stop.cancelled() => break,
+                // Once every link is gone, the stop is all that is left to wait for.
                 Some(frame) = next => intake.frame(frame),
-                // Every link is gone; there is still what waits.
-                else => {
-                    stop.cancelled().await;
-                    break;
-                }
+                // It ends unasked only by a panic.
+                ended = &mut flusher => return rethrow(ended),
             }
         }
         while let Ok(frame) = frames.try_recv() {
             intake.frame(frame);
         }
         filled.cancel();
-        if let Err(error) = flusher.await
-            && let Ok(panic) = error.try_into_panic()
-        {
-            std::panic::resume_unwind(panic);
-        }
+        rethrow(flusher.await);
     }
 
     /// Readings that were given up since the controller started.
@@ -187,6 +182,15 @@ impl Inner {
             Refusal::Skew => counted.skew += 1,
         }
         *counted
+    }
+}
+
+/// A panic in a task of ours is ours.
+fn rethrow(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && let Ok(panic) = error.try_into_panic()
+    {
+        std::panic::resume_unwind(panic);
     }
 }
 

@@ -14,12 +14,12 @@ use std::{
 };
 
 use chrono::{TimeDelta, Utc};
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::{
     losses::{Losses, Reason},
+    packing::{Held, Packing},
     search::{Takes, search},
     spool::Spool,
     waiting::Waiting,
@@ -27,7 +27,6 @@ use super::{
 use crate::{
     agents::Throttle,
     store::{PackedSample, Store, StoreError},
-    vm::MetricsSample,
 };
 
 /// How long after a failure the database is tried again.
@@ -305,13 +304,7 @@ impl Flusher {
 
     /// Begins to compress the next batch, if there is one.
     fn pack(&self) -> Option<Packing> {
-        let batch = self.waiting.take(self.max_rows);
-        if batch.is_empty() {
-            return None;
-        }
-        let samples = batch.clone();
-        let held = Held { waiting: Arc::clone(&self.waiting), batch, packed: Arc::default() };
-        Some(Packing { held, packed: tokio::task::spawn_blocking(move || PackedSample::pack(&samples)) })
+        Packing::begin(&self.waiting, self.max_rows)
     }
 
     /// Stores all of them but what is too old and what the database refuses for itself.
@@ -368,47 +361,5 @@ fn is_answer(error: &StoreError) -> bool {
 impl Takes for Flusher {
     async fn takes(&self, samples: &[PackedSample]) -> bool {
         self.insert(samples).await.is_ok()
-    }
-}
-
-/// A batch that is being compressed.
-struct Packing {
-    held: Held,
-    packed: JoinHandle<(Vec<PackedSample>, Vec<Uuid>)>,
-}
-
-impl Packing {
-    async fn packed(self, losses: &Losses) -> Held {
-        let Self { mut held, packed } = self;
-        // It panics no more than it fails; what cannot be compressed cannot be stored.
-        let (packed, failed) = packed
-            .await
-            .unwrap_or_else(|_| (Vec::new(), held.batch.iter().map(|sample| sample.id).collect()));
-        losses.add(Reason::Refused, failed.len() as u64);
-        held.packed = packed.into();
-        held
-    }
-}
-
-/// A batch that goes back into memory, whatever ends its way, unless it has arrived. Storing it
-/// twice does nothing.
-struct Held {
-    waiting: Arc<Waiting>,
-    batch: Vec<MetricsSample>,
-    packed: Arc<[PackedSample]>,
-}
-
-impl Held {
-    /// It has arrived.
-    fn done(&mut self) {
-        self.batch.clear();
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if !self.batch.is_empty() {
-            self.waiting.put_back(std::mem::take(&mut self.batch));
-        }
     }
 }
