@@ -121,8 +121,7 @@ fn tell(figures: &mut Figures, links: usize, sent: usize, sums: &Sums) {
         ["ingest_1000_vs_copy", "ingest_1000_vs_bare", "ingest_1000_space", "ingest_1000_lost"]
     };
     let rate = |rows: usize, took: Duration| rows as f64 / took.as_secs_f64();
-    let (ours, literal, bare) =
-        (rate(sums.rows, sums.ours), rate(sent, sums.literal), rate(sums.rows, sums.bare));
+    let (ours, literal, bare) = (rate(sums.rows, sums.ours), rate(sent, sums.literal), rate(sent, sums.bare));
     let note = format!(
         "{ours:.0} rows/s against {literal:.0} of \\copy; {links} links, {sent} frames in {ROUNDS} rounds, \
          links held to {FRAMES_PER_SECOND} frames/s each"

@@ -222,11 +222,9 @@ async fn readings_of_a_time_without_clients_are_kept_within_a_bound() {
 
 #[tokio::test]
 async fn a_quirky_one_keeps_the_first_line_of_what_it_reads_and_knows_few_actions() {
-    let scene = Scene::of(Kind::Quirky, 20);
+    let scene = Scene::of(Kind::Quirky, 3_600_000);
     let mut client = scene.client().await;
-    let begun = Instant::now();
-    assert!(client.reading().await && client.reading().await, "no greeting");
-    assert!(begun.elapsed() < Duration::from_millis(400), "at its start");
+    assert!(client.reading().await && client.reading().await, "at its start, and no greeting");
     client
         .say(r#"{"type":"SafeCommand","id":"unknown","command_type":{"action":"CheckWindowsDefender"}}"#)
         .await;
@@ -239,8 +237,7 @@ async fn a_quirky_one_keeps_the_first_line_of_what_it_reads_and_knows_few_action
     // The third may stand in the same read.
     scene.reported("an answer is sent", |report| report.commands_answered >= 1).await;
     assert!(["one", "three"].contains(&answer.id.as_str()), "{answer:?}");
-    let report = scene.reported("fragments are sent", |report| report.fragments_sent >= 2).await;
-    assert!(report.commands_received <= 3, "{report:?}");
+    assert!(scene.report().commands_received <= 3, "{:?}", scene.report());
 }
 
 #[tokio::test]
