@@ -13,7 +13,7 @@ use std::time::Duration;
 use common::{
     figures::{Figures, say},
     fleet::FleetProcess,
-    quantile,
+    limits, quantile,
     stage::{Stage, ids},
 };
 use tokio::{
@@ -82,7 +82,7 @@ async fn main() {
         whole_ms - socket_ms - commit_ms,
         "ms",
         BOUND_MS,
-        format!("medians of {ROUNDS}: API {whole_ms:.3} ms, bare socket {socket_ms:.3} ms, one-row commit {commit_ms:.3} ms"),
+        format!("medians of {ROUNDS}: API {whole_ms:.3} ms, bare socket {socket_ms:.3} ms, one-row commit {commit_ms:.3} ms; {}", limits()),
     );
     fleet.end();
     figures.tell();

@@ -1,5 +1,6 @@
 //! What a flooding guest costs the others: round trips of commands to ten other VMs, while nobody
-//! floods and while one guest does, in turns.
+//! floods and while one guest does, in turns. A calm turn begins when nothing is left of the flood
+//! before it: its link is closed and its readings are stored.
 #![allow(clippy::unwrap_used, reason = "a broken expectation ends the bench")]
 
 mod common;
@@ -11,13 +12,13 @@ use std::time::Duration;
 use common::{
     figures::{Figures, say},
     fleet::FleetProcess,
-    quantile,
+    limits, quantile,
     stage::{Stage, ids},
 };
 use tokio::time::Instant;
 use uuid::Uuid;
 
-const OTHERS: usize = 10;
+const OTHERS: u32 = 10;
 const TURNS: usize = 4;
 const COMMANDS_PER_TURN: usize = 1_000;
 const BOUND: f64 = 2.0;
@@ -25,17 +26,19 @@ const BOUND: f64 = 2.0;
 #[tokio::main]
 async fn main() {
     let stage = Stage::set(&[]).await;
-    let all = ids(OTHERS + 1, 12);
-    let (others, loud) = (&all[..OTHERS], all[OTHERS]);
+    let count = OTHERS as usize;
+    let all = ids(count + 1, 12);
+    let (others, loud) = (&all[..count], all[count]);
     let quiet: Vec<_> = others.iter().map(|&vm| (vm, "well-behaved")).collect();
     let fleet = FleetProcess::start(&stage.home.socket_dir(), &quiet, &["--interval-ms", "30000"]);
     stage.create(&all).await;
-    stage.online(OTHERS).await;
+    stage.online(count).await;
     round_trips(&stage, others, 200).await;
 
     let (mut calm, mut flooded) = (Vec::new(), Vec::new());
     let (mut frames, mut bytes) = (0, 0);
     for turn in 0..TURNS {
+        stage.settled(OTHERS).await;
         calm.extend(round_trips(&stage, others, COMMANDS_PER_TURN).await);
         let flood = FleetProcess::start(&stage.home.socket_dir(), &[(loud, "flooding")], &["--frames", "64"]);
         // Its link was without a socket meanwhile and comes back by itself.
@@ -62,11 +65,12 @@ async fn main() {
         BOUND,
         format!(
             "p99 of {} round trips each, calm {before:.2} ms, flooded {during:.2} ms; medians {:.2} and {:.2} ms; \
-             {frames} frames ({} MiB) of the flood were taken",
+             {frames} frames ({} MiB) of the flood were taken; {}",
             calm.len(),
             quantile(&mut calm, 0.5),
             quantile(&mut flooded, 0.5),
-            bytes >> 20
+            bytes >> 20,
+            limits()
         ),
     );
     fleet.end();

@@ -11,6 +11,7 @@ use std::{path::Path, time::Duration};
 use common::{
     figures::{Figures, say},
     fleet::FleetProcess,
+    limits,
     process::{processor_time, resident},
     sized,
     stage::{Stage, ids},
@@ -61,7 +62,8 @@ async fn busy(figures: &mut Figures) {
     }
     let share = (processor_time(pid) - used).as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0;
     let sent = frames(&fleet) - sent;
-    let note = format!("{count} links, {sent} frames in {:.0?}, debug logging off", begun.elapsed());
+    let note =
+        format!("{count} links, {sent} frames in {:.0?}, debug logging off; {}", begun.elapsed(), limits());
     figures.at_most("links_processor", share, "% of a core", PROCESSOR_BOUND, note.clone());
     figures.at_most("links_memory", kib(most) / 1024.0, "MiB", MEMORY_BOUND_MIB, note);
     fleet.end();
@@ -104,9 +106,10 @@ async fn idle(figures: &mut Figures) {
     #[expect(clippy::cast_precision_loss, reason = "ten thousand")]
     let each = kib(after.saturating_sub(before)) / (count - 1) as f64;
     let note = format!(
-        "{count} links, all heard; {:.0} MiB before, {:.0} MiB after",
+        "{count} links, all heard; {:.0} MiB before, {:.0} MiB after; {}",
         kib(before) / 1024.0,
-        kib(after) / 1024.0
+        kib(after) / 1024.0,
+        limits()
     );
     figures.at_most("links_idle", each, "KiB each", IDLE_BOUND_KIB, note);
     links.shutdown(Duration::from_secs(10)).await;

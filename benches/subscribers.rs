@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use common::{
     figures::Figures,
     fleet::FleetProcess,
-    quantile, sized,
+    limits, quantile, sized,
     stage::{Stage, ids},
 };
 use serde_json::json;
@@ -58,10 +58,11 @@ async fn main() {
         "ms",
         BOUND_MS,
         format!(
-            "{} frames to {count} subscriptions on {} connections; median {:.2} ms, worst {worst:.1} ms",
+            "{} frames to {count} subscriptions on {} connections; median {:.2} ms, worst {worst:.1} ms; {}",
             times.len(),
             count.div_ceil(PER_SOCKET),
-            quantile(&mut times, 0.5)
+            quantile(&mut times, 0.5),
+            limits()
         ),
     );
     fleet.end();

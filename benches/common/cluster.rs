@@ -94,6 +94,11 @@ impl Cluster {
         assert!(out.status.success(), "psql {command}: {}", String::from_utf8_lossy(&out.stderr));
     }
 
+    /// Nothing that was done before is left to be written while the next one is measured.
+    pub(crate) fn checkpoint(&self) {
+        self.psql("postgres", "CHECKPOINT");
+    }
+
     /// A place on the same disk for files that the bench hands to it.
     pub(crate) fn scratch(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)

@@ -11,23 +11,29 @@ use uuid::Uuid;
 
 use super::frames::GuestLines;
 
-/// JSONB throughout, compressed as PostgreSQL does by default.
+/// Numbers as numbers and what it calls `Json` as JSONB, compressed as PostgreSQL does by default.
+/// Where its words would make rows slower to load or larger (ids as text, a foreign key, JSON within
+/// a JSON string), the quicker way is taken.
 pub(crate) const CREATE: &str = r#"CREATE TABLE literal (
     id uuid PRIMARY KEY,
-    vm_id uuid NOT NULL,
+    "vmId" uuid NOT NULL,
     timestamp timestamptz NOT NULL,
-    "cpuUsage" jsonb NOT NULL,
-    "memoryUsed" jsonb NOT NULL,
-    "memoryTotal" jsonb NOT NULL,
+    "cpuUsage" double precision NOT NULL,
+    "memoryUsed" bigint NOT NULL,
+    "memoryTotal" bigint NOT NULL,
     "diskUsage" jsonb NOT NULL,
     "networkStats" jsonb NOT NULL,
     processes jsonb,
     ports jsonb,
-    raw jsonb NOT NULL
+    raw jsonb NOT NULL,
+    "createdAt" timestamptz NOT NULL DEFAULT now()
 );
-CREATE INDEX ON literal (vm_id, timestamp)"#;
+CREATE INDEX ON literal ("vmId", timestamp)"#;
 
-/// Writes the frames as rows of that table, for `\copy`.
+/// What [`write()`] writes, as `\copy` names it.
+pub(crate) const COLUMNS: &str = r#"literal (id, "vmId", timestamp, "cpuUsage", "memoryUsed", "memoryTotal", "diskUsage", "networkStats", processes, ports, raw)"#;
+
+/// Writes the frames as rows of that table, for `\copy`; `raw` is the whole of `data.system`.
 pub(crate) fn write(frames: &[GuestLines], to: &Path) {
     let mut out = BufWriter::new(File::create(to).unwrap());
     for guest in frames {
@@ -46,7 +52,7 @@ pub(crate) fn write(frames: &[GuestLines], to: &Path) {
                 &system["network"],
                 &system["processes"],
                 &system["ports"],
-                &frame,
+                system,
             ] {
                 write!(out, "\t{}", column(value)).unwrap();
             }

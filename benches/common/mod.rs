@@ -11,10 +11,13 @@ pub(crate) mod fleet;
 pub(crate) mod frames;
 pub(crate) mod literal;
 pub(crate) mod pipeline;
+pub(crate) mod prepared;
 pub(crate) mod process;
 pub(crate) mod stage;
 
 use std::time::Duration;
+
+use infinibay::config::{AgentsConfig, MetricsConfig};
 
 /// The quantile (0 to 1) of these durations, in milliseconds.
 pub(crate) fn quantile(times: &mut [Duration], at: f64) -> f64 {
@@ -22,6 +25,19 @@ pub(crate) fn quantile(times: &mut [Duration], at: f64) -> f64 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
     let index = ((times.len() - 1) as f64 * at).round() as usize;
     times[index].as_secs_f64() * 1e3
+}
+
+/// What links are held to, and when readings are stored, where a bench does not set it; for notes.
+pub(crate) fn limits() -> String {
+    limits_of(&AgentsConfig::default(), &MetricsConfig::default())
+}
+
+/// The same of these settings.
+pub(crate) fn limits_of(agents: &AgentsConfig, metrics: &MetricsConfig) -> String {
+    format!(
+        "links held to {} frames/s each, readings stored every {:?} or {} rows",
+        agents.max_frames_per_second, metrics.flush_interval, metrics.flush_rows
+    )
 }
 
 /// A number from the environment, for shorter runs while a bench is worked on; what such a run says

@@ -15,12 +15,27 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::limits_of;
+
 /// Frames per second that a link may deliver: what is measured is the pipeline, not the rate that a
 /// guest is held to.
-pub(crate) const FRAMES_PER_SECOND: u32 = 10_000;
+const FRAMES_PER_SECOND: u32 = 10_000;
 
 /// How often what is less than a batch is stored.
 const FLUSH: Duration = Duration::from_secs(1);
+
+fn agents() -> AgentsConfig {
+    AgentsConfig { max_links: 10_000, max_frames_per_second: FRAMES_PER_SECOND, ..AgentsConfig::default() }
+}
+
+fn readings() -> MetricsConfig {
+    MetricsConfig { flush_interval: FLUSH, ..MetricsConfig::default() }
+}
+
+/// What it is held to, for notes.
+pub(crate) fn limits() -> String {
+    limits_of(&agents(), &readings())
+}
 
 pub(crate) struct Pipeline {
     links: Links,
@@ -33,12 +48,7 @@ pub(crate) struct Pipeline {
 impl Pipeline {
     /// Nothing comes before [`Self::open`].
     pub(crate) fn new(store: Store, spool: &Path) -> Self {
-        let agents = AgentsConfig {
-            max_links: 10_000,
-            max_frames_per_second: FRAMES_PER_SECOND,
-            ..AgentsConfig::default()
-        };
-        let metrics = MetricsConfig { flush_interval: FLUSH, ..MetricsConfig::default() };
+        let (agents, metrics) = (agents(), readings());
         let skew = agents.max_clock_skew;
         let (links, Inbox { frames, mut hints, .. }) = Links::new(agents);
         let metrics =

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{cluster::Cluster, figures::say};
 use crate::support::{
     daemon::{Client, Daemon, Home, Setup},
+    scrape::Scrape,
     trial::{Blank, image},
 };
 
@@ -82,6 +83,23 @@ impl Stage {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         say(format!("{count} agents are online after {:.0?}", begun.elapsed()));
+    }
+
+    /// Waits until only so many connections to guests stand and no reading waits to be stored.
+    pub(crate) async fn settled(&self, links: u32) {
+        const PATIENCE: Duration = Duration::from_secs(120);
+        let (begun, http) = (Instant::now(), reqwest::Client::new());
+        loop {
+            let request = http.get(format!("{}/metrics", self.daemon.url)).bearer_auth(&self.token).send();
+            let page = Scrape::read(&request.await.unwrap().text().await.unwrap());
+            let gauge = |name| page.value(name, &[]).unwrap_or_else(|| panic!("no {name}"));
+            let (open, waiting) = (gauge("infinibay_links_open"), gauge("infinibay_readings_waiting"));
+            if open <= f64::from(links) && waiting <= 0.0 {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{open} links are open, {waiting} readings wait");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     async fn connectivities(&self) -> Vec<Value> {
