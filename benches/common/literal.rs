@@ -12,8 +12,7 @@ use uuid::Uuid;
 use super::frames::GuestLines;
 
 /// Numbers as numbers and what it calls `Json` as JSONB, compressed as PostgreSQL does by default.
-/// Where its words would make rows slower to load or larger (ids as text, a foreign key, JSON within
-/// a JSON string), the quicker way is taken.
+/// Ids are no text, there is no foreign key, and JSON is stored as itself.
 pub(crate) const CREATE: &str = r#"CREATE TABLE literal (
     id uuid PRIMARY KEY,
     "vmId" uuid NOT NULL,

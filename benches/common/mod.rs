@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each bench uses its part")]
 
 pub(crate) mod cluster;
+pub(crate) mod compare;
 pub(crate) mod figures;
 pub(crate) mod fleet;
 pub(crate) mod frames;
