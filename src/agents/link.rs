@@ -58,8 +58,7 @@ impl Link {
                 Some(Ok(stream)) => {
                     self.hint(&mut hint_rate);
                     let rates = Rates { complaints: &mut complaints, hints: &mut hint_rate };
-                    let mut session =
-                        Session::new(&self.shared, &self.outlets, rates, self.limits, stream);
+                    let mut session = Session::new(&self.shared, &self.outlets, rates, self.limits, stream);
                     let end = session.run(&mut jobs, &self.stop).await;
                     let was_heard = session.was_heard();
                     // Pending commands end here.
