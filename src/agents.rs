@@ -61,7 +61,7 @@ pub struct Inbox {
 /// keep.
 #[derive(Debug, Clone)]
 pub enum GuestFrame {
-    /// A reading, not validated yet. Its line was at most 128 KiB.
+    /// A reading, not validated yet. At most 256 KiB.
     Metrics {
         /// By the socket.
         vm: VmId,

@@ -118,11 +118,13 @@ section! {
         offline_after: Duration = "60s" in 2..=3600,
         /// How often silence is looked for.
         liveness_interval: Duration = "30s" in 1..=600,
-        /// First wait before a broken link is opened again; the first attempt is made at once.
+        /// First wait before a broken link is opened again, at least; the first attempt is made at
+        /// once. It doubles with each connection over which nothing was heard.
         reconnect_base: Duration = "1s" in 1..=60,
-        /// Longest wait between attempts.
+        /// Longest wait between attempts. A socket that is made anew is not waited for so long.
         reconnect_max: Duration = "60s" in 1..=3600,
-        /// Longest line a guest may send, bytes.
+        /// Longest line a guest may send, bytes. A reading of more than 256 KiB is dropped all the
+        /// same, and counted as too large.
         max_frame_bytes: u32 = "1048576" in 4096..=16777216,
         /// Links open at once. Where there are as many, a new one takes the place of the one that was
         /// heard least recently and has no pending command.

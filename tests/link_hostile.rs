@@ -67,7 +67,7 @@ fn hostilities() -> Vec<Hostility> {
                 "y".repeat(500_000)
             )
             .into_bytes(),
-            |c| c.dropped,
+            |c| c.too_large,
             1,
         ),
         case(
@@ -84,9 +84,9 @@ fn hostilities() -> Vec<Hostility> {
             "readings that would take much memory in one batch",
             lines(&[&format!(
                 r#"{{"type":"metrics_batch","messages":[{}]}}"#,
-                reading(&format!("[{}0]", r#"{"a":0},"#.repeat(3_000)))
+                reading(&format!("[{}0]", r#"{"a":0},"#.repeat(5_000)))
             )]),
-            |c| c.dropped,
+            |c| c.too_large,
             1,
         ),
     ]

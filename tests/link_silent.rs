@@ -58,6 +58,16 @@ async fn a_channel_that_closes_unheard_is_tried_more_and_more_seldom() {
     let (links, _inbox) = Links::new(AgentsConfig { reconnect_base: base, ..AgentsConfig::default() });
     let asked = Instant::now();
     links.open(guest.vm, guest.path.clone());
+    // As the loop does, which looks at a VM whenever something happens to it.
+    let asking = tokio::spawn({
+        let (links, vm, path) = (links.clone(), guest.vm, guest.path.clone());
+        async move {
+            loop {
+                tokio::time::sleep(base / 4).await;
+                links.open(vm, path.clone());
+            }
+        }
+    });
     let times = eventually("seven attempts", || {
         let times = times.lock().unwrap();
         (times.len() >= 7).then(|| times.clone())
@@ -65,7 +75,7 @@ async fn a_channel_that_closes_unheard_is_tried_more_and_more_seldom() {
     .await;
     assert!(times[0] - asked < Duration::from_secs(2), "the first one is made at once");
     for (n, pair) in (0u32..).zip(times.windows(2)) {
-        let least = base * 2u32.pow(n) / 2;
+        let least = base * 2u32.pow(n);
         // A timer may be a millisecond early by the clock of the other side.
         let waited = pair[1] - pair[0] + Duration::from_millis(2);
         assert!(waited >= least, "attempt {} came after {waited:?}, not {least:?}", n + 2);
@@ -74,4 +84,14 @@ async fn a_channel_that_closes_unheard_is_tried_more_and_more_seldom() {
         panic!("it is open")
     };
     assert!(why.contains("closed the channel"), "{why}");
+
+    // Another socket is news: what failed before says nothing of it.
+    let (vm, dir) = (guest.vm, dir.path());
+    drop(guest);
+    let again = FakeGuest::listen(dir, vm, |s, r| well_behaved(s, r, 1, Vec::new()));
+    eventually("the new socket is tried", || (again.connections() == 1).then_some(())).await;
+    let waited = times[6].elapsed();
+    assert!(waited < base * 2u32.pow(6), "the new socket was tried after {waited:?} only");
+    eventually("the agent is heard", || links.observe(vm).open()?.last_message_at).await;
+    asking.abort();
 }

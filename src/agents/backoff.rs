@@ -26,14 +26,20 @@ impl Backoff {
         self.failures = self.failures.saturating_add(1);
         wait
     }
+
+    /// What failed so far says nothing of what is tried next.
+    pub(super) fn forget(&mut self) {
+        self.failures = 0;
+    }
 }
 
-/// Between half of the doubled base and the whole, by `random`, so that the links of a host that
-/// came back do not knock all at once.
+/// Between the doubled base and twice that, by `random`, so that the links of a host that came back
+/// do not knock all at once; once that is too long, between half of the longest and all of it. Never
+/// less than `base`.
 fn delay(failures: u32, base: Duration, max: Duration, random: u64) -> Duration {
-    let whole = base.saturating_mul(2u32.saturating_pow(failures.min(31))).min(max.max(base));
-    let half = whole / 2;
-    half + part(whole - half, random)
+    let most = base.saturating_mul(2u32.saturating_pow(failures.min(30) + 1)).min(max.max(base));
+    let least = (most / 2).max(base);
+    least + part(most - least, random)
 }
 
 /// Between nothing and the whole, by `random`.
@@ -63,14 +69,17 @@ mod tests {
         let mut waits = |heard: &[bool]| -> Vec<u64> {
             heard.iter().map(|&heard| backoff.failed(heard, 1024).as_secs()).collect()
         };
-        assert_eq!(waits(&[false; 8]), [1, 2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!(waits(&[true, false, false, true]), [1, 2, 4, 1]);
+        assert_eq!(waits(&[false; 7]), [2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(waits(&[true, false, false, true]), [2, 4, 8, 2]);
+        backoff.forget();
+        let waits: Vec<u64> = (0..7).map(|_| backoff.failed(false, 0).as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30], "the first wait is a whole base");
     }
 
     #[test]
     fn links_that_fail_together_do_not_come_back_together() {
         let waits: BTreeSet<u128> = (0..1000)
-            .map(|_| Backoff::new(60 * SECOND, 60 * SECOND).failed(false, random()).as_millis() / 300)
+            .map(|_| Backoff::new(30 * SECOND, 60 * SECOND).failed(false, random()).as_millis() / 300)
             .collect();
         // A hundred slots of 300 ms, each hit ten times on average.
         assert!(waits.len() > 80, "{} slots", waits.len());
@@ -81,7 +90,7 @@ mod tests {
         fn it_never_leaves_its_bounds(failures: u32, random: u64, base in 1u64..60, max in 1u64..3600) {
             let (base, max) = (Duration::from_secs(base), Duration::from_secs(max));
             let wait = delay(failures, base, max, random);
-            prop_assert!(wait >= base / 2 && wait <= max.max(base));
+            prop_assert!(wait >= base && wait <= max.max(base));
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{io, path::Path, time::Duration};
 
 use tokio::{net::UnixStream, time::timeout};
 
-use super::socket::{SocketOwners, judge};
+use super::socket::{FileId, SocketOwners, judge};
 use crate::vm::SocketObservation;
 
 /// How long one attempt may take.
@@ -33,13 +33,24 @@ pub(super) enum ConnectError {
     Deadline,
 }
 
-/// Connects, after a look at the file and before a word is said a look at who listens.
-pub(super) async fn connect(path: &Path, owners: &SocketOwners) -> Result<UnixStream, ConnectError> {
-    timeout(DEADLINE, attempt(path, owners)).await.unwrap_or(Err(ConnectError::Deadline))
+/// Connects, after a look at the file and before a word is said a look at who listens. `tried`
+/// becomes the file that was tried; `None`: there was none.
+pub(super) async fn connect(
+    path: &Path,
+    owners: &SocketOwners,
+    tried: &mut Option<FileId>,
+) -> Result<UnixStream, ConnectError> {
+    timeout(DEADLINE, attempt(path, owners, tried)).await.unwrap_or(Err(ConnectError::Deadline))
 }
 
-async fn attempt(path: &Path, owners: &SocketOwners) -> Result<UnixStream, ConnectError> {
-    match judge(tokio::fs::symlink_metadata(path).await, owners) {
+async fn attempt(
+    path: &Path,
+    owners: &SocketOwners,
+    tried: &mut Option<FileId>,
+) -> Result<UnixStream, ConnectError> {
+    let looked = tokio::fs::symlink_metadata(path).await;
+    *tried = looked.as_ref().ok().map(FileId::of);
+    match judge(looked, owners) {
         SocketObservation::Present => {}
         SocketObservation::Missing => return Err(ConnectError::Missing),
         SocketObservation::Untrusted(why) => return Err(ConnectError::Untrusted(why)),
@@ -72,11 +83,11 @@ mod tests {
         let _listener = UnixListener::bind(&path).unwrap();
         std::os::unix::fs::chown(&path, Some(4711), None).unwrap();
         // The file is the named owner's, and we, who are not named here, listen on it.
-        let refused = connect(&path, &SocketOwners::of([4711])).await;
+        let refused = connect(&path, &SocketOwners::of([4711]), &mut None).await;
         assert!(matches!(refused, Err(ConnectError::Stranger(0))), "{refused:?}");
-        let refused = connect(&path, &SocketOwners::of([0])).await;
+        let refused = connect(&path, &SocketOwners::of([0]), &mut None).await;
         assert!(matches!(refused, Err(ConnectError::Untrusted(_))), "{refused:?}");
-        assert!(connect(&path, &SocketOwners::of([0, 4711])).await.is_ok());
+        assert!(connect(&path, &SocketOwners::of([0, 4711]), &mut None).await.is_ok());
     }
 
     #[tokio::test]
@@ -84,19 +95,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let owners = SocketOwners::resolve("");
         let path = dir.path().join("socket");
-        assert!(matches!(connect(&path, &owners).await, Err(ConnectError::Missing)));
+        assert!(matches!(connect(&path, &owners, &mut None).await, Err(ConnectError::Missing)));
         let below = dir.path().join("socket/below");
         drop(UnixListener::bind(&path).unwrap());
-        assert!(matches!(connect(&path, &owners).await, Err(ConnectError::Stale)));
-        assert!(matches!(connect(&below, &owners).await, Err(ConnectError::Unreadable)));
+        assert!(matches!(connect(&path, &owners, &mut None).await, Err(ConnectError::Stale)));
+        assert!(matches!(connect(&below, &owners, &mut None).await, Err(ConnectError::Unreadable)));
 
         std::fs::remove_file(&path).unwrap();
         let socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
         rustix::net::listen(&socket, 0).unwrap();
-        let _first = connect(&path, &owners).await.unwrap();
-        let mut refused = connect(&path, &owners).await;
+        let _first = connect(&path, &owners, &mut None).await.unwrap();
+        let mut refused = connect(&path, &owners, &mut None).await;
         for _ in 0..8 {
-            refused = connect(&path, &owners).await;
+            refused = connect(&path, &owners, &mut None).await;
         }
         assert!(matches!(refused, Err(ConnectError::Held)), "{refused:?}");
     }

@@ -10,7 +10,7 @@ const REFUSED: &str = "infinibay_link_lines_refused_total";
 /// Adds what came since `before`. Once per read, not per line: each call looks the counter up.
 pub(super) fn add(before: &LinkCounters, after: &LinkCounters) {
     type Of = fn(&LinkCounters) -> u64;
-    let sums: [(Of, fn() -> Counter); 10] = [
+    let sums: [(Of, fn() -> Counter); 11] = [
         (|c| c.frames, || counter!("infinibay_link_frames_total")),
         (|c| c.bytes, || counter!("infinibay_link_bytes_total")),
         (|c| c.malformed, || counter!(REFUSED, "reason" => "malformed")),
@@ -20,6 +20,7 @@ pub(super) fn add(before: &LinkCounters, after: &LinkCounters) {
         (|c| c.unsolicited, || counter!(REFUSED, "reason" => "unsolicited")),
         (|c| c.late, || counter!(REFUSED, "reason" => "late")),
         (|c| c.sealed, || counter!(REFUSED, "reason" => "sealed")),
+        (|c| c.too_large, || counter!(REFUSED, "reason" => "too_large")),
         (|c| c.dropped, || counter!(REFUSED, "reason" => "dropped")),
     ];
     for (of, counter) in sums {
@@ -72,6 +73,7 @@ mod tests {
         after.unsolicited += 7;
         after.late += 8;
         after.dropped += 9;
+        after.too_large += 10;
         let told = ::metrics::with_local_recorder(&recorder, || {
             add(&before, &after);
             add(&after, &after);
@@ -90,6 +92,7 @@ mod tests {
             "infinibay_link_lines_refused_total{reason=\"unsolicited\"} 7",
             "infinibay_link_lines_refused_total{reason=\"late\"} 8",
             "infinibay_link_lines_refused_total{reason=\"dropped\"} 9",
+            "infinibay_link_lines_refused_total{reason=\"too_large\"} 10",
             "infinibay_links_open 1",
             "infinibay_links_evicted_total 1",
         ] {

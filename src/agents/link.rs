@@ -10,10 +10,10 @@ use super::{
     LinkError,
     backoff::{self, Backoff},
     connect::{ConnectError, connect},
-    rate::Throttle,
-    session::{End, Job, Limits, Session},
+    rate::{Throttle, TokenBucket},
+    session::{End, Job, Limits, Rates, Session},
     shared::{Outlets, Shared},
-    socket::SocketOwners,
+    socket::{FileId, SocketOwners},
 };
 use crate::vm::LinkEnd;
 
@@ -22,6 +22,11 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often a link may complain about what its guest sends.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Hints to the loop: at once, and per second on average. A guest that comes and goes, or greets
+/// differently each time, must not keep the loop busy; what a hint does not tell, the next scan finds.
+const HINT_BURST: f64 = 5.0;
+const HINT_RATE: f64 = 0.5;
 
 /// Everything a link needs besides its jobs.
 #[derive(Debug)]
@@ -43,15 +48,17 @@ impl Link {
         let mut backoff = Backoff::new(self.reconnect_base, self.reconnect_max);
         let mut said = Throttle::new(LOG_INTERVAL);
         let mut complaints = Throttle::new(COMPLAINT_INTERVAL);
+        let mut hint_rate = TokenBucket::new(HINT_RATE, HINT_BURST, Instant::now());
+        let mut tried = None;
         while !self.stop.is_cancelled() {
-            let attempt = self.while_refusing(&mut jobs, self.connect()).await;
+            let attempt = self.while_refusing(&mut jobs, self.connect(&mut tried)).await;
             let (why, closed, was_heard) = match attempt {
                 None => break,
                 Some(Err(error)) => (error.to_string(), false, false),
                 Some(Ok(stream)) => {
-                    let mut session =
-                        Session::new(&self.shared, &self.outlets, &mut complaints, self.limits, stream);
-                    self.outlets.hint(vm);
+                    self.hint(&mut hint_rate);
+                    let rates = Rates { complaints: &mut complaints, hints: &mut hint_rate };
+                    let mut session = Session::new(&self.shared, &self.outlets, rates, self.limits, stream);
                     let end = session.run(&mut jobs, &self.stop).await;
                     let was_heard = session.was_heard();
                     // Pending commands end here.
@@ -67,11 +74,13 @@ impl Link {
             }
             self.shared.failed(why, Utc::now());
             if closed {
-                self.outlets.hint(vm);
+                self.hint(&mut hint_rate);
             }
             let wait = backoff.failed(was_heard, backoff::random());
-            if self.while_refusing(&mut jobs, self.rest(wait)).await.is_none() {
-                break;
+            match self.while_refusing(&mut jobs, self.rest(wait, tried)).await {
+                None => break,
+                Some(Rested::Enough) => {}
+                Some(Rested::AnotherFile) => backoff.forget(),
             }
         }
         // Those that were not sent yet are told the same.
@@ -81,23 +90,41 @@ impl Link {
     }
 
     /// Connects, when not too many links do.
-    async fn connect(&self) -> Result<UnixStream, ConnectError> {
+    async fn connect(&self, tried: &mut Option<FileId>) -> Result<UnixStream, ConnectError> {
         // Never closed.
         let _place = self.outlets.connecting.acquire().await;
-        connect(&self.path, &self.owners).await
+        connect(&self.path, &self.owners, tried).await
     }
 
-    /// Waits, less long when somebody wants the link again: but never so short that asking often
-    /// becomes a busy loop, and not to the moment: a scan asks for all links together.
-    async fn rest(&self, wait: Duration) {
-        let least = wait.min(self.reconnect_base);
-        tokio::time::sleep(least).await;
+    /// The loop should look, unless it was told so too often of late.
+    fn hint(&self, rate: &mut TokenBucket) {
+        if rate.allow(1.0, Instant::now()) {
+            self.outlets.hint(self.shared.vm);
+        }
+    }
+
+    /// Waits, less long when the file at the path is another than the one that was `tried`. That
+    /// somebody asks for the link is no news by itself: the loop asks whenever it looks, and it
+    /// looks because a connection ended.
+    async fn rest(&self, wait: Duration, tried: Option<FileId>) -> Rested {
+        let news = async {
+            // However often files come and go, this is no busy loop.
+            tokio::time::sleep(self.reconnect_base).await;
+            loop {
+                self.shared.look.notified().await;
+                // Not to the moment: a scan asks for all links together.
+                let spread = self.reconnect_base / 8;
+                tokio::time::sleep(spread + backoff::part(spread, backoff::random())).await;
+                // Never closed.
+                let _place = self.outlets.connecting.acquire().await;
+                if FileId::at(&self.path).await != tried {
+                    break;
+                }
+            }
+        };
         tokio::select! {
-            () = tokio::time::sleep(wait - least) => {}
-            () = async {
-                self.shared.retry.notified().await;
-                tokio::time::sleep(backoff::part(self.reconnect_base / 4, backoff::random())).await;
-            } => {}
+            () = tokio::time::sleep(wait) => Rested::Enough,
+            () = news => Rested::AnotherFile,
         }
     }
 
@@ -117,6 +144,14 @@ impl Link {
             }
         }
     }
+}
+
+/// Why a link tries again.
+enum Rested {
+    /// Its time is over.
+    Enough,
+    /// Another file stands at the path, or one where there was none.
+    AnotherFile,
 }
 
 #[cfg(test)]

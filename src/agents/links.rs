@@ -28,7 +28,7 @@ use crate::{
     vm::{LinkCounters, LinkEnd, LinkObservation, VmId},
 };
 
-/// Frames waiting for their receiver, of up to 128 KiB each.
+/// Frames waiting for their receiver, of up to 256 KiB each: 64 MiB at most.
 const FRAMES: usize = 256;
 
 /// Hints waiting for the loop; one that finds no room is not needed.
@@ -153,8 +153,9 @@ impl Links {
     }
 
     /// Wants a link to this socket. Idempotent; another path replaces the link. Asked again while
-    /// the link waits to connect, it tries sooner, but not sooner than `reconnect_base`. Needs a
-    /// runtime.
+    /// the link waits to connect, it looks at the file: where that is another than the one it tried
+    /// last, it connects at once, but not sooner than `reconnect_base` after the last attempt. Needs
+    /// a runtime.
     ///
     /// Where `max_links` exist, a VM that asks for the first time takes the place of the one that
     /// was heard least recently and has no pending command, if there is one; that one waits then.
@@ -168,7 +169,7 @@ impl Links {
         }
         if let Some(live) = registry.live.get(&vm) {
             if live.path == path {
-                live.shared.retry.notify_one();
+                live.shared.look.notify_one();
             } else {
                 // Its place stays its own.
                 live.end(LinkEnd::ChannelClosed);

@@ -92,12 +92,21 @@ pub(super) enum End {
     Stuck,
 }
 
+/// How often a link may tell of itself, over all its connections.
+#[derive(Debug)]
+pub(super) struct Rates<'a> {
+    /// Lines in the log about what the guest sends.
+    pub(super) complaints: &'a mut Throttle,
+    /// Hints to the loop.
+    pub(super) hints: &'a mut TokenBucket,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Session<'a> {
     shared: &'a Shared,
     outlets: &'a Outlets,
-    complaints: &'a mut Throttle,
+    rates: Rates<'a>,
     stream: UnixStream,
     decoder: FrameDecoder,
     flight: Flight,
@@ -115,9 +124,6 @@ pub(super) struct Session<'a> {
     byte_rate: TokenBucket,
     /// Of what is passed on, as it stands in memory.
     tree_rate: TokenBucket,
-    /// A guest that greets differently each time must not keep the loop busy; what a hint does
-    /// not tell, the next scan finds.
-    hint_rate: TokenBucket,
     /// Of answers to commands that this link does not know.
     stray_rate: TokenBucket,
     _open: counting::OpenConnection,
@@ -128,7 +134,7 @@ impl<'a> Session<'a> {
     pub(super) fn new(
         shared: &'a Shared,
         outlets: &'a Outlets,
-        complaints: &'a mut Throttle,
+        rates: Rates<'a>,
         limits: Limits,
         stream: UnixStream,
     ) -> Self {
@@ -139,7 +145,7 @@ impl<'a> Session<'a> {
         Self {
             shared,
             outlets,
-            complaints,
+            rates,
             stream,
             decoder: FrameDecoder::new(limits.frame_bytes),
             flight: Flight::new(),
@@ -154,7 +160,6 @@ impl<'a> Session<'a> {
             frame_rate: TokenBucket::new(rate, 2.0 * rate, now),
             byte_rate: TokenBucket::new(byte_rate, (2.0 * byte_rate).max(LEAST_BYTE_BURST), now),
             tree_rate: TokenBucket::new(tree_rate, LEAST_TREE_BURST, now),
-            hint_rate: TokenBucket::new(0.5, 5.0, now),
             stray_rate: TokenBucket::new(STRAY_RATE, STRAY_BURST, now),
             _open: counting::OpenConnection::new(),
             resting_until: None,
@@ -336,7 +341,7 @@ impl<'a> Session<'a> {
         self.heard |= news.heard;
         self.complain(before, now);
         counting::add(&before, &self.counters);
-        if self.shared.learn(news, self.counters, at) && self.hint_rate.allow(1.0, now) {
+        if self.shared.learn(news, self.counters, at) && self.rates.hints.allow(1.0, now) {
             self.outlets.hint(self.shared.vm);
         }
     }
@@ -344,14 +349,23 @@ impl<'a> Session<'a> {
     /// Says in the log what is wrong with this guest, rarely.
     fn complain(&mut self, before: LinkCounters, now: Instant) {
         let faults = |c: &LinkCounters| {
-            c.malformed + c.oversized + c.wrong_shape + c.unknown_type + c.unsolicited + c.dropped
+            let refused = c.malformed + c.oversized + c.wrong_shape + c.unknown_type + c.unsolicited;
+            refused + c.too_large + c.dropped
         };
-        if faults(&self.counters) > faults(&before) && self.complaints.pass(now).is_some() {
+        if faults(&self.counters) > faults(&before) && self.rates.complaints.pass(now).is_some() {
             let LinkCounters {
-                malformed, oversized, wrong_shape, unknown_type, unsolicited, dropped, ..
+                malformed,
+                oversized,
+                wrong_shape,
+                unknown_type,
+                unsolicited,
+                too_large,
+                dropped,
+                ..
             } = self.counters;
             tracing::warn!(
-                vm = %self.shared.vm, malformed, oversized, wrong_shape, unknown_type, unsolicited, dropped,
+                vm = %self.shared.vm, malformed, oversized, wrong_shape, unknown_type, unsolicited, too_large,
+                dropped,
                 "the guest sends what cannot be used"
             );
         }

@@ -51,8 +51,9 @@ pub(super) struct Shared {
     watched: watch::Sender<LinkState>,
     /// Commands that wait for the link or are in flight over it.
     pending: AtomicUsize,
-    /// Cuts short the wait for the next attempt to connect.
-    pub(super) retry: Notify,
+    /// Has the link look, while it waits to connect again, whether the socket is another one. One
+    /// that is left from before the wait costs a look, and no more.
+    pub(super) look: Notify,
 }
 
 /// A command that waits for the link or is in flight over it, as long as this lives.
@@ -126,7 +127,7 @@ impl Shared {
             end: OnceLock::new(),
             watched: watch::Sender::new(LinkState::default()),
             pending: AtomicUsize::new(0),
-            retry: Notify::new(),
+            look: Notify::new(),
         }
     }
 

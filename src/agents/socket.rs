@@ -61,6 +61,30 @@ fn named(list: &str, passwd: &str) -> impl Iterator<Item = u32> {
     })
 }
 
+/// Which file stands at a path. A socket that was made again, or changed hands, is another one,
+/// also where the file system gave it the old one's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileId {
+    device: u64,
+    number: u64,
+    changed: (i64, i64),
+}
+
+impl FileId {
+    pub(super) fn of(metadata: &std::fs::Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            number: metadata.ino(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// Of the file that stands there now, links not followed; `None`: none that can be looked at.
+    pub(super) async fn at(path: &Path) -> Option<Self> {
+        Some(Self::of(&tokio::fs::symlink_metadata(path).await.ok()?))
+    }
+}
+
 /// Looks at a socket's path without following links: is it a socket, and whose. Blocks for one
 /// `lstat`.
 #[must_use]

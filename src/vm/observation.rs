@@ -115,8 +115,9 @@ pub struct LinkCounters {
     pub unsolicited: u64,
     /// Answers to commands of ours whose deadline had passed.
     pub late: u64,
-    /// Lines and readings dropped because the link was over its rate, they were too large to keep,
-    /// or the receiver was full.
+    /// Readings of more than 256 KiB, or that would take too much memory once read; dropped.
+    pub too_large: u64,
+    /// Lines and readings dropped because the link was over its rate or the receiver was full.
     pub dropped: u64,
 }
 

@@ -85,6 +85,7 @@ impl Guest {
     pub(crate) fn rebind(&mut self) -> io::Result<()> {
         std::fs::remove_file(&self.path)?;
         self.listener = UnixListener::bind(&self.path)?;
+        add(&self.counters.rebinds, 1);
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -141,6 +141,16 @@ impl Plan {
             })
             .collect();
         Self { guests }
+    }
+
+    /// `count` guests, the kind of each drawn from `kinds` by `seed`, as are their ids and seeds. None
+    /// where there is no kind to draw from.
+    #[must_use]
+    pub fn any_of(kinds: &[Kind], count: usize, interval: Duration, seed: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let drawn = |_| kinds.choose(&mut random).map(|&kind| (kind, random.random()));
+        let kinds = (0..count).map_while(drawn);
+        kinds.fold(Self::default(), |plan, (kind, seed)| plan.and(Self::of(kind, 1, interval, seed)))
     }
 
     /// Both together.

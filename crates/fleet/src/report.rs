@@ -22,6 +22,8 @@ pub struct Report {
     pub kind: Kind,
     /// Clients that were served.
     pub connections: u64,
+    /// How often its socket went and came.
+    pub rebinds: u64,
     /// Whether a client is there now.
     pub connected: bool,
     /// Valid readings sent.
@@ -84,6 +86,7 @@ pub struct Totals {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) connections: AtomicU64,
+    pub(crate) rebinds: AtomicU64,
     pub(crate) clients: AtomicU64,
     pub(crate) frames_sent: AtomicU64,
     pub(crate) frames_given_up: AtomicU64,
@@ -109,6 +112,7 @@ impl Counters {
             vm,
             kind,
             connections: self.connections.load(Relaxed),
+            rebinds: self.rebinds.load(Relaxed),
             connected: self.clients.load(Relaxed) > 0,
             frames_sent: self.frames_sent.load(Relaxed),
             frames_given_up: self.frames_given_up.load(Relaxed),

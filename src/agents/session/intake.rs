@@ -16,12 +16,13 @@ use crate::agents::{
 };
 use crate::vm::{CommandId, CommandOutcome};
 
-/// The longest line whose reading is passed on; an ordinary one has 7 KiB.
-const MAX_METRICS_BYTES: usize = 128 << 10;
+/// The longest reading that is passed on; an ordinary one has 7 KiB. So many wait for their receiver
+/// that this is less than a line may have.
+const MAX_METRICS_BYTES: usize = 256 << 10;
 
 /// What such a reading takes in memory at most for those who read it into a tree; an ordinary one
-/// takes a twentieth of it.
-const MAX_METRICS_TREE: usize = 2 << 20;
+/// takes a fortieth of it.
+const MAX_METRICS_TREE: usize = 4 << 20;
 
 /// What a line of several readings may take.
 const MAX_BATCH_TREE: usize = 8 << 20;
@@ -189,7 +190,11 @@ impl Session<'_> {
         let Metrics { timestamp, system } = metrics;
         let size = system.text.len();
         let fits = size <= MAX_METRICS_BYTES && tree_fits(system.text.as_bytes(), MAX_METRICS_TREE);
-        self.pass_on(within && fits, Decoded::Reading(timestamp, system), size, now, at);
+        if within && !fits {
+            self.counters.too_large += 1;
+            return;
+        }
+        self.pass_on(within, Decoded::Reading(timestamp, system), size, now, at);
     }
 
     /// Passes on what takes `taken` bytes, if the guest has not passed on too much of late.

@@ -51,7 +51,7 @@ fn write_states(page: &mut Page, counts: &[VmCount]) {
     }
 }
 
-type Refused = [(&'static str, u64); 11];
+type Refused = [(&'static str, u64); 12];
 
 /// What a guest sent that was refused, by reason.
 fn refused(link: &LinkCounters, readings: Rejections) -> Refused {
@@ -65,6 +65,7 @@ fn refused(link: &LinkCounters, readings: Rejections) -> Refused {
         unsolicited,
         late,
         sealed,
+        too_large,
         dropped,
     } = *link;
     let Rejections { shape, range, skew } = readings;
@@ -76,6 +77,7 @@ fn refused(link: &LinkCounters, readings: Rejections) -> Refused {
         ("unsolicited", unsolicited),
         ("late", late),
         ("sealed", sealed),
+        ("too_large", too_large),
         ("dropped", dropped),
         ("reading_shape", shape),
         ("reading_range", range),

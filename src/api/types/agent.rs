@@ -47,7 +47,9 @@ pub(crate) struct AgentCounters {
     late: BigInt,
     /// Signed envelopes, which cannot be opened without a key.
     sealed: BigInt,
-    /// Lines and readings dropped over the rate, as too large to keep, or for want of room.
+    /// Readings of more than 256 KiB, or that would take too much memory once read.
+    too_large: BigInt,
+    /// Lines and readings dropped over the rate, or for want of room.
     dropped: BigInt,
     /// Readings refused: cpu or memory missing or of the wrong kind.
     refused_shape: BigInt,
@@ -104,6 +106,7 @@ impl Agent {
                 unsolicited: counted.unsolicited.into(),
                 late: counted.late.into(),
                 sealed: counted.sealed.into(),
+                too_large: counted.too_large.into(),
                 dropped: counted.dropped.into(),
                 refused_shape: refused.shape.into(),
                 refused_range: refused.range.into(),
