@@ -72,6 +72,7 @@ mod tests {
         after.unsolicited += 7;
         after.late += 8;
         after.dropped += 9;
+        after.sealed += 10;
         let told = ::metrics::with_local_recorder(&recorder, || {
             add(&before, &after);
             add(&after, &after);
@@ -90,6 +91,7 @@ mod tests {
             "infinibay_link_lines_refused_total{reason=\"unsolicited\"} 7",
             "infinibay_link_lines_refused_total{reason=\"late\"} 8",
             "infinibay_link_lines_refused_total{reason=\"dropped\"} 9",
+            "infinibay_link_lines_refused_total{reason=\"sealed\"} 10",
             "infinibay_links_open 1",
             "infinibay_links_evicted_total 1",
         ] {
