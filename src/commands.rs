@@ -152,7 +152,7 @@ impl Commands {
     ) -> Result<Accepted, CommandError> {
         let submitted = Instant::now();
         // First of all, and cheap: whoever asks for too much is to cost little.
-        let mut place = self.turns.admit(vm)?;
+        let mut place = self.turns.admit(vm, actor.user)?;
         let bytes = self.check(id, &command, timeout)?;
         let link = self.links.watch(vm).filter(|link| link.borrow().open_and_heard);
         let link = link.ok_or(CommandError::NotConnected)?;

@@ -69,6 +69,8 @@ section! {
         max_body_bytes: u32 = "1048576" in 1024..=16777216,
         /// How long one request may take; commands with longer timeouts extend it.
         request_timeout: Duration = "60s" in 1..=3600,
+        /// How often a subscriber's right to listen is looked at again.
+        recheck_interval: Duration = "30s" in 1..=3600,
         /// WebSocket connections open at once.
         max_websockets: u32 = "256" in 1..=100000,
     }
@@ -141,9 +143,11 @@ section! {
     MetricsConfig "metrics" {
         /// How often buffered readings are stored.
         flush_interval: Duration = "10s" in 1..=300,
-        /// Store earlier when this many are buffered.
+        /// Store earlier when this many are buffered. One that is behind stores up to 2,000 at
+        /// once, also where this is less.
         flush_rows: u32 = "500" in 1..=100000,
-        /// Readings buffered at most while the database is away.
+        /// Readings in memory at most, and 64 MiB of them besides; the oldest go when it is full.
+        /// While the database is away they go to the disk, and stay here only where it takes none.
         buffer_rows: u32 = "20000" in 100..=1000000,
         /// Days that readings are kept.
         retention_days: u32 = "30" in 1..=3650,
@@ -160,9 +164,10 @@ section! {
 section! {
     /// Commands for guests.
     CommandsConfig "commands" {
-        /// Commands waiting per VM at most.
+        /// Commands per VM at most, those that run counted with those that wait. Three quarters
+        /// of it, rounded up, for one requester.
         queue_per_vm: u32 = "32" in 1..=10000,
-        /// Commands waiting for all VMs together at most.
+        /// Commands for all VMs together at most, those that run counted with those that wait.
         queue_total: u32 = "4096" in 1..=100000,
         /// VMs that one `executeVmCommands` may name.
         max_vms_at_once: u32 = "1000" in 1..=10000,

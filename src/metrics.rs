@@ -40,8 +40,8 @@ use crate::{
     vm::{FrameText, MetricsSample, NetworkRates, Redactor, VmEvent, VmId, truncate_to_micros},
 };
 use flush::Flusher;
-use losses::Losses;
 pub use losses::Lost;
+use losses::{ErrorReason, Losses, errors_lost};
 use rates::Counters;
 use remembered::Remembered;
 use spool::Spool;
@@ -76,8 +76,8 @@ struct Inner {
     rejections: Mutex<Remembered<Rejections>>,
 }
 
-/// Readings refused since the controller started, by reason. Of the VMs refused longest ago they
-/// are forgotten when there are many.
+/// Readings and errors refused since the controller started, by reason. Of the VMs refused longest
+/// ago they are forgotten when there are many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Rejections {
     /// cpu or memory missing or of the wrong kind.
@@ -86,6 +86,8 @@ pub struct Rejections {
     pub range: u64,
     /// The timestamp further off than allowed.
     pub skew: u64,
+    /// Errors over the guest's rate, neither stored nor told.
+    pub errors_muted: u64,
 }
 
 impl Metrics {
@@ -183,6 +185,15 @@ impl Inner {
         }
         *counted
     }
+
+    /// Counts an error over its guest's rate; gives all of this VM's.
+    fn mute(&self, vm: VmId) -> u64 {
+        errors_lost(ErrorReason::Rate, 1);
+        let mut rejections = self.rejections();
+        let counted = rejections.touch(vm, Rejections::default);
+        counted.errors_muted += 1;
+        counted.errors_muted
+    }
 }
 
 /// A panic in a task of ours is ours.
@@ -243,7 +254,7 @@ impl<'a> Intake<'a> {
         let mut readings = match validate(&system, timestamp, received_at, self.inner.max_skew) {
             Ok(readings) => readings,
             Err(refusal) => {
-                let Rejections { shape, range, skew } = self.inner.refuse(vm, refusal);
+                let Rejections { shape, range, skew, .. } = self.inner.refuse(vm, refusal);
                 if let Some(held_back) = self.refused.pass(Instant::now()) {
                     tracing::warn!(%vm, shape, range, skew, held_back, "a guest's reading is refused");
                 }
@@ -286,8 +297,9 @@ impl<'a> Intake<'a> {
         let now = Instant::now();
         let rate = self.error_rates.touch(vm, || TokenBucket::new(ERROR_RATE, ERROR_BURST, now));
         if !rate.allow(1.0, now) {
+            let muted = self.inner.mute(vm);
             if let Some(held_back) = self.muted.pass(now) {
-                tracing::warn!(%vm, held_back, "a guest reports more errors than are kept");
+                tracing::warn!(%vm, muted, held_back, "a guest reports more errors than are kept");
             }
             return;
         }

@@ -47,7 +47,8 @@ async fn agent(stream: UnixStream, received: Received, said: Value) -> io::Resul
     let (reader, mut writer) = stream.into_split();
     let mut hello = json!({"type": "handshake", "timestamp": now(), "max_concurrent_commands": 4});
     hello.as_object_mut().unwrap().extend(said.as_object().unwrap().clone());
-    writer.write_all(format!("{hello}\n{}", metrics_line(5.0)).as_bytes()).await?;
+    let status = json!({"type": "connection_status", "timestamp": now(), "vm_id": "x", "state": "degraded"});
+    writer.write_all(format!("{hello}\n{status}\n{}", metrics_line(5.0)).as_bytes()).await?;
     let mut incoming = BufReader::new(reader).lines();
     while let Some(line) = incoming.next_line().await? {
         let message: Value = serde_json::from_str(&line)?;
@@ -214,6 +215,10 @@ on_both! {
             assert_eq!(refused(&trial, &vm, safe).await, ("ACTION_UNSUPPORTED".into(), None, words.into()));
         }
         assert!(guest.received_of("SafeCommand").is_empty(), "something was sent");
+        let agent = "query($id: UUID!) { vm(id: $id) { agent { actions reportedState } } }";
+        let told = trial.client.ask(agent, json!({"id": vm})).await["vm"]["agent"].take();
+        let actions = ["OsInfo", "ServiceList", "GetThreatHistory"];
+        assert_eq!(told, json!({"actions": actions, "reportedState": "degraded"}));
         let log = trial.client.ask("query($vm: UUID!) { commandLog(vmId: $vm) { nodes { id } } }", json!({"vm": vm}));
         assert_eq!(log.await["commandLog"]["nodes"], json!([]));
         assert_eq!(run(&trial, &vm, json!({"action": "OS_INFO"})).await["status"], "ANSWERED");

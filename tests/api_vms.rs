@@ -74,23 +74,36 @@ on_both! {
         let trial = Trial::start_with(&db, &env).await;
         let list = "{ vms { nodes { id phase ipAddresses macAddresses latestMetrics { cpuUsage raw }
             agent { connectivity counters { frames } } conditions { type } } } }";
-        let cost = async || {
+        let run = "mutation($vms: [UUID!]!) { executeVmCommands(vmIds: $vms, timeoutSeconds: 5,
+            command: { safe: { action: OS_INFO } }) { error { code message } } }";
+        let cost = async |query: &str, variables: Value| {
             // SQLite's statements are logged by a thread of their own, each after it was run.
             let before = settled(&trial).await;
-            trial.client.ask(list, json!({})).await;
-            settled(&trial).await - before
+            let answer = trial.client.ask(query, variables).await;
+            (settled(&trial).await - before, answer)
         };
-        let mut costs = Vec::new();
+        let (mut costs, mut vms) = (Vec::new(), Vec::new());
         for n in 0..8 {
             let mut request = trial.request(&format!("vm-{n}"));
             request["network"] = json!("default");
             let (vm, _) = trial.client.create(request).await;
             trial.client.phase_is(&vm, "INSTALLING", SOON).await;
             if n == 0 || n == 7 {
-                costs.push(cost().await);
+                costs.push(cost(list, json!({})).await.0);
             }
+            vms.push(vm);
         }
         assert_eq!(costs, [2, 2], "one statement for the VMs and one for their readings");
+
+        // None has an agent, and why is known with whose they are.
+        let (cost, answer) = cost(run, json!({ "vms": vms })).await;
+        for result in answer["executeVmCommands"].as_array().unwrap() {
+            assert_eq!(result["error"]["code"], "AGENT_NOT_CONNECTED", "{result}");
+            let why = result["error"]["message"].as_str().unwrap();
+            assert!(why.contains("wait for its operation to end"), "{why}");
+        }
+        // What looks for alerts may have asked meanwhile.
+        assert!(cost < vms.len() / 2, "{cost} statements for whose they are and what they do");
     }
 
     async fn domains_of_others_are_never_taken(db: TestDatabase) {

@@ -10,13 +10,24 @@ use infinibay::vm::VmId;
 use serde_json::json;
 use support::{
     api::{Said, Socket},
-    guest::{FakeGuest, well_behaved},
+    away::Away,
+    guest::{FakeGuest, Received, handshake_line, metrics_line, well_behaved},
     trial::Trial,
 };
+use tokio::{io::AsyncWriteExt as _, net::UnixStream};
 
 const SOON: Duration = Duration::from_secs(20);
 const EVENTS: &str = "subscription($vm: UUID!) { vmEvents(vmId: $vm) { type vmId at payload } }";
 const PROGRESS: &str = "subscription($id: UUID!) { operationProgress(id: $id) { id kind status progress } }";
+
+/// A reading every now and then, for as long as somebody reads them.
+async fn talkative(mut stream: UnixStream, _received: Received) -> std::io::Result<()> {
+    stream.write_all(handshake_line(1).as_bytes()).await?;
+    loop {
+        stream.write_all(metrics_line(5.0).as_bytes()).await?;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
 
 on_both! {
     async fn every_client_introduces_itself(db: TestDatabase) {
@@ -121,7 +132,7 @@ on_both! {
     }
 
     async fn rights_are_looked_at_again(db: TestDatabase) {
-        let mut trial = Trial::start(&db).await;
+        let mut trial = Trial::start_with(&db, &[("INFINIBAY__API__RECHECK_INTERVAL", "1s")]).await;
         let Trial { home, daemon, .. } = &mut trial;
         let eves = home.between(daemon, |home| home.user("eve", &[]));
         trial.client = trial.daemon.client(&trial.token);
@@ -158,6 +169,38 @@ on_both! {
             }
         }
         store.close().await;
+    }
+
+    async fn an_outage_of_the_database_ends_nobodys_subscription(db: TestDatabase) {
+        let mut away = Away::new(&db).await;
+        let env = [("DATABASE_URL", away.url.as_str()), ("INFINIBAY__API__RECHECK_INTERVAL", "1s")];
+        let trial = Trial::start_with(&db, &env).await;
+        let id = VmId::generate();
+        let guest = FakeGuest::listen(&trial.home.socket_dir(), id, talkative);
+        let mut request = trial.request("watched");
+        request["id"] = json!(id.to_string());
+        let (vm, operation) = trial.client.create(request).await;
+        trial.client.succeeded(&operation, SOON).await;
+        let query = "subscription($vm: UUID!) { vmMetrics(vmId: $vm) { vmId } }";
+        let mut socket = Socket::introduced(&trial.daemon, &trial.token).await;
+        socket.begin("m", query, json!({ "vm": vm })).await;
+        assert_eq!(socket.data("m").await["vmMetrics"]["vmId"], vm);
+
+        away.cut().await;
+        // Rights are looked at again every second, and looking may take two.
+        let cut = tokio::time::Instant::now();
+        while cut.elapsed() < Duration::from_secs(7) {
+            assert_eq!(socket.data("m").await["vmMetrics"]["vmId"], vm);
+        }
+        away.restore().await;
+        // Who has lost the right is found as soon as somebody can be asked.
+        let store = db.store().await;
+        let user = store.user_named("admin").await.unwrap().unwrap();
+        assert!(store.revoke_tokens(user.id, chrono::Utc::now()).await.unwrap() >= 1);
+        let ended = async { while socket.message().await["type"] != "complete" {} };
+        tokio::time::timeout(SOON, ended).await.expect("whoever has no right listens on");
+        store.close().await;
+        drop(guest);
     }
 
     async fn connections_are_bounded_and_told_of_the_end(db: TestDatabase) {

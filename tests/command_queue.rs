@@ -61,7 +61,7 @@ on_both! {
 
     async fn a_hundred_thousand_are_refused_beyond_the_bound_and_cost_nothing(db: TestDatabase) {
         let journey = Journey::start(&db, CommandsConfig::default(), one_at_a_time).await;
-        let (actor, mut waiting, mut refused) = (somebody(), Vec::new(), 0);
+        let (actor, bob, mut waiting, mut refused) = (somebody(), somebody(), Vec::new(), 0);
         let (before, start) = (resident(), std::time::Instant::now());
         for _ in 0..100_000 {
             let mut asked = Box::pin(journey.commands.execute(
@@ -70,16 +70,29 @@ on_both! {
             match futures_util::poll!(&mut asked) {
                 std::task::Poll::Pending => waiting.push(asked),
                 std::task::Poll::Ready(told) => {
-                    assert!(matches!(told, Err(CommandError::QueueFull { limit: 32 })), "{told:?}");
-                    assert_eq!(told.unwrap_err().code(), "QUEUE_FULL");
+                    assert!(matches!(told, Err(CommandError::ShareFull { limit: 24 })), "{told:?}");
+                    let refusal = told.unwrap_err();
+                    assert_eq!(refusal.code(), "QUEUE_FULL");
+                    assert!(refusal.to_string().contains("24 commands of yours"), "{refusal}");
                     refused += 1;
                 }
             }
         }
-        assert_eq!((waiting.len(), refused), (32, 99_968));
+        assert_eq!((waiting.len(), refused), (24, 99_976));
         let grown = resident().saturating_sub(before);
         assert!(grown < 64 << 20, "{grown} bytes more");
         assert!(start.elapsed() < DEADLINE, "it took {:?}", start.elapsed());
+        // The rest of the places is for others.
+        for _ in 0..8 {
+            let asked = journey.commands.execute(
+                &bob, journey.guest.vm, shell("sleep 600000"), Duration::from_secs(600),
+            );
+            let mut asked = Box::pin(asked);
+            assert!(futures_util::poll!(&mut asked).is_pending(), "one who floods keeps others out");
+            waiting.push(asked);
+        }
+        let told = journey.commands.execute(&bob, journey.guest.vm, shell("true"), Duration::from_secs(5)).await;
+        assert!(matches!(told, Err(CommandError::QueueFull { limit: 32 })), "{told:?}");
         journey.logged(32).await;
         one_is_sent(&journey).await;
 

@@ -90,7 +90,7 @@ on_both! {
         pipeline.frames.send(skewed).await.expect("taken");
         pipeline.send(vm, system(1.0)).await;
         assert_eq!(until_stored(&pipeline.store, vm, 1).await, [1.0]);
-        assert_eq!(pipeline.metrics.rejections(vm), Rejections { shape: 1, range: 2, skew: 1 });
+        assert_eq!(pipeline.metrics.rejections(vm), Rejections { shape: 1, range: 2, skew: 1, errors_muted: 0 });
         assert_eq!(pipeline.metrics.rejections(other), Rejections::default());
         pipeline.stop().await;
     }
@@ -148,8 +148,11 @@ on_both! {
         let told = tokio::time::timeout(DEADLINE, pipeline.told.next()).await.expect("told in time");
         let Some(Notice::Event(VmEvent::Error { vm: of, error, .. })) = told else { panic!("{told:?}") };
         assert_eq!((of, error.as_str()), (vm, "error 0"));
+        let metrics = pipeline.metrics.clone();
         let store = pipeline.stop().await;
         let errors = store.vm_errors(vm, Page { first: 1000, after: None }).await.unwrap().nodes;
+        let muted = usize::try_from(metrics.rejections(vm).errors_muted).unwrap();
+        assert_eq!(errors.len() + muted, 500, "what is not kept is counted");
         assert!((60..=120).contains(&errors.len()), "{} errors stored", errors.len());
         let first = errors.iter().find(|error| error.error == "error 0").expect("the first is stored");
         assert_eq!(first.timestamp, first.created_at);

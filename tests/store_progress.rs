@@ -79,6 +79,8 @@ on_both! {
         for phase in [VmPhase::Installing, VmPhase::Running] {
             let told = status(phase);
             store.save_status(vm.id, &told).await.unwrap();
+            let access = store.vm_access(&[vm.id]).await.unwrap();
+            assert_eq!(access[0].state, Some((told.phase, told.agent)));
             assert_eq!(store.vm(vm.id).await.unwrap().unwrap().status, Some(told));
         }
     }

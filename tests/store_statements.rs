@@ -39,8 +39,9 @@ async fn count(db: &TestDatabase, reads: impl AsyncFnOnce(&Store)) -> usize {
     STATEMENTS.load(Ordering::SeqCst) - before
 }
 
-/// Statements of each way to read: a host, by ids, a list, the latest readings, how many there are.
-async fn statements(backend: Backend, vms: usize) -> [usize; 5] {
+/// Statements of each way to read: a host, by ids, a list, the latest readings, how many there are,
+/// whose they are.
+async fn statements(backend: Backend, vms: usize) -> [usize; 6] {
     let db = TestDatabase::new(backend).await;
     let store = db.store().await;
     let (host, owner) = (HostId::generate(), UserId::generate());
@@ -63,12 +64,14 @@ async fn statements(backend: Backend, vms: usize) -> [usize; 5] {
         let told = store.count_vms(host).await.unwrap();
         assert_eq!(told.iter().map(|count| count.vms).sum::<i64>(), i64::try_from(vms).unwrap());
     };
+    let access = async |store: &Store| assert_eq!(store.vm_access(&ids).await.unwrap().len(), vms);
     [
         count(&db, load_host).await - opening,
         count(&db, by_id).await - opening,
         count(&db, list).await - opening,
         count(&db, latest).await - opening,
         count(&db, counts).await - opening,
+        count(&db, access).await - opening,
     ]
 }
 
@@ -80,7 +83,7 @@ async fn reading_many_takes_as_many_statements_as_reading_one() {
     // On PostgreSQL the driver counts the beginning of the snapshot, too.
     for (backend, host) in [(Backend::Sqlite, 3), (Backend::Postgres, 4)] {
         for vms in [1, 30] {
-            assert_eq!(statements(backend, vms).await, [host, 1, 1, 1, 1], "{backend:?}, {vms} VMs");
+            assert_eq!(statements(backend, vms).await, [host, 1, 1, 1, 1, 1], "{backend:?}, {vms} VMs");
         }
     }
 }

@@ -74,6 +74,7 @@ mod tests {
         after.late += 8;
         after.dropped += 9;
         after.too_large += 10;
+        after.sealed += 11;
         let told = ::metrics::with_local_recorder(&recorder, || {
             add(&before, &after);
             add(&after, &after);
@@ -93,6 +94,7 @@ mod tests {
             "infinibay_link_lines_refused_total{reason=\"late\"} 8",
             "infinibay_link_lines_refused_total{reason=\"dropped\"} 9",
             "infinibay_link_lines_refused_total{reason=\"too_large\"} 10",
+            "infinibay_link_lines_refused_total{reason=\"sealed\"} 11",
             "infinibay_links_open 1",
             "infinibay_links_evicted_total 1",
         ] {

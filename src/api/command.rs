@@ -35,6 +35,9 @@ const MAX_PARALLELISM: i32 = 64;
 /// What the answers to one request may take together; of what is more, only the log has it.
 const MAX_RESPONSES: usize = 16 << 20;
 
+/// What a VM did when its right was looked up: a moment ago, or for the last of many a while.
+type VmState = (VmPhase, AgentConnectivity);
+
 /// What running a command in many VMs costs: a share of each result. A thousand VMs with every
 /// field fit into one request.
 pub(super) fn many_complexity(vms: usize, child: usize) -> usize {
@@ -52,11 +55,11 @@ pub(super) async fn one(
     // A host that is full refuses before anything is looked up.
     call.api.commands.has_room()?;
     let access = access(&call, &[vm]).await?.remove(&vm);
-    may_send(&call, vm, access, command.is_unsafe())?;
+    let state = may_send(&call, vm, access, command.is_unsafe())?;
     let command = command.into_command()?;
     let timeout = seconds(timeout_seconds)?;
     extend(ctx, timeout + ANSWER_MARGIN);
-    Ok(run(&call, vm, chosen(id)?, command, timeout).await?.into())
+    Ok(run(&call, vm, state, chosen(id)?, command, timeout).await?.into())
 }
 
 pub(super) async fn many(
@@ -88,7 +91,7 @@ pub(super) async fn many(
     let (call, access, command) = (&call, &access, &command);
     let runs = vms.into_iter().enumerate().map(|(index, vm)| async move {
         let ran = match may_send(call, vm, access.get(&vm).copied(), is_unsafe) {
-            Ok(()) => run(call, vm, CommandId::generate(), command.clone(), timeout).await,
+            Ok(state) => run(call, vm, state, CommandId::generate(), command.clone(), timeout).await,
             Err(refused) => Err(refused),
         };
         (index, vm, ran)
@@ -144,17 +147,24 @@ fn may(call: &Call<'_>, vm: VmId, owner: Option<UserId>, is_unsafe: bool) -> Res
     authorize(call.actor, action).map_err(|denied| ApiError::denied(denied, vm))
 }
 
-fn may_send(call: &Call<'_>, vm: VmId, access: Option<VmAccess>, is_unsafe: bool) -> Result<(), ApiError> {
+/// Gives what the VM was doing, for whoever has to say why it could not be reached.
+fn may_send(
+    call: &Call<'_>,
+    vm: VmId,
+    access: Option<VmAccess>,
+    is_unsafe: bool,
+) -> Result<Option<VmState>, ApiError> {
     may(call, vm, access.map(|access| access.owner), is_unsafe)?;
     if access.is_some_and(|access| access.deleting) {
         return Err(crate::lifecycle::LifecycleError::Deleting(vm).into());
     }
-    Ok(())
+    Ok(access.and_then(|access| access.state))
 }
 
 async fn run(
     call: &Call<'_>,
     vm: VmId,
+    state: Option<VmState>,
     id: CommandId,
     command: GuestCommand,
     timeout: Duration,
@@ -162,8 +172,7 @@ async fn run(
     match call.api.commands.execute_as(id, call.actor, vm, command, timeout).await {
         Ok(record) => Ok(record),
         Err(CommandError::NotConnected) => {
-            let status = call.api.store.vm(vm).await?.and_then(|view| view.status);
-            let why = not_connected(status.as_ref().map(|status| (status.phase, status.agent)));
+            let why = not_connected(state);
             Err(ApiError::new("AGENT_NOT_CONNECTED", format!("the VM's agent is not connected: {why}")))
         }
         Err(error) => Err(error.into()),
@@ -202,10 +211,10 @@ fn bound(record: &mut CommandRecord, bytes: &mut usize) {
 }
 
 /// Why an agent cannot be talked to, and what to do. `None`: nothing is known of the VM yet.
-fn not_connected(status: Option<(VmPhase, AgentConnectivity)>) -> &'static str {
+fn not_connected(state: Option<VmState>) -> &'static str {
     const WAIT: &str = "the VM is not ready yet; wait for its operation to end (`operation(id)`, \
                         `operationProgress(id)`), and send the command again";
-    let Some((phase, agent)) = status else { return WAIT };
+    let Some((phase, agent)) = state else { return WAIT };
     match (phase, agent) {
         (VmPhase::Provisioning | VmPhase::Installing | VmPhase::Starting, _) => WAIT,
         (VmPhase::Stopped | VmPhase::Crashed, _) => {

@@ -83,9 +83,9 @@ impl ApiError {
         &self.message
     }
 
-    /// Our fault, as opposed to a refusal.
-    pub(super) fn is_internal(&self) -> bool {
-        self.code == "INTERNAL"
+    /// It could not be found out, as opposed to a refusal: the database is away, or our fault.
+    pub(super) fn is_failure(&self) -> bool {
+        matches!(self.code, "INTERNAL" | "STORE_UNAVAILABLE")
     }
 
     pub(super) fn is_not_found(&self) -> bool {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_graphql::{Context, Subscription};
 use futures_util::{Stream, stream};
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior, timeout};
 use uuid::Uuid;
 
 use super::{
@@ -19,11 +19,13 @@ use super::{
 };
 use crate::{
     events::{Notice, Subscription as BusSubscription},
+    store::StoreError,
     vm::{Operation, OperationId, VmEvent, VmId, chain},
 };
 
-/// How often the right to listen is looked at again.
-const RECHECK: Duration = Duration::from_secs(30);
+/// How long the database is waited for to say whether one may still listen; nothing is told
+/// meanwhile.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How often an operation is read again: what the bus lost, or nobody told, is seen then.
 const LOOK: Duration = Duration::from_secs(3);
 
@@ -58,7 +60,7 @@ impl Watch {
             interval
         };
         let bus = call.api.events.subscribe();
-        let (recheck, look) = (every(RECHECK), every(LOOK));
+        let (recheck, look) = (every(call.api.config.recheck_interval), every(LOOK));
         Ok(Self { api: call.api.clone(), token, vm, bus, recheck, look, ended: false })
     }
 
@@ -89,11 +91,10 @@ impl Watch {
             let actor = self.token.actor(&self.api).await?;
             Call { api: &self.api, actor: &actor }.may_see_history(self.vm).await
         };
-        match checked.await {
-            Ok(()) => true,
-            // The database is away: what was allowed a moment ago is not cut off for that.
-            Err(error) => error.is_internal(),
-        }
+        let checked = timeout(PATIENCE, checked).await;
+        let checked = checked.unwrap_or(Err(StoreError::NoAnswer { limit: PATIENCE }.into()));
+        // Nobody could be asked: what was allowed a moment ago is not cut off for that.
+        checked.err().is_none_or(|error| error.is_failure())
     }
 
     /// An operation as it is now; `None` where there is none, or it cannot be read.

@@ -106,7 +106,7 @@ impl Commands {
         link: watch::Receiver<LinkState>,
         sending: &Sending,
     ) -> End {
-        let waiting = place.wait(new.id, new.requested_by);
+        let waiting = place.wait(new.id);
         let _turn = match self.turn(new.vm, waiting, link.clone(), deadline, cancel).await {
             Ok(turn) => turn,
             Err(why) => return End::NotSent(why),

@@ -10,19 +10,28 @@ pub enum CommandError {
     #[error("the VM's agent is not connected")]
     NotConnected,
     /// Code `QUEUE_FULL`.
-    #[error("{limit} commands wait for this VM already; send it again when some have ended")]
+    #[error("{limit} commands wait or run for this VM already; send it again when some have ended")]
     QueueFull {
         /// The bound.
         limit: usize,
     },
     /// Code `QUEUE_FULL`.
-    #[error("{limit} commands wait on this host already; send it again when some have ended")]
+    #[error(
+        "{limit} commands of yours wait or run for this VM already, as many as one requester may have; \
+         send it again when some have ended"
+    )]
+    ShareFull {
+        /// The bound.
+        limit: usize,
+    },
+    /// Code `QUEUE_FULL`.
+    #[error("{limit} commands wait or run on this host already; send it again when some have ended")]
     QueuesFull {
         /// The bound.
         limit: usize,
     },
     /// Code `QUEUE_FULL`.
-    #[error("commands of {limit} bytes wait on this host already; send it again when some have ended")]
+    #[error("commands of {limit} bytes wait or run on this host already; send it again when some have ended")]
     QueuesTooLarge {
         /// The bound.
         limit: usize,
@@ -59,7 +68,10 @@ impl CommandError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NotConnected => "AGENT_NOT_CONNECTED",
-            Self::QueueFull { .. } | Self::QueuesFull { .. } | Self::QueuesTooLarge { .. } => "QUEUE_FULL",
+            Self::QueueFull { .. }
+            | Self::ShareFull { .. }
+            | Self::QueuesFull { .. }
+            | Self::QueuesTooLarge { .. } => "QUEUE_FULL",
             Self::Invalid(_) => "INVALID_INPUT",
             Self::Unsupported { .. } => "ACTION_UNSUPPORTED",
             Self::IdTaken => "ID_TAKEN",
@@ -89,6 +101,7 @@ impl From<Full> for CommandError {
     fn from(full: Full) -> Self {
         match full {
             Full::Vm(limit) => Self::QueueFull { limit },
+            Full::Share(limit) => Self::ShareFull { limit },
             Full::All(limit) => Self::QueuesFull { limit },
             Full::Bytes(limit) => Self::QueuesTooLarge { limit },
         }

@@ -1,11 +1,12 @@
 //! Who may come in, and who is next: bounded places per VM and over all VMs, and turns in the
-//! order of each VM's [`Queue`].
+//! order of each VM's [`Queue`]. No requester has all of a VM's places, so that one who asks for
+//! much keeps nobody else out.
 //!
 //! Everything taken here is given back by being dropped, so that no end of a command's task can
 //! forget it. There is no dispatcher to keep alive: whoever makes room grants the next turn.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -20,11 +21,13 @@ const MAX_BYTES: usize = 64 << 20;
 /// What there was no room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Full {
-    /// So many commands wait for this VM.
+    /// So many commands wait or run for this VM.
     Vm(usize),
-    /// So many wait for all VMs.
+    /// So many of this requester do, and he may have no more.
+    Share(usize),
+    /// So many wait or run for all VMs.
     All(usize),
-    /// So many bytes wait for all VMs.
+    /// So many bytes wait or run for all VMs.
     Bytes(usize),
 }
 
@@ -47,6 +50,8 @@ struct State {
 #[derive(Debug)]
 struct Lane {
     taken: usize,
+    /// Of these, by whoever has any.
+    of: HashMap<UserId, usize>,
     /// How many may have their turn at the same time.
     capacity: usize,
     turns: usize,
@@ -63,6 +68,7 @@ struct Waiter {
 #[derive(Debug)]
 pub(super) struct Place {
     vm: VmId,
+    requester: UserId,
     bytes: usize,
     turns: Turns,
 }
@@ -97,20 +103,31 @@ impl Turns {
         if self.state().taken >= self.total { Err(Full::All(self.total)) } else { Ok(()) }
     }
 
+    /// How many places of one VM a requester may have: three quarters, and at least one.
+    fn share(&self) -> usize {
+        (self.per_vm - self.per_vm / 4).max(1)
+    }
+
     /// A place for a command.
-    pub(super) fn admit(&self, vm: VmId) -> Result<Place, Full> {
+    pub(super) fn admit(&self, vm: VmId, requester: UserId) -> Result<Place, Full> {
         let mut state = self.state();
         if state.taken >= self.total {
             return Err(Full::All(self.total));
         }
-        let fresh = || Lane { taken: 0, capacity: 1, turns: 0, queue: Queue::default() };
+        let fresh = || Lane { taken: 0, of: HashMap::new(), capacity: 1, turns: 0, queue: Queue::default() };
         let lane = state.lanes.entry(vm).or_insert_with(fresh);
         if lane.taken >= self.per_vm {
             return Err(Full::Vm(self.per_vm));
         }
+        // A new lane has room for the first of anybody.
+        let own = lane.of.entry(requester).or_default();
+        if *own >= self.share() {
+            return Err(Full::Share(self.share()));
+        }
+        *own += 1;
         lane.taken += 1;
         state.taken += 1;
-        Ok(Place { vm, bytes: 0, turns: self.clone() })
+        Ok(Place { vm, requester, bytes: 0, turns: self.clone() })
     }
 
     /// How many commands of this VM may be at work at the same time.
@@ -153,10 +170,10 @@ impl Place {
     }
 
     /// Stands in line.
-    pub(super) fn wait(&self, id: CommandId, requester: UserId) -> Waiting {
+    pub(super) fn wait(&self, id: CommandId) -> Waiting {
         let (go, receiver) = oneshot::channel();
         if let Some(lane) = self.turns.state().lanes.get_mut(&self.vm) {
-            lane.queue.push(requester, Waiter { id, go });
+            lane.queue.push(self.requester, Waiter { id, go });
         }
         metrics::gauge!("infinibay_commands_queued").increment(1.0);
         self.turns.grant(self.vm);
@@ -171,6 +188,12 @@ impl Drop for Place {
         state.bytes -= self.bytes;
         if let Some(lane) = state.lanes.get_mut(&self.vm) {
             lane.taken -= 1;
+            if let Entry::Occupied(mut own) = lane.of.entry(self.requester) {
+                *own.get_mut() -= 1;
+                if *own.get() == 0 {
+                    own.remove();
+                }
+            }
             if lane.taken == 0 {
                 state.lanes.remove(&self.vm);
             }
@@ -229,13 +252,13 @@ mod tests {
 
     #[test]
     fn places_are_bounded_per_vm_over_all_and_in_bytes_and_given_back() {
-        let (a, b) = (VmId::generate(), VmId::generate());
+        let (a, b, ana) = (VmId::generate(), VmId::generate(), UserId::generate());
         let turns = Turns::new(2, 3);
-        let first = turns.admit(a).unwrap();
-        let mut second = turns.admit(a).unwrap();
-        assert_eq!(turns.admit(a).unwrap_err(), Full::Vm(2));
-        let mut third = turns.admit(b).unwrap();
-        assert_eq!(turns.admit(b).unwrap_err(), Full::All(3));
+        let first = turns.admit(a, ana).unwrap();
+        let mut second = turns.admit(a, ana).unwrap();
+        assert_eq!(turns.admit(a, ana).unwrap_err(), Full::Vm(2));
+        let mut third = turns.admit(b, ana).unwrap();
+        assert_eq!(turns.admit(b, ana).unwrap_err(), Full::All(3));
         assert_eq!(turns.has_room(), Err(Full::All(3)));
         assert_eq!(second.weigh(MAX_BYTES), Ok(()));
         assert_eq!(third.weigh(1), Err(Full::Bytes(MAX_BYTES)));
@@ -246,17 +269,35 @@ mod tests {
         assert!(state.lanes.is_empty() && state.bytes == 0 && state.taken == 0, "{state:?}");
     }
 
+    #[test]
+    fn nobody_has_all_of_a_vms_places() {
+        for (per_vm, share) in [(1, 1), (2, 2), (3, 3), (4, 3), (5, 4), (8, 6), (32, 24), (33, 25)] {
+            assert_eq!(Turns::new(per_vm, 100).share(), share, "of {per_vm}");
+        }
+        let (vm, other) = (VmId::generate(), VmId::generate());
+        let (ana, bob) = (UserId::generate(), UserId::generate());
+        let turns = Turns::new(4, 100);
+        let mut anas: Vec<_> = (0..3).map(|_| turns.admit(vm, ana).unwrap()).collect();
+        assert_eq!(turns.admit(vm, ana).unwrap_err(), Full::Share(3));
+        let elsewhere = turns.admit(other, ana).unwrap();
+        let bobs = turns.admit(vm, bob).unwrap();
+        assert_eq!(turns.admit(vm, bob).unwrap_err(), Full::Vm(4));
+        drop(bobs);
+        assert_eq!(turns.admit(vm, ana).unwrap_err(), Full::Share(3), "another's place became hers");
+        anas.pop();
+        anas.push(turns.admit(vm, ana).unwrap());
+        drop((anas, elsewhere));
+        assert!(turns.state().lanes.is_empty());
+    }
+
     #[tokio::test]
     async fn turns_are_granted_as_room_is_made() {
         let (vm, ana, bob) = (VmId::generate(), UserId::generate(), UserId::generate());
         let turns = Turns::new(10, 10);
-        let places: Vec<_> = (0..5).map(|_| turns.admit(vm).unwrap()).collect();
-        let stand = |index: usize, who| places[index].wait(CommandId::generate(), who);
-        let mut first = stand(0, ana);
-        let mut second = stand(1, ana);
-        let mut bobs = stand(2, bob);
-        let gone = stand(3, bob);
-        let mut last = stand(4, ana);
+        let places = [ana, ana, bob, bob, ana].map(|who| turns.admit(vm, who).unwrap());
+        let stand = |index: usize| places[index].wait(CommandId::generate());
+        let (mut first, mut second, mut bobs) = (stand(0), stand(1), stand(2));
+        let (gone, mut last) = (stand(3), stand(4));
         let ready = |waiting: &mut Waiting| waiting.go.try_recv().ok();
         let turn = first.turn().await;
         assert!(ready(&mut second).is_none() && ready(&mut bobs).is_none());

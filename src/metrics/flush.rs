@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    losses::{Losses, Reason},
+    losses::{ErrorReason, Losses, Reason, errors_lost},
     packing::{Held, Packing},
     search::{Takes, search},
     spool::Spool,
@@ -139,6 +139,7 @@ impl Flusher {
         self.spool_all().await;
         let (readings, errors) = (self.waiting.readings(), self.waiting.errors());
         self.losses.add(Reason::Stopped, readings as u64);
+        errors_lost(ErrorReason::Stopped, errors as u64);
         if readings + errors > 0 {
             tracing::error!(readings, errors, "not everything could be stored before the stop");
         }

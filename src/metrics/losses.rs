@@ -1,5 +1,6 @@
 //! Readings that were given up, by reason: counted, said at a bounded rate, and there to be asked
-//! for by whoever alarms people.
+//! for by whoever alarms people. Guest errors that were given up are only counted: they are said
+//! where they are given up, and a guest that reports too many is no loss to be alarmed of.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -52,6 +53,34 @@ impl Reason {
             Self::Expired => "expired",
             Self::Stopped => "stopped",
         }
+    }
+}
+
+/// Why a guest's error was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ErrorReason {
+    /// The guest reports more than are kept.
+    Rate,
+    /// The database was behind, and newer ones needed the room.
+    QueueFull,
+    /// The controller stopped before the database took it.
+    Stopped,
+}
+
+impl ErrorReason {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Rate => "rate",
+            Self::QueueFull => "queue_full",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// Counts guest errors that were given up; zero is nothing.
+pub(super) fn errors_lost(reason: ErrorReason, errors: u64) {
+    if errors > 0 {
+        ::metrics::counter!("infinibay_guest_errors_lost_total", "reason" => reason.word()).increment(errors);
     }
 }
 

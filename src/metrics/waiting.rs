@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{
     buffer::Buffer,
-    losses::{Losses, Reason},
+    losses::{ErrorReason, Losses, Reason, errors_lost},
 };
 use crate::{agents::Throttle, store::VmErrorRecord, vm::MetricsSample};
 
@@ -157,6 +157,7 @@ impl Waiting {
         if errors.len() > MAX_ERRORS {
             errors.pop_front();
             drop(errors);
+            errors_lost(ErrorReason::QueueFull, 1);
             if let Some(held_back) = locked(&self.lost_errors).pass(Instant::now()) {
                 tracing::warn!(held_back, "the database is behind: the oldest guest errors are dropped");
             }

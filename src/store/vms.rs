@@ -45,6 +45,9 @@ pub struct VmAccess {
     pub owner: UserId,
     /// On its way out.
     pub deleting: bool,
+    /// What people are told it does, and whether its agent can be talked to; `None` before the
+    /// loop's first pass.
+    pub state: Option<(VmPhase, AgentConnectivity)>,
 }
 
 /// A VM with what people are told about it.

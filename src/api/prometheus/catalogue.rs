@@ -34,7 +34,7 @@ pub(super) const SECONDS: [f64; 16] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
 /// See the module.
-pub(super) const FIGURES: [Figure; 18] = [
+pub(super) const FIGURES: [Figure; 21] = [
     figure("infinibay_readings_total", Kind::Counter, Unit::Count, "Readings accepted from guests."),
     figure(
         "infinibay_readings_refused_total",
@@ -50,6 +50,18 @@ pub(super) const FIGURES: [Figure; 18] = [
     ),
     figure("infinibay_readings_waiting", Kind::Gauge, Unit::Count, "Readings waiting to be stored."),
     figure("infinibay_spool_bytes", Kind::Gauge, Unit::Bytes, "Bytes of readings waiting on disk."),
+    figure(
+        "infinibay_spool_damaged_total",
+        Kind::CounterBy,
+        Unit::Count,
+        "Files of readings waiting on disk that could not be read whole.",
+    ),
+    figure(
+        "infinibay_guest_errors_lost_total",
+        Kind::CounterBy,
+        Unit::Count,
+        "Errors reported by guests that were given up before they were stored.",
+    ),
     figure("infinibay_flush_seconds", Kind::Histogram, Unit::Seconds, "How long storing a batch took."),
     figure("infinibay_flush_rows_total", Kind::Counter, Unit::Count, "Readings stored."),
     figure(
@@ -81,6 +93,12 @@ pub(super) const FIGURES: [Figure; 18] = [
         Unit::Count,
         "Commands that were not accepted.",
     ),
+    figure(
+        "infinibay_late_answers_total",
+        Kind::CounterBy,
+        Unit::Count,
+        "Answers that came after their commands had ended otherwise.",
+    ),
     figure("infinibay_alerts_open", Kind::Gauge, Unit::Count, "Alerts that go on."),
     figure("infinibay_alert_deliveries_total", Kind::CounterBy, Unit::Count, "Attempts to deliver alerts."),
 ];
@@ -103,7 +121,10 @@ pub(super) fn describe() {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::{
+        collections::{BTreeMap, HashSet},
+        path::{Path, PathBuf},
+    };
 
     use super::*;
 
@@ -122,6 +143,43 @@ mod tests {
             SECONDS.is_sorted()
                 && SECONDS.len() == SECONDS.map(f64::to_bits).into_iter().collect::<HashSet<_>>().len()
         );
+    }
+
+    /// The names that the code outside of tests records under, and the files they stand in. This
+    /// door's own names are not among them: they are looked up, not recorded.
+    fn recorded() -> BTreeMap<String, PathBuf> {
+        let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let door = src.join("api/prometheus");
+        let (mut folders, mut names) = (vec![src], BTreeMap::new());
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).expect("a folder of the sources") {
+                let path = entry.expect("an entry").path();
+                if path.is_dir() {
+                    if path != door {
+                        folders.push(path);
+                    }
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    let text = std::fs::read_to_string(&path).expect("a source");
+                    let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+                    let literals =
+                        code.split("\"infinibay_").skip(1).filter_map(|rest| rest.split('"').next());
+                    names.extend(literals.map(|name| (format!("infinibay_{name}"), path.clone())));
+                }
+            }
+        }
+        names
+    }
+
+    #[test]
+    fn whatever_is_recorded_is_here_and_the_other_way_round() {
+        let recorded = recorded();
+        let known: HashSet<_> = FIGURES.iter().map(|figure| figure.name).collect();
+        for (name, path) in &recorded {
+            assert!(known.contains(name.as_str()), "{name} of {} is not in the catalogue", path.display());
+        }
+        for name in known {
+            assert!(recorded.contains_key(name), "{name} is in the catalogue and recorded nowhere");
+        }
     }
 
     #[test]

@@ -54,7 +54,7 @@ fn write_states(page: &mut Page, counts: &[VmCount]) {
 type Refused = [(&'static str, u64); 12];
 
 /// What a guest sent that was refused, by reason.
-fn refused(link: &LinkCounters, readings: Rejections) -> Refused {
+fn refused(link: &LinkCounters, rejections: Rejections) -> Refused {
     let LinkCounters {
         frames: _,
         bytes: _,
@@ -68,7 +68,7 @@ fn refused(link: &LinkCounters, readings: Rejections) -> Refused {
         too_large,
         dropped,
     } = *link;
-    let Rejections { shape, range, skew } = readings;
+    let Rejections { shape, range, skew, errors_muted } = rejections;
     [
         ("malformed", malformed),
         ("oversized", oversized),
@@ -82,6 +82,7 @@ fn refused(link: &LinkCounters, readings: Rejections) -> Refused {
         ("reading_shape", shape),
         ("reading_range", range),
         ("reading_skew", skew),
+        ("error_rate", errors_muted),
     ]
 }
 
@@ -135,7 +136,7 @@ mod tests {
         let (quiet, loud) = (VmId::generate(), VmId::generate());
         let good = LinkCounters { frames: 9, bytes: 99, ..LinkCounters::default() };
         let bad = LinkCounters { malformed: 4, late: 1, ..good };
-        let skewed = Rejections { skew: 2, ..Rejections::default() };
+        let skewed = Rejections { skew: 2, errors_muted: 5, ..Rejections::default() };
         let mut page = Page::default();
         write_refused(&mut page, vec![(quiet, refused(&good, Rejections::default()))]);
         assert_eq!(page.into_text(), "", "a family without a line");
@@ -147,6 +148,9 @@ mod tests {
         let line = |reason, count| {
             format!("infinibay_vm_frames_refused_total{{vm=\"{loud}\",reason=\"{reason}\"}} {count}")
         };
-        assert_eq!(lines, [line("malformed", 4), line("late", 1), line("reading_skew", 2)]);
+        assert_eq!(
+            lines,
+            [line("malformed", 4), line("late", 1), line("reading_skew", 2), line("error_rate", 5)]
+        );
     }
 }

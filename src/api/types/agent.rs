@@ -25,8 +25,8 @@ pub(crate) enum AgentConnectivityName {
     Unsupported,
 }
 
-/// What the link counted since it was made, over all its connections, and the readings refused
-/// since the controller started.
+/// What the link counted since it was made, over all its connections, and the readings and errors
+/// refused since the controller started.
 #[derive(Debug, SimpleObject)]
 pub(crate) struct AgentCounters {
     /// Well-formed frames.
@@ -57,6 +57,8 @@ pub(crate) struct AgentCounters {
     refused_range: BigInt,
     /// Readings refused: the guest's clock is too far off.
     refused_skew: BigInt,
+    /// Errors that the guest reported over its rate, neither kept nor told.
+    errors_muted: BigInt,
 }
 
 /// The agent in a VM.
@@ -72,6 +74,11 @@ pub(crate) struct Agent {
     platform: Option<String>,
     /// What it says it can do.
     capabilities: Vec<String>,
+    /// The safe actions it says it carries out, in the words of the wire; null where it never said.
+    actions: Option<Vec<String>>,
+    /// What it last said of its own connection (`connected`, `degraded`, …); null where it never
+    /// said, or there is no connection.
+    reported_state: Option<String>,
     /// The guest's clock minus ours, milliseconds.
     clock_skew_ms: Option<BigInt>,
     /// What came from it.
@@ -95,6 +102,8 @@ impl Agent {
                 .or_else(|| status.and_then(|status| status.agent_version.clone())),
             platform: open.and_then(|link| link.platform.clone()),
             capabilities: open.map(|link| link.capabilities.clone()).unwrap_or_default(),
+            actions: open.and_then(|link| link.actions.as_ref()).map(|actions| actions.to_vec()),
+            reported_state: open.and_then(|link| link.reported_state.clone()),
             clock_skew_ms: open.and_then(|link| link.skew).map(|skew| skew.num_milliseconds().into()),
             counters: AgentCounters {
                 frames: counted.frames.into(),
@@ -111,6 +120,7 @@ impl Agent {
                 refused_shape: refused.shape.into(),
                 refused_range: refused.range.into(),
                 refused_skew: refused.skew.into(),
+                errors_muted: refused.errors_muted.into(),
             },
         }
     }

@@ -2,20 +2,32 @@
 
 use std::collections::{HashMap, HashSet};
 
+use serde::Deserialize;
 use uuid::Uuid;
 
 use super::{VmAccess, VmBundle, VmView, row::VmRow};
 use crate::{
     store::{
         Page, PageOf, Store, StoreError,
-        column::Ids,
+        column::{Ids, JsonText},
         db::{on_pool, on_tx},
         failed,
         operations::OperationRow,
         resources::ResourceRow,
     },
-    vm::{HostId, Operation, Resource, UserId, VmId, chain},
+    vm::{AgentConnectivity, HostId, Operation, Resource, UserId, VmId, VmPhase, chain},
 };
+
+/// A VM, its owner, whether it is on its way out, and its status.
+type AccessRow = (Uuid, Uuid, bool, Option<JsonText>);
+
+/// What of a VM's status has to be known of many.
+// Read here, not by the database: PostgreSQL takes nothing out of a text with an escaped NUL in it.
+#[derive(Deserialize)]
+struct State {
+    phase: VmPhase,
+    agent: AgentConnectivity,
+}
 
 /// Which VMs to load, for the loop. All three statements take the same one parameter.
 struct Selection {
@@ -61,8 +73,8 @@ impl Store {
             .collect()
     }
 
-    /// Whose these VMs are, in one statement and no particular order; those that do not exist are
-    /// left out.
+    /// Whose these VMs are and what they do, in one statement and no particular order; those that
+    /// do not exist are left out.
     ///
     /// # Errors
     /// `Database`.
@@ -72,17 +84,22 @@ impl Store {
             return Ok(Vec::new());
         }
         let sql = self.sql(
-            "SELECT id, owner_id, deleting FROM vms WHERE id IN (SELECT unhex(value) FROM json_each($1))",
-            "SELECT id, owner_id, deleting FROM vms WHERE id = ANY($1)",
+            "SELECT id, owner_id, deleting, status
+             FROM vms WHERE id IN (SELECT unhex(value) FROM json_each($1))",
+            "SELECT id, owner_id, deleting, status FROM vms WHERE id = ANY($1)",
         );
         let ids = Ids(vms.iter().map(|vm| vm.uuid()).collect());
-        let rows: Vec<(Uuid, Uuid, bool)> =
-            on_pool!(self, db => sqlx::query_as(sql).bind(ids).fetch_all(db).await)
-                .map_err(failed(OPERATION))?;
-        let access = |(vm, owner, deleting): (Uuid, Uuid, bool)| VmAccess {
-            vm: vm.into(),
-            owner: owner.into(),
-            deleting,
+        let rows: Vec<AccessRow> = on_pool!(self, db => sqlx::query_as(sql).bind(ids).fetch_all(db).await)
+            .map_err(failed(OPERATION))?;
+        let access = |(vm, owner, deleting, status): AccessRow| {
+            let read = status.map(|status| status.read::<State>(OPERATION, vm)).transpose();
+            // One that cannot be read must not keep the others from their owners.
+            let state = read.unwrap_or_else(|error| {
+                tracing::error!(%vm, error = chain(&error), "what a VM does cannot be read");
+                None
+            });
+            let state = state.map(|state| (state.phase, state.agent));
+            VmAccess { vm: vm.into(), owner: owner.into(), deleting, state }
         };
         Ok(rows.into_iter().map(access).collect())
     }
