@@ -92,7 +92,7 @@ impl Watch {
         match checked.await {
             Ok(()) => true,
             // The database is away: what was allowed a moment ago is not cut off for that.
-            Err(error) => error.is_internal(),
+            Err(error) => error.is_internal() || error.code() == "STORE_UNAVAILABLE",
         }
     }
 

@@ -12,11 +12,12 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
 
-use super::{
-    buffer::Buffer,
-    losses::{Losses, Reason},
+use super::{buffer::Buffer, losses::Losses};
+use crate::{
+    agents::Throttle,
+    store::VmErrorRecord,
+    vm::{LossReason, MetricsSample},
 };
-use crate::{agents::Throttle, store::VmErrorRecord, vm::MetricsSample};
 
 /// Guest errors waiting at most.
 const MAX_ERRORS: usize = 1000;
@@ -72,7 +73,7 @@ impl Waiting {
             let mut readings = locked(&self.readings);
             (readings.push(sample), readings.len() >= self.batch_rows || readings.is_tight())
         };
-        self.losses.add(Reason::BufferFull, dropped);
+        self.losses.add(LossReason::BufferFull, dropped);
         if due {
             self.due.notify_one();
         }
@@ -139,7 +140,7 @@ impl Waiting {
             (readings.put_back(batch), readings.len())
         };
         tell(left);
-        self.losses.add(Reason::BufferFull, dropped);
+        self.losses.add(LossReason::BufferFull, dropped);
     }
 
     pub(super) fn readings(&self) -> usize {
@@ -254,7 +255,7 @@ mod tests {
             waiting.push_reading(sample());
         }
         let lost = losses.snapshot();
-        assert_eq!((lost.readings, waiting.readings()), (3, 10));
+        assert_eq!((lost.counts[LossReason::BufferFull], waiting.readings()), (3, 10));
         assert!(lost.since.is_some() && lost.since <= lost.last);
     }
 }

@@ -16,10 +16,7 @@ use std::{
 };
 
 use super::segment::{self, Writer};
-use crate::{
-    metrics::losses::{Losses, Reason},
-    store::PackedSample,
-};
+use crate::{metrics::losses::Losses, store::PackedSample, vm::LossReason};
 
 /// A segment is closed when it has this many bytes: what is sent to the database at once when it
 /// is back, and what goes at once when there is no room.
@@ -125,7 +122,7 @@ impl Disk {
     fn write(&mut self, bytes: &[u8], rows: u64) -> io::Result<()> {
         let length = bytes.len() as u64;
         if length > self.max_bytes {
-            self.losses.add(Reason::SpoolFull, rows);
+            self.losses.add(LossReason::SpoolFull, rows);
             return Ok(());
         }
         while self.total() + length > self.max_bytes && self.drop_oldest() {}
@@ -178,7 +175,7 @@ impl Disk {
         let rows = oldest.rows.unwrap_or_else(|| {
             segment::read(&self.path(oldest.number)).map_or(1, |content| content.samples.len() as u64)
         });
-        self.losses.add(Reason::SpoolFull, rows);
+        self.losses.add(LossReason::SpoolFull, rows);
         self.forget_first();
         true
     }
@@ -200,8 +197,10 @@ impl Disk {
                         let known = self.segments.front().and_then(|first| first.rows);
                         let read = content.samples.len() as u64;
                         // Of what another process wrote, the damaged record is known, and no more.
-                        self.losses
-                            .add(Reason::SpoolDamaged, known.map_or(1, |known| known.saturating_sub(read)));
+                        self.losses.add(
+                            LossReason::SpoolDamaged,
+                            known.map_or(1, |known| known.saturating_sub(read)),
+                        );
                     }
                     if content.samples.is_empty() {
                         self.forget_first();
@@ -217,7 +216,7 @@ impl Disk {
                 Err(error) => {
                     tracing::error!(path = %path.display(), %error, "readings on disk cannot be read");
                     let rows = self.segments.front().and_then(|first| first.rows).unwrap_or(1);
-                    self.losses.add(Reason::SpoolDamaged, rows);
+                    self.losses.add(LossReason::SpoolDamaged, rows);
                     // The file stays, for the next controller to try.
                     self.segments.pop_front();
                     self.tell();
