@@ -233,6 +233,9 @@ impl Flusher {
                 }
             };
             if let Err(error) = self.while_spooling(self.store(&samples)).await {
+                if let Err(error) = self.spool.not_stored().await {
+                    self.spool_failed(&error);
+                }
                 self.spool_all().await;
                 return Err(error);
             }
