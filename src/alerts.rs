@@ -25,14 +25,14 @@ use crate::{
     config::{AlertsConfig, WebhookMistake},
     events::EventBus,
     store::Store,
-    vm::HostId,
+    vm::{HostId, LossCounts},
 };
 use deliver::Deliverer;
 use watch::Watcher;
 use webhook::Webhook;
 
-/// Readings lost since the controller started.
-pub type LostReadings = Arc<dyn Fn() -> u64 + Send + Sync>;
+/// Gives the readings lost since the controller started.
+pub type LostReadings = Arc<dyn Fn() -> LossCounts + Send + Sync>;
 
 /// Why alerts cannot be told.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +93,7 @@ impl fmt::Debug for Alerts {
 }
 
 impl Alerts {
-    /// Of this host's VMs. `lost` gives how many readings were lost since the controller started.
+    /// Of this host's VMs. `lost` gives how many readings were lost since the controller started, and why.
     ///
     /// # Errors
     /// The webhook's, if it is configured.

@@ -45,7 +45,7 @@ use losses::{ErrorReason, Losses, errors_lost};
 use rates::Counters;
 use remembered::Remembered;
 use spool::Spool;
-use tidy::{hide_secrets, hide_secrets_in_text, told};
+use tidy::{hide_secrets_in_text, hide_secrets_of_error, told};
 pub use validate::{Refusal, validate};
 use waiting::Waiting;
 
@@ -291,7 +291,7 @@ impl<'a> Intake<'a> {
         vm: VmId,
         received_at: DateTime<Utc>,
         timestamp: Option<DateTime<Utc>>,
-        error: String,
+        mut error: String,
         mut details: Value,
     ) {
         let now = Instant::now();
@@ -303,7 +303,7 @@ impl<'a> Intake<'a> {
             }
             return;
         }
-        hide_secrets(&self.inner.redactor, &mut details);
+        hide_secrets_of_error(&self.inner.redactor, &mut error, &mut details);
         // A clock that is off must not date an error into a time nobody looks at.
         let timestamp = timestamp
             .filter(|at| (*at - received_at).abs().to_std().is_ok_and(|skew| skew <= self.inner.max_skew))

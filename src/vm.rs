@@ -12,6 +12,7 @@ mod event;
 mod ids;
 mod image;
 mod intent;
+mod loss;
 mod metrics;
 mod name;
 mod observation;
@@ -32,6 +33,7 @@ pub use event::VmEvent;
 pub use ids::{CommandId, HostId, OperationId, TokenId, UserId, VmId};
 pub use image::{Image, ImageFormat, KernelBoot, OsFamily, Provisioning};
 pub use intent::{DesiredPower, Milestone, Milestones, VmIntent, VmRecord};
+pub use loss::{LossCounts, LossReason};
 pub use metrics::{
     Aggregate, DiskRates, FrameText, MetricsSample, NetworkRates, Readings, Resolution, Series, SeriesField,
     SeriesPoint, SeriesRequest,

@@ -79,7 +79,7 @@ on_both! {
         receiver.mood(Mood::Answers(503));
         let mut trial = start(&db, Some(&receiver), &[]).await;
         let id = VmId::generate();
-        let _guest = guest(&trial, id, &error_line("disk \u{1b}[31mfull")).await;
+        let _guest = guest(&trial, id, &error_line("disk \u{1b}[31mfull: mount --password hunter2")).await;
         create(&trial, id, "web").await;
         // Stored and tried, and not taken: then the daemon dies.
         eventually("an attempt", || (!receiver.deliveries().is_empty()).then_some(())).await;

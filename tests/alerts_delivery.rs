@@ -14,8 +14,8 @@ use infinibay::{
     events::EventBus,
     store::{NewVm, Page, Store, VmErrorRecord},
     vm::{
-        AgentConnectivity, Alert, AlertKind, AlertSeverity, DeliveryState, HostId, OperationId, UserId,
-        VmEvent, VmId, VmPhase, VmStatus,
+        AgentConnectivity, Alert, AlertKind, AlertSeverity, DeliveryState, HostId, LossCounts, LossReason,
+        OperationId, UserId, VmEvent, VmId, VmPhase, VmStatus,
     },
 };
 use serde_json::{Value, json};
@@ -66,10 +66,10 @@ impl Host {
     }
 
     fn begin(&mut self, config: AlertsConfig) {
-        self.begin_timed(config, timing(), 0);
+        self.begin_timed(config, timing(), LossCounts::default());
     }
 
-    fn begin_timed(&mut self, config: AlertsConfig, timing: Timing, lost: u64) {
+    fn begin_timed(&mut self, config: AlertsConfig, timing: Timing, lost: LossCounts) {
         let (store, events) = (self.store.clone(), self.events.clone());
         let alerts = Alerts::new(self.id, config, store, events, Arc::new(move || lost)).unwrap();
         let stop = CancellationToken::new();
@@ -303,7 +303,7 @@ on_both! {
         host.begin_timed(
             config(&receiver.url()),
             Timing { retry_max: Duration::from_secs(30), ..timing() },
-            0,
+            LossCounts::default(),
         );
         let alerts = host.until("an attempt", |alerts| alerts[0].delivery.attempts == 1).await;
         let wait = (alerts[0].delivery.next_attempt_at.unwrap() - Utc::now()).num_seconds();
@@ -349,13 +349,16 @@ on_both! {
     async fn lost_readings_are_the_hosts_alert_and_without_a_receiver_it_is_kept(db: TestDatabase) {
         let mut host = Host::new(&db).await;
         let nobody = AlertsConfig { webhook_url: None, ..config("http://unused") };
-        host.begin_timed(nobody, timing(), 42);
+        let mut lost = LossCounts::default();
+        lost.add(LossReason::SpoolDamaged, 42);
+        host.begin_timed(nobody, timing(), lost);
         let alerts = host.until("it is over", |alerts| alerts.iter().any(|a| {
             a.resolved_at.is_some() && a.delivery.next_attempt_at.is_none()
         })).await;
         let [alert] = alerts.as_slice() else { panic!("{alerts:?}") };
         assert_eq!((alert.kind, alert.vm, alert.delivery.state), (AlertKind::ReadingsLost, None, DeliveryState::Suppressed));
-        assert!(alert.summary.contains("42"), "{alert:?}");
+        assert!(alert.summary.contains("42 (damaged on disk)"), "{alert:?}");
+        assert_eq!(alert.details["byReason"], json!({ "spool_damaged": 42 }));
         assert_eq!(alert.delivery.notified, 2, "the log has its beginning and its end");
         assert_eq!(host.store.alerts(Some(UserId::generate()), false, Page { first: 9, after: None }).await.unwrap().nodes.len(), 0);
         host.stop().await;

@@ -7,12 +7,12 @@
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::verdict::{Alarm, Verdict, verdicts};
 use crate::{
     store::{AlertChanges, AlertLook, NewAlert, OpenAlert},
-    vm::{AlertKind, AlertSeverity, VmId},
+    vm::{AlertKind, AlertSeverity, LossCounts, VmId},
 };
 
 /// What an alert about a condition is about: at most one of each is open.
@@ -63,8 +63,8 @@ impl Measure {
 }
 
 impl Memory {
-    /// Compares what is with what is open. `lost` is the number of readings lost so far.
-    pub(super) fn decide(&mut self, look: &AlertLook, lost: u64, measure: Measure) -> Decision {
+    /// Compares what is with what is open. `lost` are the readings lost so far.
+    pub(super) fn decide(&mut self, look: &AlertLook, lost: &LossCounts, measure: Measure) -> Decision {
         let open: HashMap<Subject, &OpenAlert> =
             look.open.iter().map(|alert| ((alert.vm, alert.kind), alert)).collect();
         let host = ((None, AlertKind::ReadingsLost), None, readings_lost(lost, self.lost));
@@ -147,14 +147,21 @@ fn new_alert((vm, kind): Subject, name: Option<&str>, alarm: Alarm) -> NewAlert 
     NewAlert { kind, vm: vm.map(|vm| (vm, name.unwrap_or_default().to_owned())), severity, summary, details }
 }
 
-fn readings_lost(lost: u64, told: u64) -> Verdict {
-    if lost <= told {
+/// All that were lost since the start are named, told before or not: an operator who reads only
+/// the newest message sees the whole.
+fn readings_lost(lost: &LossCounts, told: u64) -> Verdict {
+    let total = lost.total();
+    if total <= told {
         return Verdict::Clear;
     }
+    let causes: Vec<String> =
+        lost.causes().map(|(reason, readings)| format!("{readings} ({})", reason.phrase())).collect();
+    let by_reason: Map<String, Value> =
+        lost.causes().map(|(reason, readings)| (reason.word().to_owned(), json!(readings))).collect();
     Verdict::Firing(Alarm {
         severity: AlertSeverity::Critical,
-        summary: format!("{lost} readings are lost: the database did not take them, and the spool is full."),
-        details: json!({ "lostSinceStart": lost }),
+        summary: format!("{total} readings are lost since the controller started: {}.", causes.join(", ")),
+        details: json!({ "lostSinceStart": total, "byReason": by_reason }),
         must_last: false,
     })
 }
@@ -166,7 +173,7 @@ mod tests {
     use super::*;
     use crate::{
         store::WatchedVm,
-        vm::{AgentConnectivity, VmPhase, VmStatus},
+        vm::{AgentConnectivity, LossReason, VmPhase, VmStatus, alert_summary},
     };
 
     const LASTING: i64 = 120;
@@ -202,7 +209,9 @@ mod tests {
             let vms = if exists { vec![self.vm.clone()] } else { Vec::new() };
             let look = AlertLook { vms, open: self.open.clone() };
             let measure = Measure { now: self.now, lasting: TimeDelta::seconds(LASTING) };
-            let Decision { changes, wake_at } = self.memory.decide(&look, lost, measure);
+            let mut counts = LossCounts::default();
+            counts.add(LossReason::Refused, lost);
+            let Decision { changes, wake_at } = self.memory.decide(&look, &counts, measure);
             self.memory.stored(lost);
             self.wake_in = wake_at.map(|at| (at - self.now).num_seconds());
             self.told.clear();
@@ -303,6 +312,31 @@ mod tests {
         assert_eq!(trial.decide(15, true, 9), "=");
         assert_eq!(trial.decide(15, true, 9), "");
         assert_eq!(trial.decide(LASTING, true, 9), "-");
+    }
+
+    #[test]
+    fn lost_readings_are_told_with_their_reasons() {
+        let of = |counts: &LossCounts| match readings_lost(counts, 0) {
+            Verdict::Firing(alarm) => (alarm.summary, alarm.details),
+            other => panic!("{other:?}"),
+        };
+        let mut counts = LossCounts::default();
+        counts.add(LossReason::Refused, 2);
+        let (summary, details) = of(&counts);
+        assert_eq!(
+            summary,
+            "2 readings are lost since the controller started: 2 (the database refused them)."
+        );
+        assert_eq!(details, json!({ "lostSinceStart": 2, "byReason": { "refused": 2 } }));
+        for reason in LossReason::ALL {
+            counts.add(reason, 1_000_000_000);
+        }
+        let (summary, details) = of(&counts);
+        assert_eq!(alert_summary(&summary), summary, "not all of it fits");
+        for reason in LossReason::ALL {
+            assert!(summary.contains(reason.phrase()), "{summary}");
+            assert_eq!(details["byReason"][reason.word()], counts[reason]);
+        }
     }
 
     #[test]

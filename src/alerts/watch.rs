@@ -121,12 +121,12 @@ impl Watcher {
         let look = self.store.alert_look(self.host).await?;
         let (now, lost) = (Utc::now(), (self.lost)());
         let Decision { changes, wake_at } =
-            self.memory.decide(&look, lost, Measure { now, lasting: self.lasting });
+            self.memory.decide(&look, &lost, Measure { now, lasting: self.lasting });
         if !changes.is_empty() {
             self.store.change_alerts(self.host, &changes, now).await?;
             self.news.notify_one();
         }
-        self.memory.stored(lost);
+        self.memory.stored(lost.total());
         Ok(wake_at)
     }
 }

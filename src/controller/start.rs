@@ -161,7 +161,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
 
     let lost = Arc::new({
         let metrics = metrics.clone();
-        move || metrics.lost().readings
+        move || metrics.lost().counts
     });
     let alerts = Alerts::new(host, config.alerts.clone(), store.clone(), events.clone(), lost)?;
 

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    losses::{ErrorReason, Losses, Reason, errors_lost},
+    losses::{ErrorReason, Losses, errors_lost},
     packing::{Held, Packing},
     search::{Takes, search},
     spool::Spool,
@@ -27,6 +27,7 @@ use super::{
 use crate::{
     agents::Throttle,
     store::{PackedSample, Store, StoreError},
+    vm::LossReason,
 };
 
 /// How long after a failure the database is tried again.
@@ -138,7 +139,7 @@ impl Flusher {
         self.flush().await;
         self.spool_all().await;
         let (readings, errors) = (self.waiting.readings(), self.waiting.errors());
-        self.losses.add(Reason::Stopped, readings as u64);
+        self.losses.add(LossReason::Stopped, readings as u64);
         errors_lost(ErrorReason::Stopped, errors as u64);
         if readings + errors > 0 {
             tracing::error!(readings, errors, "not everything could be stored before the stop");
@@ -233,6 +234,9 @@ impl Flusher {
                 }
             };
             if let Err(error) = self.while_spooling(self.store(&samples)).await {
+                if let Err(error) = self.spool.not_stored().await {
+                    self.spool_failed(&error);
+                }
                 self.spool_all().await;
                 return Err(error);
             }
@@ -325,9 +329,9 @@ impl Flusher {
                 return Err(error);
             }
             let refused = search(samples, self).await.ok_or(error)?;
-            self.losses.add(Reason::Refused, refused.len() as u64);
+            self.losses.add(LossReason::Refused, refused.len() as u64);
         }
-        self.losses.add(Reason::Expired, expired as u64);
+        self.losses.add(LossReason::Expired, expired as u64);
         Ok(())
     }
 

@@ -10,7 +10,10 @@ use std::{
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
-use crate::agents::Throttle;
+use crate::{
+    agents::Throttle,
+    vm::{LossCounts, LossReason},
+};
 
 /// How often losses are logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
@@ -18,42 +21,12 @@ const LOG_INTERVAL: Duration = Duration::from_secs(30);
 /// Readings lost since the controller started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Lost {
-    /// How many, as far as they could be counted.
-    pub readings: u64,
+    /// How many, by reason, as far as they could be counted.
+    pub counts: LossCounts,
     /// When the first of them was lost.
     pub since: Option<DateTime<Utc>>,
     /// When the last was.
     pub last: Option<DateTime<Utc>>,
-}
-
-/// Why a reading was given up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reason {
-    /// The memory's bound was reached.
-    BufferFull,
-    /// The disk's bound was reached, or the disk is full.
-    SpoolFull,
-    /// What waited on disk could not be read.
-    SpoolDamaged,
-    /// The database refuses it.
-    Refused,
-    /// It waited so long that it would be removed at once.
-    Expired,
-    /// The controller stopped and could put it nowhere.
-    Stopped,
-}
-
-impl Reason {
-    fn word(self) -> &'static str {
-        match self {
-            Self::BufferFull => "buffer_full",
-            Self::SpoolFull => "spool_full",
-            Self::SpoolDamaged => "spool_damaged",
-            Self::Refused => "refused",
-            Self::Expired => "expired",
-            Self::Stopped => "stopped",
-        }
-    }
 }
 
 /// Why a guest's error was given up.
@@ -102,17 +75,17 @@ impl Losses {
     }
 
     /// Counts; zero is nothing.
-    pub(super) fn add(&self, reason: Reason, readings: u64) {
+    pub(super) fn add(&self, reason: LossReason, readings: u64) {
         if readings == 0 {
             return;
         }
         let now = Utc::now();
         let (total, said) = {
             let (lost, throttle) = &mut *self.counted();
-            lost.readings = lost.readings.saturating_add(readings);
+            lost.counts.add(reason, readings);
             lost.since.get_or_insert(now);
             lost.last = Some(now);
-            (lost.readings, throttle.pass(Instant::now()))
+            (lost.counts.total(), throttle.pass(Instant::now()))
         };
         ::metrics::counter!("infinibay_readings_lost_total", "reason" => reason.word()).increment(readings);
         if let Some(held_back) = said {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::{
-    losses::{Losses, Reason},
-    waiting::Waiting,
+use super::{losses::Losses, waiting::Waiting};
+use crate::{
+    store::PackedSample,
+    vm::{LossReason, MetricsSample},
 };
-use crate::{store::PackedSample, vm::MetricsSample};
 
 /// A batch that is being compressed.
 pub(super) struct Packing {
@@ -37,7 +37,7 @@ impl Packing {
         let (packed, failed) = packed
             .await
             .unwrap_or_else(|_| (Vec::new(), held.batch.iter().map(|sample| sample.id).collect()));
-        losses.add(Reason::Refused, failed.len() as u64);
+        losses.add(LossReason::Refused, failed.len() as u64);
         held.packed = packed.into();
         held
     }

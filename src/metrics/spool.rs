@@ -53,6 +53,11 @@ impl Spool {
         self.on_disk(Disk::oldest).await
     }
 
+    /// They could not be stored; they stay, if there is room.
+    pub(super) async fn not_stored(&self) -> io::Result<()> {
+        self.on_disk(Disk::not_stored).await
+    }
+
     /// They are stored.
     pub(super) async fn remove(&self, number: u64) -> io::Result<()> {
         self.on_disk(move |disk| disk.remove(number)).await

@@ -11,6 +11,9 @@ use crate::vm::{FrameText, Redactor};
 /// Fields that hold command lines, wherever they stand.
 const COMMAND_LINES: [&str; 3] = ["command_line", "cmdline", "command"];
 
+/// Fields of an error's details that hold words for people, which repeat the error's own.
+const WORDS: [&str; 2] = ["message", "error"];
+
 /// What subscribers of a large frame get of it, each part only if it is small. The stored reading
 /// keeps everything.
 const PARTS: [&str; 5] = ["cpu", "memory", "disk", "network", "system"];
@@ -29,19 +32,28 @@ pub(super) fn hide_secrets_in_text<'a>(redactor: &Redactor, text: &'a str) -> Co
     rewrite_values(text, &COMMAND_LINES, |line| redactor.hide(line))
 }
 
-/// Hides secrets in every command line. Depth is bounded by the JSON reader.
-pub(super) fn hide_secrets(redactor: &Redactor, value: &mut Value) {
+/// Hides secrets in a guest's error: in its words, in those of its details, and in every command
+/// line there. What failed is often quoted with its arguments.
+pub(super) fn hide_secrets_of_error(redactor: &Redactor, error: &mut String, details: &mut Value) {
+    if let Cow::Owned(hidden) = redactor.hide(error) {
+        *error = hidden;
+    }
+    hide_secrets(redactor, &[COMMAND_LINES.as_slice(), &WORDS].concat(), details);
+}
+
+/// Hides secrets in every field of these names. Depth is bounded by the JSON reader.
+fn hide_secrets(redactor: &Redactor, names: &[&str], value: &mut Value) {
     match value {
-        Value::Array(items) => items.iter_mut().for_each(|item| hide_secrets(redactor, item)),
+        Value::Array(items) => items.iter_mut().for_each(|item| hide_secrets(redactor, names, item)),
         Value::Object(map) => {
             for (key, value) in map {
                 match value {
-                    Value::String(line) if COMMAND_LINES.contains(&key.as_str()) => {
+                    Value::String(line) if names.contains(&key.as_str()) => {
                         if let Cow::Owned(hidden) = redactor.hide(line) {
                             *line = hidden;
                         }
                     }
-                    other => hide_secrets(redactor, other),
+                    other => hide_secrets(redactor, names, other),
                 }
             }
         }
@@ -80,10 +92,31 @@ mod tests {
             "ports": [{"owner": {"command_line": "y --token=hunter2"}}],
             "note": "x --password kept",
         });
-        hide_secrets(&Redactor::default(), &mut system);
+        hide_secrets(&Redactor::default(), &COMMAND_LINES, &mut system);
         assert_eq!(system["processes"][0]["command_line"], json!("x --password ***"));
         assert_eq!(system["ports"][0]["owner"]["command_line"], json!("y --token=***"));
         assert_eq!(system["note"], json!("x --password kept"));
+    }
+
+    #[test]
+    fn an_error_keeps_its_words_but_not_its_secrets() {
+        let redactor = Redactor::new(&["pin"], &[], &[]).expect("good rules");
+        let mut error = "mount -o user=me,password=hunter2 //h /m failed: PIN=1234".to_owned();
+        let mut details = json!({
+            "message": "curl --user me:hunter2 http://h: exit 7",
+            "component": "net",
+            "inner": [{"error": "TOKEN=hunter2 x", "command_line": "x --secret hunter2"}],
+        });
+        hide_secrets_of_error(&redactor, &mut error, &mut details);
+        assert_eq!(error, "mount -o user=me,password=*** //h /m failed: PIN=***");
+        assert_eq!(
+            details,
+            json!({
+                "message": "curl --user *** http://h: exit 7",
+                "component": "net",
+                "inner": [{"error": "TOKEN=*** x", "command_line": "x --secret ***"}],
+            })
+        );
     }
 
     /// Trees with command lines at any place.
@@ -110,7 +143,7 @@ mod tests {
         fn a_text_is_tidied_as_its_tree_is(mut tree in tree()) {
             let (redactor, text) = (Redactor::default(), tree.to_string());
             let hidden = hide_secrets_in_text(&redactor, &text);
-            hide_secrets(&redactor, &mut tree);
+            hide_secrets(&redactor, &COMMAND_LINES, &mut tree);
             prop_assert_eq!(serde_json::from_str::<Value>(&hidden).expect("JSON"), tree);
             let unchanged = matches!(hidden, Cow::Borrowed(_));
             prop_assert_eq!(unchanged, hidden == text);

@@ -14,9 +14,13 @@ use uuid::Uuid;
 
 use super::{
     buffer::Buffer,
-    losses::{ErrorReason, Losses, Reason, errors_lost},
+    losses::{ErrorReason, Losses, errors_lost},
 };
-use crate::{agents::Throttle, store::VmErrorRecord, vm::MetricsSample};
+use crate::{
+    agents::Throttle,
+    store::VmErrorRecord,
+    vm::{LossReason, MetricsSample},
+};
 
 /// Guest errors waiting at most.
 const MAX_ERRORS: usize = 1000;
@@ -72,7 +76,7 @@ impl Waiting {
             let mut readings = locked(&self.readings);
             (readings.push(sample), readings.len() >= self.batch_rows || readings.is_tight())
         };
-        self.losses.add(Reason::BufferFull, dropped);
+        self.losses.add(LossReason::BufferFull, dropped);
         if due {
             self.due.notify_one();
         }
@@ -139,7 +143,7 @@ impl Waiting {
             (readings.put_back(batch), readings.len())
         };
         tell(left);
-        self.losses.add(Reason::BufferFull, dropped);
+        self.losses.add(LossReason::BufferFull, dropped);
     }
 
     pub(super) fn readings(&self) -> usize {
@@ -255,7 +259,7 @@ mod tests {
             waiting.push_reading(sample());
         }
         let lost = losses.snapshot();
-        assert_eq!((lost.readings, waiting.readings()), (3, 10));
+        assert_eq!((lost.counts[LossReason::BufferFull], waiting.readings()), (3, 10));
         assert!(lost.since.is_some() && lost.since <= lost.last);
     }
 }

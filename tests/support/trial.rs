@@ -28,11 +28,16 @@ impl Trial {
 
     /// The same with more configuration.
     pub async fn start_with(db: &TestDatabase, env: &[(&str, &str)]) -> Self {
+        Self::start_over(&db.url, env).await
+    }
+
+    /// The same by another way to the database.
+    pub async fn start_over(url: &str, env: &[(&str, &str)]) -> Self {
         let library = library();
         let base_dir = library.path().join("base");
         let home = Home::new(Setup {
             uri: "test:///default".into(),
-            database_url: Some(db.url.clone()),
+            database_url: Some(url.to_owned()),
             images_dir: library.path().to_owned(),
             base_dir,
             env: env.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),

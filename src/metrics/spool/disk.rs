@@ -16,10 +16,7 @@ use std::{
 };
 
 use super::segment::{self, Writer};
-use crate::{
-    metrics::losses::{Losses, Reason},
-    store::PackedSample,
-};
+use crate::{metrics::losses::Losses, store::PackedSample, vm::LossReason};
 
 /// A segment is closed when it has this many bytes: what is sent to the database at once when it
 /// is back, and what goes at once when there is no room.
@@ -43,11 +40,22 @@ pub(super) struct Disk {
     /// Writes the last segment; `None`: the next reading begins another.
     writer: Option<Writer>,
     next: u64,
+    /// What [`Self::oldest`] gave last, until it is known whether it is stored.
+    lent: Option<Lent>,
     /// Left-over segments have been looked for.
     listed: bool,
     /// The sum of all segments, for those who only want to know that.
     bytes: Arc<AtomicU64>,
     losses: Arc<Losses>,
+}
+
+/// A segment on its way to the database. Its file may have to make room meanwhile; its readings are
+/// lost only if they do not arrive.
+#[derive(Debug)]
+struct Lent {
+    number: u64,
+    /// Readings of the file that made room.
+    given_up: u64,
 }
 
 #[derive(Debug)]
@@ -67,6 +75,7 @@ impl Disk {
             segments: VecDeque::new(),
             writer: None,
             next: 0,
+            lent: None,
             listed: false,
             bytes,
             losses,
@@ -125,7 +134,7 @@ impl Disk {
     fn write(&mut self, bytes: &[u8], rows: u64) -> io::Result<()> {
         let length = bytes.len() as u64;
         if length > self.max_bytes {
-            self.losses.add(Reason::SpoolFull, rows);
+            self.losses.add(LossReason::SpoolFull, rows);
             return Ok(());
         }
         while self.total() + length > self.max_bytes && self.drop_oldest() {}
@@ -178,13 +187,17 @@ impl Disk {
         let rows = oldest.rows.unwrap_or_else(|| {
             segment::read(&self.path(oldest.number)).map_or(1, |content| content.samples.len() as u64)
         });
-        self.losses.add(Reason::SpoolFull, rows);
+        match &mut self.lent {
+            Some(lent) if lent.number == oldest.number => lent.given_up = rows,
+            _ => self.losses.add(LossReason::SpoolFull, rows),
+        }
         self.forget_first();
         true
     }
 
     /// The oldest readings, with their segment's number.
     pub(super) fn oldest(&mut self) -> Option<(u64, Vec<PackedSample>)> {
+        self.not_stored();
         loop {
             if self.segments.len() == 1 {
                 self.writer = None;
@@ -200,8 +213,10 @@ impl Disk {
                         let known = self.segments.front().and_then(|first| first.rows);
                         let read = content.samples.len() as u64;
                         // Of what another process wrote, the damaged record is known, and no more.
-                        self.losses
-                            .add(Reason::SpoolDamaged, known.map_or(1, |known| known.saturating_sub(read)));
+                        self.losses.add(
+                            LossReason::SpoolDamaged,
+                            known.map_or(1, |known| known.saturating_sub(read)),
+                        );
                     }
                     if content.samples.is_empty() {
                         self.forget_first();
@@ -212,12 +227,13 @@ impl Disk {
                         first.rows = Some(content.samples.len() as u64);
                     }
                     self.tell();
+                    self.lent = Some(Lent { number, given_up: 0 });
                     return Some((number, content.samples));
                 }
                 Err(error) => {
                     tracing::error!(path = %path.display(), %error, "readings on disk cannot be read");
                     let rows = self.segments.front().and_then(|first| first.rows).unwrap_or(1);
-                    self.losses.add(Reason::SpoolDamaged, rows);
+                    self.losses.add(LossReason::SpoolDamaged, rows);
                     // The file stays, for the next controller to try.
                     self.segments.pop_front();
                     self.tell();
@@ -226,8 +242,16 @@ impl Disk {
         }
     }
 
+    /// What [`Self::oldest`] gave did not arrive.
+    pub(super) fn not_stored(&mut self) {
+        if let Some(lent) = self.lent.take() {
+            self.losses.add(LossReason::SpoolFull, lent.given_up);
+        }
+    }
+
     /// The first segment's readings are where they belong.
     pub(super) fn remove(&mut self, number: u64) {
+        self.lent = None;
         if self.segments.front().is_some_and(|first| first.number == number) {
             self.forget_first();
         }
@@ -267,4 +291,52 @@ const SUFFIX: &str = "readings";
 fn number(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(SUFFIX)?.strip_suffix('.')?;
     (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::vm::{FrameText, MetricsSample, Readings, VmId};
+
+    fn one() -> Vec<PackedSample> {
+        let sample = MetricsSample {
+            id: Uuid::now_v7(),
+            vm: VmId::generate(),
+            timestamp: Utc::now(),
+            received_at: Utc::now(),
+            readings: Readings { cpu_usage: 0.0, memory_used: 0, memory_total: 0, disk: None, network: None },
+            frame: FrameText::new("{}"),
+        };
+        PackedSample::pack(&[sample]).0
+    }
+
+    #[test]
+    fn what_made_room_on_its_way_to_the_database_is_lost_only_if_it_does_not_arrive() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let losses = Arc::<Losses>::default();
+        let lost = || losses.snapshot().counts[LossReason::SpoolFull];
+        let mut bytes = Vec::new();
+        segment::write_record(&mut bytes, &one()[0]);
+        // Room for four, each a segment of its own.
+        let max_bytes = 4 * bytes.len() as u64;
+        let mut disk = Disk::new(dir.path().to_owned(), max_bytes, Arc::default(), Arc::clone(&losses));
+        let fill = |disk: &mut Disk| (0..4).for_each(|_| disk.append(&one()).expect("room"));
+        fill(&mut disk);
+        let (number, _) = disk.oldest().expect("the first");
+        fill(&mut disk);
+        assert_eq!(lost(), 3, "the first may arrive yet");
+        disk.remove(number);
+        assert_eq!((lost(), disk.segments.len()), (3, 4));
+
+        disk.oldest().expect("the fifth");
+        fill(&mut disk);
+        assert_eq!(lost(), 6);
+        disk.not_stored();
+        assert_eq!(lost(), 7, "it did not arrive");
+        disk.not_stored();
+        assert_eq!(lost(), 7, "counted once");
+    }
 }
