@@ -96,6 +96,9 @@ pub struct LateAnswer {
     pub vm: VmId,
     /// As the guest gives it.
     pub id: CommandId,
+    /// The link sent that command itself and had not its answer yet; otherwise the guest may have
+    /// made it up.
+    pub known: bool,
     /// `Answered`. Each stream is cut to 64 KiB, and says so; data of more than 128 KiB in memory
     /// is `{"truncated": true}`.
     pub outcome: CommandOutcome,

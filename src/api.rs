@@ -18,6 +18,7 @@ mod mutation;
 mod problem;
 mod prometheus;
 mod query;
+mod room;
 mod scalars;
 mod schema;
 mod series;

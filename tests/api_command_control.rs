@@ -99,6 +99,26 @@ on_both! {
         }
     }
 
+    async fn who_loses_his_right_meanwhile_sends_no_more(db: TestDatabase) {
+        const SLOW: &str = "mutation($vms: [UUID!]!) {
+            executeVmCommands(vmIds: $vms, parallelism: 1, command: { unsafe: { rawCommand: \"sleep 4000\" } }) {
+                command { status } error { code } } }";
+        let mut trial = Trial::start(&db).await;
+        let (_, bob) = others(&mut trial);
+        let (first, guest) = heard(&trial, &bob, "first").await;
+        let (second, other) = heard(&trial, &bob, "second").await;
+        let (client, variables) = (bob.clone(), json!({ "vms": [first, second] }));
+        let asked = tokio::spawn(async move { client.send(SLOW, variables).await });
+        eventually("the first is sent", || guest.received_of("UnsafeCommand").pop()).await;
+        db.tamper("DELETE FROM permissions", "DELETE FROM permissions").await;
+        let answer = asked.await.unwrap();
+        assert_eq!(answer["data"]["executeVmCommands"], json!([
+            { "command": { "status": "ANSWERED" }, "error": null },
+            { "command": null, "error": { "code": "FORBIDDEN" } },
+        ]), "{answer}");
+        assert!(other.received_of("UnsafeCommand").is_empty(), "it was sent all the same");
+    }
+
     async fn whoever_may_send_a_command_may_cancel_it(db: TestDatabase) {
         let mut trial = Trial::start(&db).await;
         let (ana, bob) = others(&mut trial);

@@ -18,8 +18,9 @@ use support::{
     journey::{Journey, one_at_a_time, shell, somebody},
 };
 
-fn why(record: &CommandRecord) -> &str {
-    record.response.as_ref().and_then(|response| response["error"].as_str()).expect("a reason")
+fn why(record: &CommandRecord) -> String {
+    let response = record.response.as_ref().expect("a response").tree();
+    response["error"].as_str().expect("a reason").to_owned()
 }
 
 async fn one_is_sent(journey: &Journey) {
@@ -189,7 +190,7 @@ on_both! {
             assert!(start.elapsed() < DEADLINE, "the late answer is not noted");
         };
         assert_eq!(noted.status, CommandStatus::Cancelled);
-        assert!(noted.late_response.unwrap()["stdout"].as_str().unwrap().contains("sleep 2000"));
+        assert!(noted.late_response.unwrap().tree()["stdout"].as_str().unwrap().contains("sleep 2000"));
         assert!(after.sent_at >= noted.late_at, "{after:?}");
 
         let again = journey.commands.cancel(actor, vm, first).await.unwrap();
@@ -221,6 +222,6 @@ on_both! {
             assert!(start.elapsed() < DEADLINE, "the late answer is not noted");
         };
         assert_eq!((noted.status, noted.success, noted.response), (CommandStatus::TimedOut, Some(false), record.response));
-        assert!(noted.late_response.unwrap()["stdout"].as_str().unwrap().contains("sleep 7500"));
+        assert!(noted.late_response.unwrap().tree()["stdout"].as_str().unwrap().contains("sleep 7500"));
     }
 }

@@ -76,7 +76,7 @@ async fn one_that_may_have_been_logged_is_not_sent_and_its_row_says_so() {
         (record.status, record.success, record.sent_at),
         (CommandStatus::Cancelled, Some(false), None)
     );
-    let words = record.response.unwrap()["error"].to_string();
+    let words = record.response.unwrap().tree()["error"].to_string();
     assert!(words.contains("was not sent and did not run"), "{words}");
     assert_eq!(journey.lines(), ["before"]);
 }

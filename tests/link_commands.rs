@@ -48,7 +48,7 @@ on_both! {
         let config = CommandsConfig { max_output_bytes: 1024, ..CommandsConfig::default() };
         let journey = Journey::start(&db, config, one_at_a_time).await;
         let record = journey.run(shell(&"x".repeat(5000))).await.unwrap();
-        let kept = journey.store.command(record.id).await.unwrap().unwrap().response.expect("a response");
+        let kept = journey.store.command(record.id).await.unwrap().unwrap().response.expect("a response").tree();
         assert_eq!(kept["stdout"].as_str().map(str::len), Some(1024));
         assert_eq!(kept["truncated"], json!(["stdout"]));
     }
@@ -108,7 +108,7 @@ on_both! {
         assert_eq!((record.status, record.success), (CommandStatus::Disconnected, Some(false)));
         let kept = journey.store.command(record.id).await.unwrap().unwrap();
         assert_eq!(kept.status, CommandStatus::Disconnected);
-        assert!(kept.response.is_some_and(|response| response["error"].is_string()));
+        assert!(kept.response.is_some_and(|response| response.tree()["error"].is_string()));
     }
 
     async fn no_answer_in_time_is_an_outcome(db: TestDatabase) {
@@ -119,7 +119,7 @@ on_both! {
         assert_eq!(record.status, CommandStatus::TimedOut);
         // One that was sent is waited for a little longer than the agent was told.
         assert!(record.execution_ms.is_some_and(|ms| (6000..12_000).contains(&ms)), "{:?}", record.execution_ms);
-        let said = record.response.expect("a response")["error"].to_string();
+        let said = record.response.expect("a response").tree()["error"].to_string();
         assert!(said.contains("may still run"), "{said}");
     }
 
@@ -135,7 +135,7 @@ on_both! {
         assert_eq!(journey.guest.received_of("UnsafeCommand")[0]["timeout"], 1, "the agent is told what was asked");
         let kept = journey.store.command(record.id).await.unwrap().unwrap();
         assert_eq!((kept.status, &kept.response), (CommandStatus::TimedOut, &record.response));
-        let response = kept.response.expect("a response");
+        let response = kept.response.expect("a response").tree();
         assert_eq!((&response["stdout"], &response["data"]["timed_out"]), (&json!("half"), &json!(true)));
     }
 
@@ -152,7 +152,7 @@ on_both! {
         assert_eq!((record.status, record.success), (CommandStatus::TimedOut, Some(false)));
         // What was never sent has no answer to be waited for.
         assert!(record.execution_ms.is_some_and(|ms| (1000..3000).contains(&ms)), "{:?}", record.execution_ms);
-        let said = record.response.expect("a response")["error"].to_string();
+        let said = record.response.expect("a response").tree()["error"].to_string();
         assert!(said.contains("was not sent and did not run"), "{said}");
         assert_eq!(first.await.unwrap().unwrap().status, CommandStatus::Answered);
         journey.run(shell("after")).await.unwrap();
@@ -165,7 +165,7 @@ on_both! {
         })
         .await;
         let record = journey.run(GuestCommand::Safe(SafeAction::PackageList)).await.unwrap();
-        let kept = journey.store.command(record.id).await.unwrap().unwrap().response.expect("a response");
+        let kept = journey.store.command(record.id).await.unwrap().unwrap().response.expect("a response").tree();
         assert_eq!(kept["data"]["packages"].as_array().map(Vec::len), Some(LONG_LIST));
         assert_eq!(kept["truncated"], json!([]));
     }

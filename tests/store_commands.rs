@@ -67,7 +67,7 @@ on_both! {
             let ended = store.command(asked.id).await.unwrap().unwrap();
             assert_eq!(ended.status, CommandStatus::Answered);
             assert_eq!((ended.success, ended.execution_ms), (Some(true), Some(12)));
-            assert_eq!(ended.response.as_ref(), Some(&answer));
+            assert_eq!(ended.response.map(|text| text.tree()), Some(answer.clone()));
         }
 
         let nobody = CommandId::generate();
@@ -95,7 +95,7 @@ on_both! {
             assert_eq!(note(vm, command.id).await, LateNote::Unwanted, "noted twice");
             let noted = store.command(command.id).await.unwrap().unwrap();
             assert_eq!((noted.status, noted.success), (status, Some(false)));
-            assert_eq!(noted.late_response, Some(json!({ "stdout": "late" })));
+            assert_eq!(noted.late_response.map(|text| text.tree()), Some(json!({ "stdout": "late" })));
             assert!(noted.late_at.is_some());
         }
         let answered = log(&store, vm).await;
@@ -119,7 +119,17 @@ on_both! {
         for id in [command.id, slow.id] {
             let ended = store.command(id).await.unwrap().unwrap();
             assert_eq!((ended.status, ended.sent_at), (CommandStatus::Cancelled, None));
-            assert_eq!(ended.response, Some(json!({ "error": "never sent" })));
+            assert_eq!(ended.response.map(|text| text.tree()), Some(json!({ "error": "never sent" })));
+        }
+        // A second attempt under the id that the first gave up ran, and is not what is voided.
+        let second = log(&store, command.vm).await;
+        let other = UserId::generate();
+        for first in [
+            NewCommand { created_at: second.created_at - TimeDelta::microseconds(1), ..second.clone() },
+            NewCommand { requested_by: other, ..second.clone() },
+        ] {
+            store.void_command(&first, &response).await.unwrap();
+            assert_eq!(store.command(second.id).await.unwrap().unwrap().status, CommandStatus::Pending);
         }
         let done = log(&store, command.vm).await;
         store.finish_command(done.id, &end(CommandStatus::Answered, true, None, 1)).await.unwrap();
@@ -226,6 +236,28 @@ on_both! {
         let foreign = log(&store, VmId::generate()).await;
         let page = Page { first: 5, after: Some(foreign.id.uuid()) };
         assert!(store.command_log(vm, page).await.unwrap().nodes.is_empty(), "another VM's row is no place here");
+    }
+
+    async fn a_page_of_long_answers_ends_early_and_says_so(db: TestDatabase) {
+        let store = db.store().await;
+        let vm = VmId::generate();
+        // A few hundred KiB of text, and a dozen MiB in memory.
+        let bomb = json!(vec![json!({ "a": 0 }); 9000]);
+        for _ in 0..5 {
+            let command = log(&store, vm).await;
+            store.finish_command(command.id, &end(CommandStatus::Answered, true, Some(&bomb), 1)).await.unwrap();
+        }
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.command_log(vm, Page { first: 50, after }).await.unwrap();
+            assert!((1..=3).contains(&page.nodes.len()), "{}", page.nodes.len());
+            seen.extend(page.nodes.iter().map(|command| command.id));
+            after = seen.last().map(|id| id.uuid());
+            if !page.has_next {
+                break;
+            }
+        }
+        assert_eq!(seen.len(), 5);
     }
 
     async fn a_guests_errors_are_kept_once(db: TestDatabase) {

@@ -3,6 +3,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use agent_protocol::tree_bytes;
 use async_graphql::Context;
 use futures_util::{StreamExt as _, stream};
 use serde_json::json;
@@ -10,16 +11,16 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::{
-    auth::Call,
+    auth::{Call, Token},
     deadline::Deadline,
     error::ApiError,
     types::{CommandInput, CommandLog, VmCommandResult},
 };
 use crate::{
-    access::{Action, authorize},
+    access::{Action, Actor, authorize},
     commands::CommandError,
     store::{CommandRecord, StoreError, VmAccess},
-    vm::{AgentConnectivity, CommandId, GuestCommand, UserId, VmId, VmPhase},
+    vm::{AgentConnectivity, CommandId, FrameText, GuestCommand, UserId, VmId, VmPhase},
 };
 
 /// What an outcome takes from the guest to the caller, beyond the command's own timeout: 5 s for
@@ -37,6 +38,15 @@ const MAX_RESPONSES: usize = 16 << 20;
 
 /// What a VM did when its right was looked up: a moment ago, or for the last of many a while.
 type VmState = (VmPhase, AgentConnectivity);
+
+/// What they may take together once they are read.
+const MAX_RESPONSES_TREE: usize = 32 << 20;
+
+/// How long one look at who asks and whose the VMs are holds. One request may send for hours.
+const CHECK_HOLDS: Duration = Duration::from_secs(2);
+
+/// How long one request may take for all its VMs, one after the other.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// What running a command in many VMs costs: a share of each result. A thousand VMs with every
 /// field fit into one request.
@@ -86,22 +96,31 @@ pub(super) async fn many(
     let access = access(&call, &vms).await?;
     let count = vms.len();
     let rounds = u32::try_from(count.div_ceil(parallelism)).unwrap_or(u32::MAX);
-    extend(ctx, (timeout + ANSWER_MARGIN).saturating_mul(rounds));
+    let longest = longest(timeout, rounds)?;
+    let checked = Instant::now();
+    extend(ctx, longest);
 
     let (call, access, command) = (&call, &access, &command);
     let runs = vms.into_iter().enumerate().map(|(index, vm)| async move {
-        let ran = match may_send(call, vm, access.get(&vm).copied(), is_unsafe) {
-            Ok(state) => run(call, vm, state, CommandId::generate(), command.clone(), timeout).await,
-            Err(refused) => Err(refused),
+        let ran = async {
+            let now =
+                if checked.elapsed() > CHECK_HOLDS { Some(look_again(ctx, call, vm).await?) } else { None };
+            let (actor, access) = match &now {
+                Some((actor, access)) => (actor, *access),
+                None => (call.actor, access.get(&vm).copied()),
+            };
+            let call = &Call { api: call.api, actor };
+            let state = may_send(call, vm, access, is_unsafe)?;
+            run(call, vm, state, CommandId::generate(), command.clone(), timeout).await
         };
-        (index, vm, ran)
+        (index, vm, ran.await)
     });
     let mut results = Vec::with_capacity(count);
     let mut runs = stream::iter(runs).buffer_unordered(parallelism);
-    let mut bytes = 0;
+    let mut taken = Taken::default();
     while let Some((index, vm, mut ran)) = runs.next().await {
         if let Ok(record) = &mut ran {
-            bound(record, &mut bytes);
+            taken.bound(record);
         }
         results.push((index, VmCommandResult::new(vm, ran)));
     }
@@ -140,6 +159,17 @@ async fn access(call: &Call<'_>, vms: &[VmId]) -> Result<HashMap<VmId, VmAccess>
     let found = timeout(PATIENCE, call.api.store.vm_access(vms)).await;
     let found = found.unwrap_or(Err(StoreError::NoAnswer { limit: PATIENCE }))?;
     Ok(found.into_iter().map(|access| (access.vm, access)).collect())
+}
+
+/// Who asks and whose this VM is, now.
+async fn look_again(
+    ctx: &Context<'_>,
+    call: &Call<'_>,
+    vm: VmId,
+) -> Result<(Actor, Option<VmAccess>), ApiError> {
+    let token = ctx.data_opt::<Token>().ok_or_else(ApiError::unauthenticated)?;
+    let actor = token.actor(call.api).await?;
+    Ok((actor, access(call, &[vm]).await?.remove(&vm)))
 }
 
 fn may(call: &Call<'_>, vm: VmId, owner: Option<UserId>, is_unsafe: bool) -> Result<(), ApiError> {
@@ -198,15 +228,37 @@ fn extend(ctx: &Context<'_>, by: Duration) {
     }
 }
 
-/// Leaves a response out where those before it took all the room.
-fn bound(record: &mut CommandRecord, bytes: &mut usize) {
-    let Some(response) = &mut record.response else { return };
-    let size = response.to_string().len();
-    if *bytes + size > MAX_RESPONSES {
-        let why = "too much for one answer together with the other VMs'; `commandLog` has it";
-        *response = json!({ "truncated": ["response"], "error": why });
-    } else {
-        *bytes += size;
+/// What so many rounds may take, each at most as long as one command.
+fn longest(timeout: Duration, rounds: u32) -> Result<Duration, ApiError> {
+    if rounds > 1 && timeout.saturating_mul(rounds) > LONGEST {
+        let why = format!(
+            "the VMs take {rounds} rounds of that, which may be more than a day; \
+             ask for less time, fewer VMs or more `parallelism`"
+        );
+        return Err(ApiError::invalid("timeoutSeconds", why));
+    }
+    Ok((timeout + ANSWER_MARGIN).saturating_mul(rounds))
+}
+
+/// What the responses so far take: as text and once they are read.
+#[derive(Debug, Default)]
+struct Taken {
+    bytes: usize,
+    tree: usize,
+}
+
+impl Taken {
+    /// Leaves a response out where those before it took all the room.
+    fn bound(&mut self, record: &mut CommandRecord) {
+        let Some(response) = &mut record.response else { return };
+        let text = response.as_str();
+        let (bytes, tree) = (self.bytes + text.len(), self.tree + tree_bytes(text.as_bytes()));
+        if bytes > MAX_RESPONSES || tree > MAX_RESPONSES_TREE {
+            let why = "too much for one answer together with the other VMs'; `commandLog` has it";
+            *response = FrameText::from(&json!({ "truncated": ["response"], "error": why }));
+        } else {
+            (self.bytes, self.tree) = (bytes, tree);
+        }
     }
 }
 
@@ -262,6 +314,49 @@ mod tests {
         for wrong in [vec![], vec![a, a], vec![a, b, Uuid::now_v7()]] {
             assert_eq!(asked(wrong, 2).unwrap_err().code(), "INVALID_INPUT");
         }
+    }
+
+    #[test]
+    fn many_rounds_are_no_more_than_a_day() {
+        let hour = Duration::from_secs(3600);
+        assert_eq!(longest(hour, 24).unwrap(), (hour + ANSWER_MARGIN) * 24);
+        assert_eq!(longest(hour, 25).unwrap_err().code(), "INVALID_INPUT");
+        assert_eq!(longest(hour, u32::MAX).unwrap_err().code(), "INVALID_INPUT");
+        assert!(longest(100 * hour, 1).is_ok(), "what one command may take is another's to say");
+    }
+
+    #[test]
+    fn responses_are_bounded_by_what_they_take_in_memory() {
+        let record = |response: serde_json::Value| CommandRecord {
+            id: CommandId::generate(),
+            vm: VmId::generate(),
+            kind: "safe".to_owned(),
+            command: json!({}),
+            response: Some(FrameText::from(&response)),
+            status: crate::store::CommandStatus::Answered,
+            success: Some(true),
+            execution_ms: None,
+            sent_at: None,
+            queue_ms: None,
+            run_ms: None,
+            late_response: None,
+            late_at: None,
+            requested_by: UserId::generate(),
+            created_at: chrono::Utc::now(),
+        };
+        let bomb = json!(vec![json!({ "a": 0 }); 9000]);
+        let mut taken = Taken::default();
+        let kept: Vec<_> = (0..5)
+            .map(|_| {
+                let mut record = record(bomb.clone());
+                taken.bound(&mut record);
+                record.response.unwrap().tree() == bomb
+            })
+            .collect();
+        assert_eq!(kept, [true, true, true, false, false], "{taken:?}");
+        let mut small = record(json!({ "n": 1 }));
+        taken.bound(&mut small);
+        assert_eq!(small.response.unwrap().tree(), json!({ "n": 1 }), "there is room for it still");
     }
 
     #[test]

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ApiContext, auth::Token, deadline::Deadline, doors::Doors, error::ApiError, problem::coded, size::sized,
-    websocket,
+    ApiContext, auth::Token, deadline::Deadline, doors::Doors, error::ApiError, problem::coded, room::Room,
+    size::sized, websocket,
 };
 
 /// How long requests under way may still take once the controller stops.
@@ -78,7 +78,10 @@ async fn answer(
     }
     let request = read(body, doors.api.config.max_body_bytes).await?;
     let request = sized(request, &doors.api)?;
-    Ok(doors.schema.execute(request.data(actor).data(token).data(deadline.clone())).await)
+    Ok(doors
+        .schema
+        .execute(request.data(actor).data(token).data(deadline.clone()).data(Room::default()))
+        .await)
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -32,7 +32,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, timeout},
 };
 
-use super::{auth::Token, doors::Doors, error::ApiError, problem::coded, size::sized};
+use super::{auth::Token, doors::Doors, error::ApiError, problem::coded, room::Room, size::sized};
 
 /// How long a client may take to introduce itself.
 const INTRODUCTION: Duration = Duration::from_secs(10);
@@ -173,7 +173,7 @@ impl Operations {
         let token = self.token.get().ok_or_else(ApiError::unauthenticated)?;
         let actor = token.actor(&self.doors.api).await?;
         let request = sized(request, &self.doors.api)?;
-        Ok(request.data(actor).data(token.clone()))
+        Ok(request.data(actor).data(token.clone()).data(Room::default()))
     }
 
     async fn begin(self, request: Request) -> BoxStream<'static, async_graphql::Response> {

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     agents::{LinkState, Sending},
     store::{CommandEnd, CommandRecord, CommandStatus, NewCommand, NotLogged, StoreError},
-    vm::{CommandId, GuestCommand, LinkEnd, VmEvent, VmId, truncate_to_micros},
+    vm::{CommandId, FrameText, GuestCommand, LinkEnd, VmEvent, VmId, truncate_to_micros},
 };
 
 /// How long a caller waits for the log to take the outcome; then he is told, and the outcome waits
@@ -42,10 +42,11 @@ impl Commands {
         let ended = Instant::now();
         let sent = sending.sent();
         let Kept { status, success, response } = kept_end(end, self.max_output());
+        let response = response.to_string();
         let end = CommandEnd {
             status,
             success,
-            response: Some(response.to_string()),
+            response: Some(response.clone()),
             sent_at: sent.map(|sent| truncate_to_micros(sent.at)),
             queue_ms: sent.map(|sent| millis(sent.instant - submitted)),
             run_ms: sent.map(|sent| millis(ended - sent.instant)),
@@ -56,7 +57,7 @@ impl Commands {
             vm: new.vm,
             kind: new.kind.to_owned(),
             command: new.command,
-            response: Some(response),
+            response: Some(FrameText::new(response)),
             status,
             success: Some(success),
             execution_ms: Some(end.execution_ms),

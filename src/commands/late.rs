@@ -1,7 +1,8 @@
 //! Answers that came after their commands had ended otherwise.
 //!
 //! They change no outcome; they are noted beside it. What guests send unasked must not keep this
-//! busy for ever: each answer has a few tries, then it is dropped and counted.
+//! busy for ever: each answer has a few tries, and one that may be made up has one; then it is
+//! dropped and counted.
 
 use std::time::Duration;
 
@@ -48,12 +49,12 @@ impl Commands {
     }
 
     async fn note_late(&self, answer: LateAnswer) {
-        let LateAnswer { vm, id, mut outcome, received_at } = answer;
+        let LateAnswer { vm, id, known, mut outcome, received_at } = answer;
         self.hide_secrets(&mut outcome);
         // Anything else is no answer.
         let CommandOutcome::Answered { success, .. } = outcome else { return };
         let response = kept_answer(outcome, self.max_output()).response.to_string();
-        let mut waits = WAITS.iter();
+        let mut waits = if known { &WAITS[..] } else { &[] }.iter();
         let result = loop {
             let noted = timeout(PATIENCE, self.store.note_late_answer(vm, id, &response, received_at)).await;
             match noted.unwrap_or(Err(StoreError::NoAnswer { limit: PATIENCE })) {

@@ -1,5 +1,6 @@
 //! How a command and its answer are kept: without secrets, and bounded.
 
+use agent_protocol::tree_fits;
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -50,6 +51,10 @@ pub(super) struct Kept {
 /// The longest `data` that is kept, as JSON: as much as a frame can bring. Half a list is no list
 /// any more, so a longer one is left out whole, and named in `truncated`.
 const MAX_DATA_BYTES: usize = agent_protocol::MAX_FRAME_BYTES;
+
+/// What that `data` may take in memory for whoever reads it: a list of some eight thousand packages.
+/// Text alone bounds nothing, see [`agent_protocol::tree_bytes`].
+const MAX_DATA_TREE: usize = 12 << 20;
 
 /// What is said of a command that the agent ended because its time was over.
 const ENDED_BY_AGENT: &str =
@@ -131,7 +136,7 @@ pub(super) fn kept_answer(answer: CommandOutcome, max: usize) -> Kept {
         truncated.push("stderr");
     }
     let ended_by_agent = !success && data.as_ref().is_some_and(|data| data["timed_out"] == json!(true));
-    if data.as_ref().is_some_and(|data| data.to_string().len() > MAX_DATA_BYTES) {
+    if data.as_ref().is_some_and(|data| !fits(&data.to_string())) {
         data = None;
         truncated.push("data");
     }
@@ -146,6 +151,10 @@ pub(super) fn kept_answer(answer: CommandOutcome, max: usize) -> Kept {
     });
     let status = if ended_by_agent { CommandStatus::TimedOut } else { CommandStatus::Answered };
     Kept { status, success, response }
+}
+
+fn fits(data: &str) -> bool {
+    data.len() <= MAX_DATA_BYTES && tree_fits(data.as_bytes(), MAX_DATA_TREE)
 }
 
 fn not_sent(why: NotSent) -> (CommandStatus, &'static str) {
@@ -233,6 +242,11 @@ mod tests {
         let kept = kept_answer(answered("", "", Some(largest.clone())), 5);
         assert_eq!((&kept.response["data"], &kept.response["truncated"]), (&largest, &json!([])));
         let kept = kept_answer(answered("", "", Some(json!("x".repeat(MAX_DATA_BYTES)))), 5);
+        assert_eq!((&kept.response["data"], &kept.response["truncated"]), (&Value::Null, &json!(["data"])));
+        // Short as text, and long in memory.
+        let bomb = json!(vec![json!({"a": 0}); 30_000]);
+        assert!(bomb.to_string().len() < MAX_DATA_BYTES / 3);
+        let kept = kept_answer(answered("", "", Some(bomb)), 5);
         assert_eq!((&kept.response["data"], &kept.response["truncated"]), (&Value::Null, &json!(["data"])));
     }
 

@@ -4,7 +4,9 @@ mod insert;
 
 pub use insert::NotLogged;
 
+use agent_protocol::tree_bytes;
 use chrono::{DateTime, Utc};
+use futures_util::{Stream, StreamExt as _};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -15,7 +17,7 @@ use super::{
     db::on_pool,
     failed,
 };
-use crate::vm::{CommandId, HostId, UserId, VmId};
+use crate::vm::{CommandId, FrameText, HostId, UserId, VmId};
 
 /// How a logged command stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +64,9 @@ pub struct CommandRecord {
     pub kind: String,
     /// The command, without secrets.
     pub command: Value,
-    /// The answer (an object), or null.
-    pub response: Option<Value>,
+    /// The answer (an object), or null. Text, because a guest's answer may take many times that
+    /// once it is read.
+    pub response: Option<FrameText>,
     /// How it stands.
     pub status: CommandStatus,
     /// The agent's verdict; false where there was none. Null while pending.
@@ -77,7 +80,7 @@ pub struct CommandRecord {
     /// Milliseconds from sent to outcome.
     pub run_ms: Option<i64>,
     /// The answer that came after it had ended otherwise.
-    pub late_response: Option<Value>,
+    pub late_response: Option<FrameText>,
     /// When that came.
     pub late_at: Option<DateTime<Utc>>,
     /// Who asked.
@@ -114,12 +117,41 @@ struct CommandRow {
     created_at: DateTime<Utc>,
 }
 
+/// What the entries of one page take together once they are read, at most; the first is given
+/// whatever it takes.
+const MAX_PAGE_TREE: usize = 32 << 20;
+
+/// The first rows of a page that are no more than `max_tree` bytes in memory together.
+async fn within(
+    operation: &'static str,
+    page: Page,
+    max_tree: usize,
+    rows: impl Stream<Item = Result<CommandRow, sqlx::Error>>,
+) -> Result<PageOf<CommandRecord>, StoreError> {
+    let mut rows = std::pin::pin!(rows);
+    let (mut nodes, mut tree) = (Vec::new(), 0_usize);
+    while let Some(row) = rows.next().await {
+        let row = row.map_err(failed(operation))?;
+        tree = tree.saturating_add(row.tree_bytes());
+        if nodes.len() >= page.shown() || (tree > max_tree && !nodes.is_empty()) {
+            return Ok(PageOf { nodes, has_next: true });
+        }
+        nodes.push(row.read(operation)?);
+    }
+    Ok(PageOf { nodes, has_next: false })
+}
+
 impl CommandRow {
+    fn tree_bytes(&self) -> usize {
+        let texts = [Some(&self.command), self.response.as_ref(), self.late_response.as_ref()];
+        texts.into_iter().flatten().map(|text| tree_bytes(text.0.as_bytes())).sum()
+    }
+
     fn read(self, operation: &'static str) -> Result<CommandRecord, StoreError> {
         Ok(CommandRecord {
             command: self.command.read(operation, self.id)?,
-            response: self.response.map(|response| response.read(operation, self.id)).transpose()?,
-            late_response: self.late_response.map(|late| late.read(operation, self.id)).transpose()?,
+            response: self.response.map(|response| FrameText::new(response.0)),
+            late_response: self.late_response.map(|late| FrameText::new(late.0)),
             id: self.id.into(),
             vm: self.vm_id.into(),
             kind: self.kind,
@@ -271,13 +303,14 @@ impl Store {
             .transpose()
     }
 
-    /// The commands of a VM, newest first.
+    /// The commands of a VM, newest first. A page ends before what would take more than 32 MiB in
+    /// memory, and says that there is more.
     ///
     /// # Errors
     /// `Database`, `Corrupt`.
     pub async fn command_log(&self, vm: VmId, page: Page) -> Result<PageOf<CommandRecord>, StoreError> {
         const OPERATION: &str = "reading a command log";
-        let rows = on_pool!(self, db => sqlx::query_as::<_, CommandRow>(
+        on_pool!(self, db => within(OPERATION, page, MAX_PAGE_TREE, sqlx::query_as::<_, CommandRow>(
             "SELECT * FROM command_log
              WHERE vm_id = $1 AND ($2 IS NULL OR (created_at, id) <
                    (SELECT created_at, id FROM command_log WHERE id = $2 AND vm_id = $1))
@@ -286,10 +319,8 @@ impl Store {
         .bind(vm.uuid())
         .bind(page.after)
         .bind(page.limit())
-        .fetch_all(db)
+        .fetch(db))
         .await)
-        .map_err(failed(OPERATION))?;
-        page.cut(rows, |row| row.read(OPERATION))
     }
 
     /// Marks what a dead controller left pending as lost; gives how many. Once the database is

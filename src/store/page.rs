@@ -30,13 +30,18 @@ impl Page {
         i64::from(self.first.min(MAX_ROWS)) + 1
     }
 
+    /// Rows that are shown at most.
+    pub(super) fn shown(self) -> usize {
+        self.first.min(MAX_ROWS) as usize
+    }
+
     /// A page of what [`Page::limit`] rows became.
     pub(super) fn cut<R, T>(
         self,
         mut rows: Vec<R>,
         read: impl FnMut(R) -> Result<T, StoreError>,
     ) -> Result<PageOf<T>, StoreError> {
-        let shown = self.first.min(MAX_ROWS) as usize;
+        let shown = self.shown();
         let has_next = rows.len() > shown;
         rows.truncate(shown);
         Ok(PageOf { nodes: rows.into_iter().map(read).collect::<Result<_, _>>()?, has_next })

@@ -153,13 +153,13 @@ impl Session<'_> {
                 if let Settled::Unknown(id, outcome) = unknown
                     && self.stray_rate.allow(1.0, now)
                 {
-                    self.tell_late(id, outcome, at);
+                    self.tell_late(id, false, outcome, at);
                 }
                 return;
             }
             Settled::Late(id, outcome) => {
                 self.counters.late += 1;
-                self.tell_late(id, outcome, at);
+                self.tell_late(id, true, outcome, at);
             }
             Settled::InTime => {}
         }
@@ -167,10 +167,14 @@ impl Session<'_> {
         news.hear(timestamp, at);
     }
 
-    /// Somebody may know the command, although nobody waits for its answer here.
-    fn tell_late(&mut self, id: CommandId, outcome: CommandOutcome, received_at: DateTime<Utc>) {
-        let answer = LateAnswer { vm: self.shared.vm, id, outcome: late::bounded(outcome), received_at };
-        if self.outlets.late.try_send(answer).is_err() {
+    /// Somebody may know the command, although nobody waits for its answer here. What guests make
+    /// up leaves half of the room to what they were asked for.
+    fn tell_late(&mut self, id: CommandId, known: bool, outcome: CommandOutcome, received_at: DateTime<Utc>) {
+        let late = &self.outlets.late;
+        let answer =
+            || LateAnswer { vm: self.shared.vm, id, known, outcome: late::bounded(outcome), received_at };
+        let has_room = known || late.capacity() > late.max_capacity() / 2;
+        if !has_room || late.try_send(answer()).is_err() {
             self.counters.dropped += 1;
         }
     }

@@ -1,15 +1,15 @@
 //! Logged commands and reported errors.
 
-use async_graphql::{ComplexObject, Enum, Json, SimpleObject};
+use async_graphql::{ComplexObject, Context, Enum, Json, SimpleObject};
 use chrono::{DateTime, Utc};
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::result::SafeActionResult;
 use crate::{
-    api::{error::ApiError, scalars::BigInt},
+    api::{error::ApiError, room::Room, scalars::BigInt},
     store::{CommandRecord, CommandStatus, VmErrorRecord},
-    vm::VmId,
+    vm::{FrameText, VmId},
 };
 
 /// How a logged command stands.
@@ -46,10 +46,8 @@ pub(crate) struct CommandLog {
     kind: String,
     /// The command, without secrets.
     command: Json<Value>,
-    /// `exit_code`, `stdout`, `stderr`, `data`, `execution_ms`, `truncated` (which of them are not
-    /// whole; a `data` of more than 1 MiB is left out) and `error`; only `error` without an answer.
-    /// Null while pending, and where it was lost.
-    response: Option<Json<Value>>,
+    #[graphql(skip)]
+    response: Option<FrameText>,
     /// How it stands.
     status: CommandStatusName,
     /// Null while pending.
@@ -62,8 +60,8 @@ pub(crate) struct CommandLog {
     run_ms: Option<BigInt>,
     /// When it was sent; null while pending, where it never was, and where it was lost.
     sent_at: Option<DateTime<Utc>>,
-    /// The answer that came after the command had ended otherwise, like `response`.
-    late_response: Option<Json<Value>>,
+    #[graphql(skip)]
+    late_response: Option<FrameText>,
     /// When that came.
     late_at: Option<DateTime<Utc>>,
     /// Who asked.
@@ -80,14 +78,14 @@ impl From<CommandRecord> for CommandLog {
             vm_id: record.vm.uuid(),
             kind: record.kind,
             command: Json(record.command),
-            response: record.response.map(Json),
+            response: record.response,
             status: record.status.into(),
             success: record.success,
             execution_ms: record.execution_ms.map(BigInt),
             queue_ms: record.queue_ms.map(BigInt),
             run_ms: record.run_ms.map(BigInt),
             sent_at: record.sent_at,
-            late_response: record.late_response.map(Json),
+            late_response: record.late_response,
             late_at: record.late_at,
             requested_by: record.requested_by.uuid(),
             created_at: record.created_at,
@@ -97,12 +95,37 @@ impl From<CommandRecord> for CommandLog {
 
 #[ComplexObject]
 impl CommandLog {
-    /// What a safe action found, typed. Null for unsafe commands, for failures, and where the agent
-    /// gives a shape that is not known; `response.data` has what it gave.
-    async fn result(&self) -> Option<SafeActionResult> {
-        let data = self.response.as_ref().filter(|_| self.success == Some(true))?.0.get("data")?;
-        SafeActionResult::of(self.command.0.get("action")?.as_str()?, data)
+    /// `exit_code`, `stdout`, `stderr`, `data`, `execution_ms`, `truncated` (which of them are not
+    /// whole; a `data` of more than 1 MiB, or 12 MiB in memory, is left out) and `error`; only
+    /// `error` without an answer. Null while pending, and where it was lost. Where the responses
+    /// before it took all the room of one answer, `truncated` is `["response"]`.
+    async fn response(&self, ctx: &Context<'_>) -> Option<Json<Value>> {
+        self.response.as_ref().map(|text| read(ctx, text))
     }
+
+    /// The answer that came after the command had ended otherwise, like `response`.
+    async fn late_response(&self, ctx: &Context<'_>) -> Option<Json<Value>> {
+        self.late_response.as_ref().map(|text| read(ctx, text))
+    }
+
+    /// What a safe action found, typed. Null for unsafe commands, for failures, and where the agent
+    /// gives a shape that is not known; `response.data` has what it gave. Null, too, where the
+    /// responses before it took all the room of one answer.
+    async fn result(&self, ctx: &Context<'_>) -> Option<SafeActionResult> {
+        let action = self.command.0.get("action")?.as_str()?;
+        let text = self.response.as_ref().filter(|_| self.success == Some(true))?;
+        let response = Room::take(ctx, text).then(|| text.tree())?;
+        SafeActionResult::of(action, response.get("data")?)
+    }
+}
+
+/// What a guest answered, read only for who asks and while there is room.
+fn read(ctx: &Context<'_>, text: &FrameText) -> Json<Value> {
+    if Room::take(ctx, text) {
+        return Json(text.tree());
+    }
+    let why = "too much for one answer together with the others; ask for fewer at once";
+    Json(json!({ "truncated": ["response"], "error": why }))
 }
 
 impl CommandLog {

@@ -66,7 +66,8 @@ impl Store {
     }
 
     /// Notes of a command that its logging was given up: what may have been written of it is ended
-    /// by this, and what may still be written is refused then, because the row is there.
+    /// by this, and what may still be written is refused then, because the row is there. The row of
+    /// another attempt under the same id, which has a moment of its own, is left alone.
     ///
     /// # Errors
     /// `Database`.
@@ -79,7 +80,9 @@ impl Store {
              VALUES ($1, $2, $3, $4, $5, $6, $7, FALSE, $8)
              ON CONFLICT (id) DO UPDATE SET status = excluded.status, success = excluded.success,
                                             response = excluded.response
-             WHERE command_log.status = 'pending' AND command_log.vm_id = excluded.vm_id",
+             WHERE command_log.status = 'pending' AND command_log.vm_id = excluded.vm_id
+               AND command_log.requested_by = excluded.requested_by
+               AND command_log.created_at = excluded.created_at",
         )
         .bind(command.id.uuid())
         .bind(command.vm.uuid())
