@@ -33,6 +33,10 @@ const MIN_SEGMENTS: u64 = 16;
 /// only him.
 const MAX_GIVEN_UP: u32 = 2;
 
+/// Failures in a row after which a segment that is there but cannot be read is given up. One that
+/// passes (no file descriptors, no memory) must not cost what is whole on disk.
+const MAX_FAILURES: u32 = 10;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Disk {
@@ -56,6 +60,14 @@ struct Segment {
     bytes: u64,
     /// Known of those that this process wrote or read.
     rows: Option<u64>,
+    /// To read it, in a row.
+    failures: u32,
+}
+
+impl Segment {
+    fn new(number: u64, bytes: u64, rows: Option<u64>) -> Self {
+        Self { number, bytes, rows, failures: 0 }
+    }
 }
 
 impl Disk {
@@ -89,7 +101,7 @@ impl Disk {
                 fs::remove_file(entry.path())?;
                 continue;
             }
-            found.push(Segment { number, bytes, rows: None });
+            found.push(Segment::new(number, bytes, None));
         }
         found.sort_unstable_by_key(|segment| segment.number);
         self.next = found.last().map_or(0, |last| last.number + 1);
@@ -167,7 +179,7 @@ impl Disk {
             let _ = fs::remove_file(self.path(number));
             return Err(error);
         }
-        self.segments.push_back(Segment { number, bytes: 0, rows: Some(0) });
+        self.segments.push_back(Segment::new(number, 0, Some(0)));
         self.writer = Some(writer);
         Ok(())
     }
@@ -183,13 +195,15 @@ impl Disk {
         true
     }
 
-    /// The oldest readings, with their segment's number.
-    pub(super) fn oldest(&mut self) -> Option<(u64, Vec<PackedSample>)> {
+    /// The oldest readings, with their segment's number. After an error they are still there, to be
+    /// asked for again after a while.
+    pub(super) fn oldest(&mut self) -> io::Result<Option<(u64, Vec<PackedSample>)>> {
         loop {
             if self.segments.len() == 1 {
                 self.writer = None;
             }
-            let number = self.segments.front()?.number;
+            let Some(first) = self.segments.front() else { return Ok(None) };
+            let number = first.number;
             let path = self.path(number);
             match segment::read(&path) {
                 Ok(content) => {
@@ -210,20 +224,31 @@ impl Disk {
                     if let Some(first) = self.segments.front_mut() {
                         first.bytes = content.good;
                         first.rows = Some(content.samples.len() as u64);
+                        first.failures = 0;
                     }
                     self.tell();
-                    return Some((number, content.samples));
+                    return Ok(Some((number, content.samples)));
                 }
-                Err(error) => {
-                    tracing::error!(path = %path.display(), %error, "readings on disk cannot be read");
-                    let rows = self.segments.front().and_then(|first| first.rows).unwrap_or(1);
-                    self.losses.add(Reason::SpoolDamaged, rows);
-                    // The file stays, for the next controller to try.
-                    self.segments.pop_front();
-                    self.tell();
-                }
+                Err(error) => self.unread(error)?,
             }
         }
+    }
+
+    /// The first segment could not be read: gives it up where there is no hope, and otherwise the
+    /// error back.
+    fn unread(&mut self, error: io::Error) -> io::Result<()> {
+        let Some(first) = self.segments.front_mut() else { return Ok(()) };
+        first.failures += 1;
+        if error.kind() != io::ErrorKind::NotFound && first.failures < MAX_FAILURES {
+            return Err(error);
+        }
+        let (number, rows) = (first.number, first.rows.unwrap_or(1));
+        tracing::error!(path = %self.path(number).display(), %error, "readings on disk cannot be read");
+        self.losses.add(Reason::SpoolDamaged, rows);
+        // The file, if there is one, stays for the next controller to try.
+        self.segments.pop_front();
+        self.tell();
+        Ok(())
     }
 
     /// The first segment's readings are where they belong.
@@ -267,4 +292,86 @@ const SUFFIX: &str = "readings";
 fn number(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(SUFFIX)?.strip_suffix('.')?;
     (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::vm::{FrameText, MetricsSample, Readings, VmId};
+
+    fn samples() -> Vec<PackedSample> {
+        let sample = MetricsSample {
+            id: Uuid::now_v7(),
+            vm: VmId::generate(),
+            timestamp: Utc::now(),
+            received_at: Utc::now(),
+            readings: Readings { cpu_usage: 1.0, memory_used: 1, memory_total: 2, disk: None, network: None },
+            frame: FrameText::new("{}"),
+        };
+        PackedSample::pack(&[sample]).0
+    }
+
+    /// Two segments of one reading each.
+    fn filled(dir: &tempfile::TempDir) -> (Disk, Arc<Losses>, [Vec<PackedSample>; 2]) {
+        let losses = Arc::<Losses>::default();
+        let bytes = Arc::default();
+        let mut disk = Disk::new(dir.path().to_owned(), 1 << 20, bytes, Arc::clone(&losses));
+        let both = [samples(), samples()];
+        for samples in &both {
+            disk.append(samples).unwrap();
+            disk.writer = None;
+        }
+        (disk, losses, both)
+    }
+
+    /// Something stands in the file's place that opens but cannot be read.
+    fn spoil(disk: &Disk, number: u64) -> PathBuf {
+        let (path, aside) = (disk.path(number), disk.path(number).with_extension("aside"));
+        fs::rename(&path, &aside).unwrap();
+        fs::create_dir(&path).unwrap();
+        aside
+    }
+
+    #[test]
+    fn a_failure_that_passes_costs_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut disk, losses, [first, second]) = filled(&dir);
+        let aside = spoil(&disk, 0);
+        for _ in 1..MAX_FAILURES {
+            disk.oldest().unwrap_err();
+        }
+        fs::remove_dir(disk.path(0)).unwrap();
+        fs::rename(aside, disk.path(0)).unwrap();
+        for (number, samples) in [(0, first), (1, second)] {
+            assert_eq!(disk.oldest().unwrap(), Some((number, samples)));
+            disk.remove(number);
+        }
+        assert_eq!(disk.oldest().unwrap(), None);
+        assert_eq!(losses.snapshot().readings, 0);
+    }
+
+    #[test]
+    fn one_that_stays_costs_its_segment_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut disk, losses, [_, second]) = filled(&dir);
+        let aside = spoil(&disk, 0);
+        for _ in 1..MAX_FAILURES {
+            disk.oldest().unwrap_err();
+        }
+        assert_eq!(disk.oldest().unwrap(), Some((1, second)));
+        assert_eq!(losses.snapshot().readings, 1);
+        assert!(aside.exists());
+    }
+
+    #[test]
+    fn a_segment_that_is_gone_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut disk, losses, [_, second]) = filled(&dir);
+        fs::remove_file(disk.path(0)).unwrap();
+        assert_eq!(disk.oldest().unwrap(), Some((1, second)));
+        assert_eq!(losses.snapshot().readings, 1);
+    }
 }
