@@ -12,12 +12,13 @@ use std::{
     time::Duration,
 };
 
-use infinibay::{config::MetricsConfig, store::Store, vm::VmId};
+use chrono::Utc;
+use infinibay::{agents::GuestFrame, config::MetricsConfig, store::Store, vm::VmId};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 use support::{
     database::{Backend, TestDatabase},
-    guest::eventually,
+    guest::{DEADLINE, eventually},
     pipeline::{Pipeline, eager, stored, stored_cpu, system, until_stored},
 };
 
@@ -101,6 +102,24 @@ fn upto(count: u32) -> Vec<f64> {
     (0..count).map(f64::from).collect()
 }
 
+fn error(vm: VmId) -> GuestFrame {
+    let (error, details) = ("disk full".to_owned(), json!({}));
+    GuestFrame::Error { vm, received_at: Utc::now(), timestamp: None, error, details }
+}
+
+const ERRORS: &str = "SELECT count(*) FROM vm_errors";
+
+/// Waits until that many are one.
+async fn until_one(db: &TestDatabase, sql: &'static str) {
+    tokio::time::timeout(DEADLINE, async {
+        while db.number(sql).await != 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("in time");
+}
+
 const ROLLED_UP: &str =
     "SELECT CAST(coalesce(sum(count), 0) AS BIGINT) FROM vm_metrics_rollups WHERE width_seconds = 3600";
 
@@ -171,6 +190,50 @@ on_both! {
         let store = pipeline.stop().await;
         assert_eq!(stored_cpu(&store, vm).await, upto(50));
         assert_eq!(db.number(ROLLED_UP).await, 50);
+    }
+
+    async fn a_disk_that_cannot_be_read_for_a_while_costs_time_and_holds_up_no_error(db: TestDatabase) {
+        let spool = tempfile::tempdir().unwrap();
+        let dir = spool.path().to_owned();
+        let vm = VmId::generate();
+        let outage = Outage::begin(&db).await;
+        let pipeline = Pipeline::start_at(impatient(&db).await, eager(), &dir);
+        for n in 0..20 {
+            pipeline.send(vm, system(f64::from(n))).await;
+        }
+        eventually("readings wait on disk", || (bytes(&dir) > 0).then_some(())).await;
+        pipeline.stop().await.close().await;
+        outage.end().await;
+
+        let first = segments(&dir)[0].clone();
+        let aside = first.with_extension("aside");
+        fs::rename(&first, &aside).unwrap();
+        fs::create_dir(&first).unwrap();
+        let unhurried = MetricsConfig { flush_interval: Duration::from_secs(1), ..MetricsConfig::default() };
+        let pipeline = Pipeline::start_at(impatient(&db).await, unhurried, &dir);
+        pipeline.send(vm, system(20.0)).await;
+        pipeline.frames.send(error(vm)).await.unwrap();
+        until_one(&db, ERRORS).await;
+        assert!(stored_cpu(&pipeline.store, vm).await.is_empty(), "what came later stays behind");
+        fs::remove_dir(&first).unwrap();
+        fs::rename(&aside, &first).unwrap();
+        assert_eq!(until_stored(&pipeline.store, vm, 21).await, upto(21));
+        assert_eq!(pipeline.metrics.lost().counts.total(), 0);
+        pipeline.stop().await;
+    }
+
+    async fn readings_that_are_refused_hold_up_no_error(db: TestDatabase) {
+        let pipeline = Pipeline::start(&db, eager()).await;
+        let aside = "ALTER TABLE vm_metrics RENAME TO vm_metrics_aside";
+        db.tamper(aside, aside).await;
+        let vm = VmId::generate();
+        pipeline.send(vm, system(0.0)).await;
+        pipeline.frames.send(error(vm)).await.unwrap();
+        until_one(&db, ERRORS).await;
+        let back = "ALTER TABLE vm_metrics_aside RENAME TO vm_metrics";
+        db.tamper(back, back).await;
+        until_stored(&pipeline.store, vm, 1).await;
+        pipeline.stop().await;
     }
 
     async fn a_full_spool_gives_up_the_oldest_and_says_so(db: TestDatabase) {

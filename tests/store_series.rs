@@ -74,6 +74,36 @@ on_both! {
         assert!(bare.points.iter().all(|point| point.values.is_empty()));
     }
 
+    async fn numbers_next_to_nothing_can_be_charted(db: TestDatabase) {
+        let store = db.store().await;
+        let vm = VmId::generate();
+        let start = at("2026-02-03T04:00:00Z");
+        let tiny = f64::from_bits(1);
+        let samples: Vec<_> = [tiny, 0.0, 0.0]
+            .into_iter()
+            .zip(0..)
+            .map(|(cpu, minute)| sample(vm, start + TimeDelta::minutes(minute), cpu))
+            .collect();
+        store.insert_metrics(&samples).await.unwrap();
+        let request = |resolution| SeriesRequest {
+            vm,
+            from: start,
+            to: start + TimeDelta::hours(1),
+            resolution,
+            fields: vec![SeriesField::CpuUsage],
+        };
+        let nothing = Some(Aggregate { min: 0.0, avg: 0.0, max: 0.0 });
+        for resolution in [Resolution::Raw, Resolution::FiveMinutes, Resolution::Hour] {
+            let series = store.series(&request(resolution), 10).await.unwrap();
+            assert!(series.points.iter().all(|point| point.values == [nothing]), "{resolution:?}: {series:?}");
+        }
+        // As it was stored before.
+        let stored = "UPDATE vm_metrics_rollups SET cpu_sum = 5e-324, cpu_max = 5e-324";
+        db.tamper(stored, stored).await;
+        let series = store.series(&request(Resolution::Hour), 10).await.unwrap();
+        assert_eq!(series.points[0].values, [Some(Aggregate { min: 0.0, avg: 0.0, max: tiny })]);
+    }
+
     async fn every_field_can_be_charted_at_every_resolution(db: TestDatabase) {
         let store = db.store().await;
         let vm = VmId::generate();

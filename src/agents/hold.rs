@@ -14,11 +14,17 @@ const TURN: Duration = Duration::from_secs(5);
 /// How long in all reading is held while commands are unanswered, however many turns come.
 const IN_FLIGHT: Duration = Duration::from_secs(1);
 
+/// How long nothing is read in all, however many turns come: a guest that is not read looks like
+/// one that is not there. One that waits longer may cost the oldest reading.
+const UNREAD: Duration = Duration::from_secs(15);
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Hold {
     /// Since when the next frame waits for its turn.
     waits_since: Option<Instant>,
+    /// Since when frames wait and nothing was read.
+    unread_since: Option<Instant>,
     /// When the commands in flight have waited long enough.
     answers_at: Option<Instant>,
 }
@@ -32,9 +38,11 @@ impl Hold {
         }
         if !frames_wait {
             self.waits_since = None;
+            self.unread_since = None;
             return None;
         }
-        let mut until = *self.waits_since.get_or_insert(now) + TURN;
+        let turn = *self.waits_since.get_or_insert(now) + TURN;
+        let mut until = turn.min(*self.unread_since.get_or_insert(now) + UNREAD);
         if in_flight {
             until = until.min(*self.answers_at.get_or_insert(now + IN_FLIGHT));
         }
@@ -44,6 +52,11 @@ impl Hold {
     /// A frame had its turn; the next one waits from now on.
     pub(super) fn had_turn(&mut self) {
         self.waits_since = None;
+    }
+
+    /// Something was read.
+    pub(super) fn had_read(&mut self) {
+        self.unread_since = None;
     }
 }
 
@@ -67,6 +80,24 @@ mod tests {
         assert_eq!(hold.until(true, false, at(20_000)), Some(at(25_000)), "it works again");
         assert_eq!(hold.until(false, false, at(20_001)), None);
         assert_eq!(hold.until(true, false, at(30_000)), Some(at(35_000)), "a new wait");
+    }
+
+    #[test]
+    fn a_link_is_read_now_and_then_however_many_turns_come() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut hold = Hold::default();
+        for turn in 0..4 {
+            assert_eq!(hold.until(true, false, at(4 * turn)), Some(at((4 * turn + 5).min(15))));
+            hold.had_turn();
+        }
+        assert_eq!(hold.until(true, false, at(15)), None, "not read for too long");
+        hold.had_turn();
+        assert_eq!(hold.until(true, false, at(16)), None, "nothing has come since");
+        hold.had_read();
+        assert_eq!(hold.until(true, false, at(17)), Some(at(21)), "the next one's turn");
+        hold.had_turn();
+        assert_eq!(hold.until(true, false, at(20)), Some(at(25)));
     }
 
     #[test]

@@ -331,6 +331,7 @@ impl<'a> Session<'a> {
         let (now, at) = (Instant::now(), Utc::now());
         let mut news = News::default();
         self.backlog = false;
+        self.hold.had_read();
         while let Some(line) = self.decoder.next_frame() {
             self.line(line, now, at, &mut news);
             if self.held_until(now).is_some() {

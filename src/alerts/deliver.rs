@@ -207,7 +207,7 @@ impl Post {
             Answer::Taken => return Told::Delivered,
             Answer::Gone => {
                 tracing::error!(alert = %alert.id, "the webhook is gone (410): this message is not tried again");
-                return Told::Failed { error: "the receiver answered 410 Gone".to_owned() };
+                return Told::Failed { error: "status 410".to_owned() };
             }
             Answer::Failed { error, retry_after } => (error, retry_after),
         };

@@ -1,7 +1,7 @@
 //! One delivery to the webhook, signed by the specification of Standard Webhooks
 //! (<https://www.standardwebhooks.com>), scheme `v1`.
 
-use std::time::Duration;
+use std::{error::Error as _, io, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};
@@ -14,7 +14,7 @@ use reqwest::{
 use sha2::Sha256;
 
 use super::AlertsError;
-use crate::{config::WebhookTarget, vm::chain};
+use crate::config::WebhookTarget;
 
 /// What is read of an answer, so that its connection can be used again; it is looked at by
 /// nobody.
@@ -39,7 +39,7 @@ pub(super) enum Answer {
     Gone,
     /// It may want it later.
     Failed {
-        /// Why, without the URL.
+        /// Why, in a word or two of ours: what libraries say may name the receiver's host.
         error: String,
         /// How long the receiver wants to be left alone.
         retry_after: Option<Duration>,
@@ -72,10 +72,36 @@ impl Webhook {
             .body(body.to_owned());
         match request.send().await {
             Ok(response) => answer(response, now).await,
-            // The URL may hold a password.
-            Err(error) => Answer::Failed { error: chain(&error.without_url()), retry_after: None },
+            Err(error) => Answer::Failed { error: class(&error).to_owned(), retry_after: None },
         }
     }
+}
+
+/// What kind of failure it is.
+fn class(error: &reqwest::Error) -> &'static str {
+    if error.is_timeout() {
+        "timeout"
+    } else if is_of_tls(error) {
+        "tls"
+    } else if error.is_connect() {
+        "connect"
+    } else {
+        // The connection broke between request and answer, or no HTTP came back.
+        "broken"
+    }
+}
+
+/// Whether the other end could not be agreed with: a broken or untrusted handshake is the one error
+/// on the way to an answer that calls bytes of the wire invalid.
+fn is_of_tls(error: &reqwest::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::InvalidData) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// `v1,` and the HMAC-SHA256 of `id.timestamp.body`.
@@ -104,7 +130,7 @@ async fn answer(mut response: Response, now: DateTime<Utc>) -> Answer {
     } else if status == StatusCode::GONE {
         Answer::Gone
     } else {
-        Answer::Failed { error: format!("the receiver answered {status}"), retry_after }
+        Answer::Failed { error: format!("status {}", status.as_u16()), retry_after }
     }
 }
 
@@ -120,6 +146,8 @@ fn retry_after(text: &str, now: DateTime<Utc>) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
 
     #[test]
@@ -128,6 +156,41 @@ mod tests {
         let key = STANDARD.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
         let signed = signature(&key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, "{\"test\": 2432232314}");
         assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+
+    /// What is said of a receiver that does this with its connections.
+    async fn said(scheme: &str, receive: impl AsyncFn(tokio::net::TcpStream) + Send + 'static) -> Answer {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("{scheme}://localhost:{}/hook", listener.local_addr().unwrap().port());
+        let target = WebhookTarget { url: url.parse().unwrap(), key: vec![1; 32] };
+        let webhook = Webhook::new(target, Duration::from_secs(1)).unwrap();
+        let receiving = async {
+            loop {
+                receive(listener.accept().await.unwrap().0).await;
+            }
+        };
+        tokio::select! {
+            answer = webhook.send("msg_1", "{}", Utc::now()) => answer,
+            () = receiving => unreachable!("it receives for ever"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_told_in_words_of_ours() {
+        let failed = |word: &str| Answer::Failed { error: word.to_owned(), retry_after: None };
+        let says = async |mut stream: tokio::net::TcpStream, text: &str| {
+            let mut buffer = [0; 1024];
+            assert!(stream.read(&mut buffer).await.unwrap() > 0);
+            stream.write_all(text.as_bytes()).await.unwrap();
+        };
+        let busy = async move |stream| says(stream, "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n").await;
+        assert_eq!(said("http", busy).await, failed("status 503"));
+        assert_eq!(said("https", busy).await, failed("tls"));
+        assert_eq!(
+            said("http", async move |stream| says(stream, "SSH-2.0\r\n").await).await,
+            failed("broken")
+        );
+        assert_eq!(said("http", async |_| std::future::pending().await).await, failed("timeout"));
     }
 
     #[test]

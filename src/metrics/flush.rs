@@ -14,6 +14,7 @@ use std::{
 };
 
 use chrono::{TimeDelta, Utc};
+use thiserror::Error;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +55,26 @@ const LAST_FLUSH: Duration = Duration::from_secs(2);
 
 /// How often trouble is logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Why a flush did not come to its end.
+#[derive(Debug, Error)]
+enum Failure {
+    #[error(transparent)]
+    Database(#[from] StoreError),
+    /// Said already.
+    #[error("readings on disk cannot be read")]
+    Disk(#[source] io::Error),
+}
+
+impl Failure {
+    /// Whether the database is there, as far as is known.
+    fn leaves_database(&self) -> bool {
+        match self {
+            Self::Database(error) => is_answer(error),
+            Self::Disk(_) => true,
+        }
+    }
+}
 
 /// Empties what waits into the store.
 pub(super) struct Flusher {
@@ -147,21 +168,26 @@ impl Flusher {
     }
 
     async fn flush(&mut self) {
-        let stored = match self.flush_readings().await {
-            Ok(()) => {
-                self.failures = 0;
-                self.flush_errors().await
-            }
-            failed => {
+        match self.flush_readings().await {
+            Ok(()) => self.failures = 0,
+            Err(failure) => {
                 self.failures = self.failures.saturating_add(1);
-                failed
+                self.say(&failure);
+                if !failure.leaves_database() {
+                    return;
+                }
             }
-        };
-        if let Err(error) = stored
-            && let Some(held_back) = self.said.pass(Instant::now())
-        {
+        }
+        // Errors need not wait for readings that are refused or cannot be read.
+        if let Err(error) = self.flush_errors().await {
+            self.say(&error);
+        }
+    }
+
+    fn say(&mut self, error: &(dyn std::error::Error + 'static)) {
+        if let Some(held_back) = self.said.pass(Instant::now()) {
             tracing::warn!(
-                error = &error as &dyn std::error::Error,
+                error,
                 held_back,
                 failures = self.failures,
                 "what guests report cannot be stored; it is kept and tried again"
@@ -194,7 +220,7 @@ impl Flusher {
         failed
     }
 
-    async fn flush_readings(&mut self) -> Result<(), StoreError> {
+    async fn flush_readings(&mut self) -> Result<(), Failure> {
         self.drain().await?;
         let mut next = self.pack();
         while let Some(batch) = next.take() {
@@ -213,7 +239,7 @@ impl Flusher {
                 // What was compressed meanwhile goes back first, so that it stays behind.
                 drop(next);
                 self.spool(held).await;
-                return Err(error);
+                return Err(error.into());
             }
             held.done();
             self.failures = 0;
@@ -222,32 +248,39 @@ impl Flusher {
         Ok(())
     }
 
-    /// Empties the spool, oldest first.
-    async fn drain(&mut self) -> Result<(), StoreError> {
+    /// Empties the spool, oldest first. Guests' errors do not wait until all of it is stored.
+    async fn drain(&mut self) -> Result<(), Failure> {
         while !self.spool.is_empty() {
             let (number, samples) = match self.spool.oldest().await {
                 Ok(Some(oldest)) => oldest,
                 Ok(None) => break,
-                Err(error) => {
-                    self.spool_failed(&error);
-                    break;
-                }
+                Err(error) => return Err(self.unread(error).await),
             };
             if let Err(error) = self.while_spooling(self.store(&samples)).await {
                 if let Err(error) = self.spool.not_stored().await {
                     self.spool_failed(&error);
                 }
                 self.spool_all().await;
-                return Err(error);
+                return Err(error.into());
             }
             self.failures = 0;
             self.waiting.flow(true);
             if let Err(error) = self.spool.remove(number).await {
-                self.spool_failed(&error);
-                break;
+                return Err(self.unread(error).await);
+            }
+            if let Err(error) = self.while_spooling(self.flush_errors()).await {
+                self.say(&error);
             }
         }
         Ok(())
+    }
+
+    /// The spool's oldest cannot be had. What came later goes behind it; it is tried again after a
+    /// while.
+    async fn unread(&self, error: io::Error) -> Failure {
+        self.spool_failed(&error);
+        self.spool_all().await;
+        Failure::Disk(error)
     }
 
     /// Waits for the database's answer to what came from the disk. What comes meanwhile goes to

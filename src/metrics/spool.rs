@@ -48,9 +48,10 @@ impl Spool {
         self.on_disk(move |disk| disk.append(&samples)).await?
     }
 
-    /// The oldest readings, with a number to remove them by.
+    /// The oldest readings, with a number to remove them by. An error may pass: they are to be
+    /// asked for again after a while.
     pub(super) async fn oldest(&self) -> io::Result<Option<(u64, Vec<PackedSample>)>> {
-        self.on_disk(Disk::oldest).await
+        self.on_disk(Disk::oldest).await?
     }
 
     /// They could not be stored; they stay, if there is room.

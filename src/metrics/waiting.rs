@@ -25,6 +25,9 @@ use crate::{
 /// Guest errors waiting at most.
 const MAX_ERRORS: usize = 1000;
 
+/// Those of one guest: as many as it may report at once. A noisy one pushes out its own.
+const MAX_ERRORS_OF_ONE: usize = 60;
+
 /// How often lost guest errors are logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -154,12 +157,15 @@ impl Waiting {
         locked(&self.errors).len()
     }
 
-    /// Adds a guest's error; the oldest makes room.
+    /// Adds a guest's error; the oldest makes room: its own, where it has many.
     pub(super) fn push_error(&self, error: VmErrorRecord) {
         let mut errors = locked(&self.errors);
+        let vm = error.vm;
         errors.push_back(error);
-        if errors.len() > MAX_ERRORS {
-            errors.pop_front();
+        let of_one = errors.iter().filter(|error| error.vm == vm).count();
+        if of_one > MAX_ERRORS_OF_ONE || errors.len() > MAX_ERRORS {
+            let own = errors.iter().position(|error| error.vm == vm).filter(|_| of_one > MAX_ERRORS_OF_ONE);
+            errors.remove(own.unwrap_or(0));
             drop(errors);
             errors_lost(ErrorReason::QueueFull, 1);
             if let Some(held_back) = locked(&self.lost_errors).pass(Instant::now()) {
@@ -249,6 +255,42 @@ mod tests {
         waiting.flow(true);
         waiting.room().await;
         assert_eq!(start.elapsed(), 2 * ROOM_LIMIT);
+    }
+
+    fn error(vm: VmId, number: usize) -> VmErrorRecord {
+        VmErrorRecord {
+            id: Uuid::now_v7(),
+            vm,
+            error: number.to_string(),
+            details: serde_json::Value::Null,
+            timestamp: Utc::now(),
+            created_at: Utc::now(),
+        }
+    }
+
+    #[test]
+    fn a_noisy_guest_pushes_out_its_own_errors() {
+        let waiting = filled(0);
+        let (quiet, noisy) = (VmId::generate(), VmId::generate());
+        waiting.push_error(error(quiet, 0));
+        for number in 0..2 * MAX_ERRORS {
+            waiting.push_error(error(noisy, number));
+        }
+        let left: Vec<_> =
+            locked(&waiting.errors).iter().map(|error| (error.vm, error.error.clone())).collect();
+        assert_eq!(left[0], (quiet, "0".to_owned()));
+        let newest = 2 * MAX_ERRORS - MAX_ERRORS_OF_ONE..2 * MAX_ERRORS;
+        assert_eq!(left[1..], newest.map(|number| (noisy, number.to_string())).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn errors_of_many_guests_are_bounded_together() {
+        let waiting = filled(0);
+        for number in 0..MAX_ERRORS + 5 {
+            waiting.push_error(error(VmId::generate(), number));
+        }
+        let first = waiting.first_error().map(|error| error.error);
+        assert_eq!((waiting.errors(), first.as_deref()), (MAX_ERRORS, Some("5")));
     }
 
     #[test]

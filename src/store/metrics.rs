@@ -5,6 +5,7 @@ mod insert;
 mod packed;
 pub(super) mod partitions;
 pub(super) mod rollup;
+mod sqlite;
 mod wire;
 
 use std::collections::HashMap;

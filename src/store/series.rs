@@ -43,8 +43,9 @@ impl Store {
     }
 }
 
-/// A point's time, how many readings it is made of, and three numbers for each field. Only words
-/// of ours stand in it.
+/// A point's time, how many readings it is made of, and four numbers for each field: the lowest,
+/// the sum, the highest, and how many told it. Only words of ours stand in it. Nothing is divided
+/// here: `PostgreSQL` refuses a quotient too small for a number that is not zero.
 fn query(resolution: Resolution, fields: &[SeriesField]) -> String {
     use std::fmt::Write as _;
 
@@ -54,9 +55,9 @@ fn query(resolution: Resolution, fields: &[SeriesField]) -> String {
         let Line { column, stem, count } = Line::of(*field);
         let written = if raw {
             let value = format!("CAST({column} AS DOUBLE PRECISION)");
-            write!(columns, ", {value}, {value}, {value}")
+            write!(columns, ", {value}, {value}, {value}, CAST(1 AS BIGINT)")
         } else {
-            write!(columns, ", {stem}_min, {stem}_sum / NULLIF({count}, 0), {stem}_max")
+            write!(columns, ", {stem}_min, {stem}_sum, {stem}_max, {count}")
         };
         // Writing into a string does not fail.
         debug_assert!(written.is_ok());
@@ -84,10 +85,13 @@ where
     for<'r> f64: Decode<'r, R::Database> + Type<R::Database>,
 {
     let aggregate = |field: usize| {
-        let number = |nth| row.try_get::<Option<f64>, _>(2 + 3 * field + nth);
-        let (min, avg, max) = (number(0)?, number(1)?, number(2)?);
-        Ok(match (min, avg, max) {
-            (Some(min), Some(avg), Some(max)) => Some(Aggregate { min, avg, max }),
+        let first = 2 + 4 * field;
+        let number = |nth| row.try_get::<Option<f64>, _>(first + nth);
+        let told: i64 = row.try_get(first + 3)?;
+        Ok(match (number(0)?, number(1)?, number(2)?) {
+            (Some(min), Some(sum), Some(max)) if told > 0 => {
+                Some(Aggregate { min, avg: mean(sum, told), max })
+            }
             _ => None,
         })
     };
@@ -96,4 +100,9 @@ where
         count: row.try_get(1)?,
         values: (0..fields).map(aggregate).collect::<Result<_, sqlx::Error>>()?,
     })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nobody sends 2^53 readings")]
+fn mean(sum: f64, count: i64) -> f64 {
+    sum / count as f64
 }

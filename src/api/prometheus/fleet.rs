@@ -51,7 +51,7 @@ fn write_states(page: &mut Page, counts: &[VmCount]) {
     }
 }
 
-type Refused = [(&'static str, u64); 12];
+type Refused = [(&'static str, u64); 13];
 
 /// What a guest sent that was refused, by reason.
 fn refused(link: &LinkCounters, rejections: Rejections) -> Refused {

@@ -30,6 +30,10 @@ const MIN_SEGMENTS: u64 = 16;
 /// only him.
 const MAX_GIVEN_UP: u32 = 2;
 
+/// Failures in a row after which a segment that is there but cannot be read is given up. One that
+/// passes (no file descriptors, no memory) must not cost what is whole on disk.
+const MAX_FAILURES: u32 = 10;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Disk {
@@ -64,6 +68,14 @@ struct Segment {
     bytes: u64,
     /// Known of those that this process wrote or read.
     rows: Option<u64>,
+    /// To read it, in a row.
+    failures: u32,
+}
+
+impl Segment {
+    fn new(number: u64, bytes: u64, rows: Option<u64>) -> Self {
+        Self { number, bytes, rows, failures: 0 }
+    }
 }
 
 impl Disk {
@@ -98,7 +110,7 @@ impl Disk {
                 fs::remove_file(entry.path())?;
                 continue;
             }
-            found.push(Segment { number, bytes, rows: None });
+            found.push(Segment::new(number, bytes, None));
         }
         found.sort_unstable_by_key(|segment| segment.number);
         self.next = found.last().map_or(0, |last| last.number + 1);
@@ -176,7 +188,7 @@ impl Disk {
             let _ = fs::remove_file(self.path(number));
             return Err(error);
         }
-        self.segments.push_back(Segment { number, bytes: 0, rows: Some(0) });
+        self.segments.push_back(Segment::new(number, 0, Some(0)));
         self.writer = Some(writer);
         Ok(())
     }
@@ -195,14 +207,16 @@ impl Disk {
         true
     }
 
-    /// The oldest readings, with their segment's number.
-    pub(super) fn oldest(&mut self) -> Option<(u64, Vec<PackedSample>)> {
+    /// The oldest readings, with their segment's number. After an error they are still there, to be
+    /// asked for again after a while.
+    pub(super) fn oldest(&mut self) -> io::Result<Option<(u64, Vec<PackedSample>)>> {
         self.not_stored();
         loop {
             if self.segments.len() == 1 {
                 self.writer = None;
             }
-            let number = self.segments.front()?.number;
+            let Some(first) = self.segments.front() else { return Ok(None) };
+            let number = first.number;
             let path = self.path(number);
             match segment::read(&path) {
                 Ok(content) => {
@@ -225,19 +239,13 @@ impl Disk {
                     if let Some(first) = self.segments.front_mut() {
                         first.bytes = content.good;
                         first.rows = Some(content.samples.len() as u64);
+                        first.failures = 0;
                     }
                     self.tell();
                     self.lent = Some(Lent { number, given_up: 0 });
-                    return Some((number, content.samples));
+                    return Ok(Some((number, content.samples)));
                 }
-                Err(error) => {
-                    tracing::error!(path = %path.display(), %error, "readings on disk cannot be read");
-                    let rows = self.segments.front().and_then(|first| first.rows).unwrap_or(1);
-                    self.losses.add(LossReason::SpoolDamaged, rows);
-                    // The file stays, for the next controller to try.
-                    self.segments.pop_front();
-                    self.tell();
-                }
+                Err(error) => self.unread(error)?,
             }
         }
     }
@@ -247,6 +255,23 @@ impl Disk {
         if let Some(lent) = self.lent.take() {
             self.losses.add(LossReason::SpoolFull, lent.given_up);
         }
+    }
+
+    /// The first segment could not be read: gives it up where there is no hope, and otherwise the
+    /// error back.
+    fn unread(&mut self, error: io::Error) -> io::Result<()> {
+        let Some(first) = self.segments.front_mut() else { return Ok(()) };
+        first.failures += 1;
+        if error.kind() != io::ErrorKind::NotFound && first.failures < MAX_FAILURES {
+            return Err(error);
+        }
+        let (number, rows) = (first.number, first.rows.unwrap_or(1));
+        tracing::error!(path = %self.path(number).display(), %error, "readings on disk cannot be read");
+        self.losses.add(LossReason::SpoolDamaged, rows);
+        // The file, if there is one, stays for the next controller to try.
+        self.segments.pop_front();
+        self.tell();
+        Ok(())
     }
 
     /// The first segment's readings are where they belong.
@@ -301,13 +326,13 @@ mod tests {
     use super::*;
     use crate::vm::{FrameText, MetricsSample, Readings, VmId};
 
-    fn one() -> Vec<PackedSample> {
+    fn samples() -> Vec<PackedSample> {
         let sample = MetricsSample {
             id: Uuid::now_v7(),
             vm: VmId::generate(),
             timestamp: Utc::now(),
             received_at: Utc::now(),
-            readings: Readings { cpu_usage: 0.0, memory_used: 0, memory_total: 0, disk: None, network: None },
+            readings: Readings { cpu_usage: 1.0, memory_used: 1, memory_total: 2, disk: None, network: None },
             frame: FrameText::new("{}"),
         };
         PackedSample::pack(&[sample]).0
@@ -319,24 +344,85 @@ mod tests {
         let losses = Arc::<Losses>::default();
         let lost = || losses.snapshot().counts[LossReason::SpoolFull];
         let mut bytes = Vec::new();
-        segment::write_record(&mut bytes, &one()[0]);
+        segment::write_record(&mut bytes, &samples()[0]);
         // Room for four, each a segment of its own.
         let max_bytes = 4 * bytes.len() as u64;
         let mut disk = Disk::new(dir.path().to_owned(), max_bytes, Arc::default(), Arc::clone(&losses));
-        let fill = |disk: &mut Disk| (0..4).for_each(|_| disk.append(&one()).expect("room"));
+        let fill = |disk: &mut Disk| (0..4).for_each(|_| disk.append(&samples()).expect("room"));
         fill(&mut disk);
-        let (number, _) = disk.oldest().expect("the first");
+        let (number, _) = disk.oldest().unwrap().expect("the first");
         fill(&mut disk);
         assert_eq!(lost(), 3, "the first may arrive yet");
         disk.remove(number);
         assert_eq!((lost(), disk.segments.len()), (3, 4));
 
-        disk.oldest().expect("the fifth");
+        disk.oldest().unwrap().expect("the fifth");
         fill(&mut disk);
         assert_eq!(lost(), 6);
         disk.not_stored();
         assert_eq!(lost(), 7, "it did not arrive");
         disk.not_stored();
         assert_eq!(lost(), 7, "counted once");
+    }
+
+    /// Two segments of one reading each.
+    fn filled(dir: &tempfile::TempDir) -> (Disk, Arc<Losses>, [Vec<PackedSample>; 2]) {
+        let losses = Arc::<Losses>::default();
+        let bytes = Arc::default();
+        let mut disk = Disk::new(dir.path().to_owned(), 1 << 20, bytes, Arc::clone(&losses));
+        let both = [samples(), samples()];
+        for samples in &both {
+            disk.append(samples).unwrap();
+            disk.writer = None;
+        }
+        (disk, losses, both)
+    }
+
+    /// Something stands in the file's place that opens but cannot be read.
+    fn spoil(disk: &Disk, number: u64) -> PathBuf {
+        let (path, aside) = (disk.path(number), disk.path(number).with_extension("aside"));
+        fs::rename(&path, &aside).unwrap();
+        fs::create_dir(&path).unwrap();
+        aside
+    }
+
+    #[test]
+    fn a_failure_that_passes_costs_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut disk, losses, [first, second]) = filled(&dir);
+        let aside = spoil(&disk, 0);
+        for _ in 1..MAX_FAILURES {
+            disk.oldest().unwrap_err();
+        }
+        fs::remove_dir(disk.path(0)).unwrap();
+        fs::rename(aside, disk.path(0)).unwrap();
+        for (number, samples) in [(0, first), (1, second)] {
+            assert_eq!(disk.oldest().unwrap(), Some((number, samples)));
+            disk.remove(number);
+        }
+        assert_eq!(disk.oldest().unwrap(), None);
+        assert_eq!(losses.snapshot().counts[LossReason::SpoolDamaged], 0);
+    }
+
+    #[test]
+    fn one_that_stays_costs_its_segment_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut disk, losses, [_, second]) = filled(&dir);
+        let aside = spoil(&disk, 0);
+        for _ in 1..MAX_FAILURES {
+            disk.oldest().unwrap_err();
+        }
+        assert_eq!(disk.oldest().unwrap(), Some((1, second)));
+        assert_eq!(losses.snapshot().counts[LossReason::SpoolDamaged], 1);
+        assert!(aside.exists());
+    }
+
+    #[test]
+    fn a_segment_that_is_gone_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut disk, losses, [_, second]) = filled(&dir);
+        fs::remove_file(disk.path(0)).unwrap();
+        assert_eq!(disk.oldest().unwrap(), Some((1, second)));
+        assert_eq!(losses.snapshot().counts[LossReason::SpoolDamaged], 1);
     }
 }

@@ -97,7 +97,8 @@ impl Store {
         now: DateTime<Utc>,
         repeat_at: DateTime<Utc>,
     ) -> Result<(), StoreError> {
-        // Of a condition that ended while its beginning was told, the end is to be told now.
+        // Of a condition that ended while its beginning was told, the end is to be told now; of one
+        // that got worse meanwhile, that.
         on_pool!(self, db => sqlx::query(
             "UPDATE alerts
              SET notified = notified + 1, told_count = $3, delivered_at = $4, failing_since = NULL,
@@ -107,6 +108,7 @@ impl Store {
                  state = CASE WHEN resolved_at IS NOT NULL AND kind <> 'guest_error' AND NOT $6
                               THEN 'pending' ELSE $7 END,
                  next_attempt_at = CASE WHEN $6 THEN NULL
+                                        WHEN resolved_at IS NULL AND severity <> $9 THEN $4
                                         WHEN resolved_at IS NULL THEN $5
                                         WHEN kind <> 'guest_error' THEN $4
                                         ELSE NULL END
@@ -120,6 +122,7 @@ impl Store {
         .bind(alert.message() == AlertMessage::Resolved)
         .bind(state.word())
         .bind(alert.attempts_so_far() + 1)
+        .bind(alert.severity.word())
         .execute(db)
         .await
         .map(drop))

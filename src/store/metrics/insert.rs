@@ -1,26 +1,17 @@
 //! Readings into the database: once each, however often they are sent, and folded into the
 //! roll-ups in the same breath.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    sync::LazyLock,
-};
+use std::{collections::BTreeSet, sync::LazyLock};
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgPool, QueryBuilder, SqliteConnection, SqlitePool};
+use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::{
-    packed::PackedSample,
-    rollup::{self, Rollup},
-};
+use super::{packed::PackedSample, rollup, sqlite};
 use crate::{
     store::{Store, StoreError, db::Db, failed},
     vm::MetricsSample,
 };
-
-/// Rows per statement on SQLite, which allows some 32,000 parameters.
-const SQLITE_ROWS: usize = 500;
 
 /// One row is one place in each of twelve arrays, so that a batch of any size is one statement of
 /// one text. What was there already is not returned, and so not folded.
@@ -42,10 +33,6 @@ static INSERT_POSTGRES: LazyLock<String> = LazyLock::new(|| {
         *rollup::ADD
     )
 });
-
-const INSERT_SQLITE: &str = "INSERT INTO vm_metrics (id, vm_id, timestamp, cpu_usage, memory_used,
-                              memory_total, disk_read, disk_written, network_received, network_sent,
-                              created_at, frame) ";
 
 /// PostgreSQL's word for a row that no partition takes; also for a broken CHECK.
 const CHECK_VIOLATION: &str = "23514";
@@ -80,7 +67,7 @@ impl Store {
         }
         match &self.db {
             Db::Postgres(pool) => self.insert_postgres(pool, samples).await,
-            Db::Sqlite(pool) => insert_sqlite(pool, samples).await,
+            Db::Sqlite(pool) => sqlite::insert(pool, samples).await,
         }
         .map_err(failed("storing readings"))
     }
@@ -157,64 +144,4 @@ impl<'a> Columns<'a> {
         self.frame.push(&row.frame);
         self.received_at.push(row.received_at);
     }
-}
-
-/// One transaction of multi-row statements.
-async fn insert_sqlite(pool: &SqlitePool, samples: &[PackedSample]) -> Result<(), sqlx::Error> {
-    let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
-    let mut new = HashSet::new();
-    for some in samples.chunks(SQLITE_ROWS) {
-        let mut sql = QueryBuilder::new(INSERT_SQLITE);
-        sql.push_values(some, |mut values, row| {
-            values
-                .push_bind(row.id)
-                .push_bind(row.vm.uuid())
-                .push_bind(row.timestamp)
-                .push_bind(row.readings.cpu_usage)
-                .push_bind(row.readings.memory_used)
-                .push_bind(row.readings.memory_total)
-                .push_bind(row.readings.disk.map(|disk| disk.read))
-                .push_bind(row.readings.disk.map(|disk| disk.written))
-                .push_bind(row.readings.network.map(|network| network.received))
-                .push_bind(row.readings.network.map(|network| network.sent))
-                .push_bind(row.received_at)
-                .push_bind(row.frame.as_slice());
-        });
-        sql.push(" ON CONFLICT DO NOTHING RETURNING id");
-        // Each number of rows is another text: not worth a place in the statement cache.
-        let ids: Vec<Uuid> = sql.build_query_scalar().persistent(false).fetch_all(&mut *tx).await?;
-        new.extend(ids);
-    }
-    // Removed when seen: a sample that stands in the batch twice counts once.
-    let rollups = rollup::fold(samples.iter().filter(|sample| new.remove(&sample.id)));
-    let rollups: Vec<_> = rollups.into_iter().collect();
-    for some in rollups.chunks(SQLITE_ROWS) {
-        add_rollups(&mut tx, some).await?;
-    }
-    tx.commit().await
-}
-
-async fn add_rollups(
-    connection: &mut SqliteConnection,
-    rollups: &[(rollup::Key, Rollup)],
-) -> Result<(), sqlx::Error> {
-    let mut sql = QueryBuilder::new(rollup::INSERT.as_str());
-    sql.push_values(rollups, |mut values, ((vm, width, at), rollup)| {
-        values
-            .push_bind(*vm)
-            .push_bind(*width)
-            .push_bind(*at)
-            .push_bind(rollup.count)
-            .push_bind(rollup.disk_count)
-            .push_bind(rollup.network_count);
-        for line in rollup.lines {
-            values
-                .push_bind(line.map(|line| line.min))
-                .push_bind(line.map(|line| line.sum))
-                .push_bind(line.map(|line| line.max));
-        }
-    });
-    sql.push(rollup::ADD.as_str());
-    sql.build().persistent(false).execute(connection).await?;
-    Ok(())
 }

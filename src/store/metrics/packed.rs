@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     store::column::storable,
-    vm::{FrameText, MetricsSample, Readings, VmId},
+    vm::{DiskRates, FrameText, MetricsSample, NetworkRates, Readings, VmId},
 };
 
 /// Weighed against time on frames as agents send them: a third of the size or less for some ten
@@ -21,6 +21,10 @@ const MAX_UNPACKED: u64 = 32 << 20;
 /// No disk and no network moves more bytes per second. What a guest says beyond that is not told:
 /// its sum with others might be more than the database can count.
 const MAX_RATE: f64 = 1e15;
+
+/// What is less than this is zero: no machine measures it, and a database's arithmetic may refuse
+/// numbers near the smallest there are.
+const MIN_NUMBER: f64 = 1e-9;
 
 /// A reading as its row holds it: the frame compressed, nothing in it that a database refuses.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,12 +78,23 @@ impl PackedSample {
 }
 
 fn storable_readings(readings: Readings) -> Readings {
-    let sane = |rate: f64| (0.0..=MAX_RATE).contains(&rate);
+    let told = |first: f64, second: f64| {
+        let sane = |rate: f64| (0.0..=MAX_RATE).contains(&rate);
+        (sane(first) && sane(second)).then(|| (rounded(first), rounded(second)))
+    };
+    let disk = readings.disk.and_then(|disk| told(disk.read, disk.written));
+    let network = readings.network.and_then(|network| told(network.received, network.sent));
     Readings {
-        disk: readings.disk.filter(|disk| sane(disk.read) && sane(disk.written)),
-        network: readings.network.filter(|network| sane(network.received) && sane(network.sent)),
+        cpu_usage: rounded(readings.cpu_usage),
+        disk: disk.map(|(read, written)| DiskRates { read, written }),
+        network: network.map(|(received, sent)| NetworkRates { received, sent }),
         ..readings
     }
+}
+
+/// Without what is next to nothing.
+fn rounded(number: f64) -> f64 {
+    if number.abs() < MIN_NUMBER { 0.0 } else { number }
 }
 
 /// One compressor for many frames: making it costs as much as two frames.
@@ -116,7 +131,6 @@ pub(super) fn unpack(packed: &[u8]) -> Result<(FrameText, usize), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vm::{DiskRates, NetworkRates};
 
     #[test]
     fn a_frame_comes_back_as_it_went() {
@@ -155,5 +169,20 @@ mod tests {
         assert_eq!(told(0.0, MAX_RATE), (true, true));
         assert_eq!(told(f64::NAN, -1.0), (false, false));
         assert_eq!(told(f64::MAX, f64::INFINITY), (false, false));
+    }
+
+    #[test]
+    fn next_to_nothing_is_nothing() {
+        let tiny = f64::from_bits(1);
+        let readings = storable_readings(Readings {
+            cpu_usage: tiny,
+            memory_used: 1,
+            memory_total: 2,
+            disk: Some(DiskRates { read: tiny, written: 1e-9 }),
+            network: Some(NetworkRates { received: 9e-10, sent: -0.0 }),
+        });
+        assert_eq!(readings.cpu_usage.to_bits(), 0);
+        assert_eq!(readings.disk, Some(DiskRates { read: 0.0, written: 1e-9 }));
+        assert_eq!(readings.network, Some(NetworkRates { received: 0.0, sent: 0.0 }));
     }
 }
