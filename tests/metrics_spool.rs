@@ -196,8 +196,8 @@ on_both! {
         let spool = tempfile::tempdir().unwrap();
         let dir = spool.path().to_owned();
         let vm = VmId::generate();
-        let outage = Outage::begin(&db).await;
         let pipeline = Pipeline::start_at(impatient(&db).await, eager(), &dir);
+        let outage = Outage::begin(&db).await;
         for n in 0..20 {
             pipeline.send(vm, system(f64::from(n))).await;
         }

@@ -76,6 +76,7 @@ mod tests {
         assert_eq!(hold.until(true, false, at(4999)), Some(at(9999)), "each turn is waited for");
         assert_eq!(hold.until(true, false, at(9999)), None, "the receiver is stuck");
         assert_eq!(hold.until(true, false, at(20_000)), None);
+        hold.had_read();
         hold.had_turn();
         assert_eq!(hold.until(true, false, at(20_000)), Some(at(25_000)), "it works again");
         assert_eq!(hold.until(false, false, at(20_001)), None);

@@ -70,7 +70,7 @@ impl Failure {
     /// Whether the database is there, as far as is known.
     fn leaves_database(&self) -> bool {
         match self {
-            Self::Database(error) => is_answer(error),
+            Self::Database(error) => !error.is_unavailable(),
             Self::Disk(_) => true,
         }
     }
@@ -168,18 +168,22 @@ impl Flusher {
     }
 
     async fn flush(&mut self) {
-        match self.flush_readings().await {
-            Ok(()) => self.failures = 0,
+        let stored = match self.flush_readings().await {
+            Ok(()) => {
+                self.failures = 0;
+                self.flush_errors().await
+            }
             Err(failure) => {
                 self.failures = self.failures.saturating_add(1);
                 self.say(&failure);
                 if !failure.leaves_database() {
                     return;
                 }
+                // Errors need not wait for readings that are refused or cannot be read.
+                self.while_spooling(self.flush_errors()).await
             }
-        }
-        // Errors need not wait for readings that are refused or cannot be read.
-        if let Err(error) = self.flush_errors().await {
+        };
+        if let Err(error) = stored {
             self.say(&error);
         }
     }
@@ -210,7 +214,7 @@ impl Flusher {
             {
                 failures += 1;
                 // A database that is away refuses nothing: the others would only wait for it.
-                let enough = failures >= ERROR_FAILURES || !is_answer(&error);
+                let enough = failures >= ERROR_FAILURES || error.is_unavailable();
                 failed = Err(error);
                 if enough {
                     break;
@@ -388,12 +392,6 @@ impl Flusher {
         ::metrics::counter!("infinibay_flush_rows_total").increment(samples.len() as u64);
         Ok(())
     }
-}
-
-/// Whether the database said so itself.
-fn is_answer(error: &StoreError) -> bool {
-    !matches!(error, StoreError::NoAnswer { .. })
-        && !matches!(error, StoreError::Database { source, .. } if source.as_database_error().is_none())
 }
 
 impl Takes for Flusher {
