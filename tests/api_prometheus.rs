@@ -22,7 +22,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// Each figure there may be, with its labels. One that is not here has no place in the documents
 /// either, or has a label whose words nobody bounded.
-const KNOWN: [(&str, &[&str]); 29] = [
+const KNOWN: [(&str, &[&str]); 30] = [
     ("infinibay_agents", &["connectivity"]),
     ("infinibay_alert_deliveries_total", &["outcome"]),
     ("infinibay_alerts_open", &["kind"]),
@@ -34,6 +34,7 @@ const KNOWN: [(&str, &[&str]); 29] = [
     ("infinibay_database_up", &[]),
     ("infinibay_flush_rows_total", &[]),
     ("infinibay_flush_seconds", &["le"]),
+    ("infinibay_late_answers_total", &["result"]),
     ("infinibay_link_bytes_total", &[]),
     ("infinibay_link_frames_total", &[]),
     ("infinibay_link_lines_refused_total", &["reason"]),
