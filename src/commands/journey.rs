@@ -138,7 +138,7 @@ impl Commands {
         cancel: &CancellationToken,
     ) -> Result<Turn, NotSent> {
         loop {
-            let LinkState { open_and_heard, concurrency, ended } = link.borrow_and_update().clone();
+            let LinkState { open_and_heard, concurrency, ended } = *link.borrow_and_update();
             if !open_and_heard {
                 return Err(NotSent::LinkEnded(ended.unwrap_or(LinkEnd::ChannelClosed)));
             }
