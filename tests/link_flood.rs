@@ -83,3 +83,23 @@ async fn of_signs_of_life() {
     let keep_alive = b"{\"type\":\"keep_alive\",\"sequence_number\":7,\"timestamp\":1790000000}\n";
     survives(keep_alive.repeat(100), "keep_alives are counted", |c| c.frames + c.dropped > 5000).await;
 }
+
+#[tokio::test]
+async fn answers_that_were_asked_for_cost_a_guest_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let guest = FakeGuest::listen(dir.path(), VmId::generate(), |s, r| well_behaved(s, r, 1, Vec::new()));
+    // A line a second and two at once: the greeting and the first reading take these.
+    let config = AgentsConfig { max_frames_per_second: 1, ..AgentsConfig::default() };
+    let (links, _inbox) = Links::new(config);
+    links.open(guest.vm, guest.path.clone());
+    eventually("the guest is heard", || links.observe(guest.vm).open()?.last_message_at).await;
+    // At the rate of what nobody asked for each would rest for a tenth of a second, all of them for
+    // longer than the deadline.
+    let all = async {
+        for _ in 0..300 {
+            runs(&links, guest.vm).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, all).await.expect("answers are not held up");
+    assert_eq!(links.counters(guest.vm).dropped, 0);
+}

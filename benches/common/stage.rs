@@ -92,7 +92,8 @@ impl Stage {
         loop {
             let request = http.get(format!("{}/metrics", self.daemon.url)).bearer_auth(&self.token).send();
             let page = Scrape::read(&request.await.unwrap().text().await.unwrap());
-            let gauge = |name| page.value(name, &[]).unwrap_or_else(|| panic!("no {name}"));
+            // What nothing was ever measured of is not there yet.
+            let gauge = |name| page.value(name, &[]).unwrap_or(0.0);
             let (open, waiting) = (gauge("infinibay_links_open"), gauge("infinibay_readings_waiting"));
             if open <= f64::from(links) && waiting <= 0.0 {
                 return;

@@ -30,6 +30,11 @@ impl TokenBucket {
         there
     }
 
+    /// What was taken for something that turned out to be free.
+    pub(crate) fn give_back(&mut self, cost: f64) {
+        self.tokens = (self.tokens + cost).min(self.burst);
+    }
+
     fn refill(&mut self, now: Instant) {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.tokens = (self.tokens + passed * self.rate).min(self.burst);

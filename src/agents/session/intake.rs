@@ -52,7 +52,8 @@ impl Session<'_> {
     ) {
         let size = line.as_ref().map_or(READ_BYTES, Vec::len);
         // Both are asked, whatever the first one says.
-        let within = self.frame_rate.allow(1.0, now) & self.byte_rate.allow(bytes(size), now);
+        let paid = (self.frame_rate.allow(1.0, now), self.byte_rate.allow(bytes(size), now));
+        let (within, rested) = (paid.0 && paid.1, self.resting_until);
         if !within {
             self.resting_until = Some(now + REST);
         }
@@ -120,7 +121,18 @@ impl Session<'_> {
                 self.shared.metrics_came();
                 self.batch(batch, within, now, at);
             }
-            GuestMessage::Answer(answer) => self.answer(answer, now, at, news),
+            GuestMessage::Answer(answer) => {
+                // We asked for it: what we send bounds these, not the guest.
+                if self.answer(answer, now, at, news) {
+                    self.resting_until = rested;
+                    if paid.0 {
+                        self.frame_rate.give_back(1.0);
+                    }
+                    if paid.1 {
+                        self.byte_rate.give_back(bytes(size));
+                    }
+                }
+            }
             GuestMessage::KeepAlive(KeepAlive { sequence_number, timestamp }) => {
                 news.hear(DateTime::from_timestamp(timestamp, 0), at);
                 if within {
@@ -144,7 +156,8 @@ impl Session<'_> {
         }
     }
 
-    fn answer(&mut self, answer: Answer, now: Instant, at: DateTime<Utc>, news: &mut News) {
+    /// Whether it answers a command that was sent over this connection.
+    fn answer(&mut self, answer: Answer, now: Instant, at: DateTime<Utc>, news: &mut News) -> bool {
         let (id, timestamp) = (answer.id.clone(), answer.timestamp);
         match self.flight.settle(&id, outcome(answer)) {
             // Proves nothing: whoever can write to the channel can make it up.
@@ -155,7 +168,7 @@ impl Session<'_> {
                 {
                     self.tell_late(id, false, outcome, at);
                 }
-                return;
+                return false;
             }
             Settled::Late(id, outcome) => {
                 self.counters.late += 1;
@@ -165,6 +178,7 @@ impl Session<'_> {
         }
         self.pacing.answered(now);
         news.hear(timestamp, at);
+        true
     }
 
     /// Somebody may know the command, although nobody waits for its answer here. What guests make
