@@ -4,9 +4,13 @@
 //! answer ([`Denied::NotFound`]); only somebody who may see a VM is told that an action on it is
 //! forbidden.
 
+mod recent;
+
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+
+pub use recent::Recent;
 
 use crate::vm::UserId;
 

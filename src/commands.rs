@@ -109,6 +109,16 @@ impl Commands {
         self.turns.has_room().map_err(|full| CommandError::from(full).counted())
     }
 
+    /// Whether this VM's agent can be talked to, now.
+    #[must_use]
+    pub fn reaches(&self, vm: VmId) -> bool {
+        self.heard_link(vm).is_some()
+    }
+
+    fn heard_link(&self, vm: VmId) -> Option<watch::Receiver<LinkState>> {
+        self.links.watch(vm).filter(|link| link.borrow().open_and_heard)
+    }
+
     /// [`Commands::execute_as`] under a new id.
     ///
     /// # Errors
@@ -154,8 +164,7 @@ impl Commands {
         // First of all, and cheap: whoever asks for too much is to cost little.
         let mut place = self.turns.admit(vm, actor.user)?;
         let bytes = self.check(id, &command, timeout)?;
-        let link = self.links.watch(vm).filter(|link| link.borrow().open_and_heard);
-        let link = link.ok_or(CommandError::NotConnected)?;
+        let link = self.heard_link(vm).ok_or(CommandError::NotConnected)?;
         supported(&command, self.links.observe(vm).open())?;
         place.weigh(bytes)?;
         let kind = kind(&command);

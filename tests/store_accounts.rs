@@ -92,6 +92,27 @@ on_both! {
         assert_eq!(accounts.revoke_tokens("ana").await.unwrap(), 0);
     }
 
+    async fn who_is_recognised_was_looked_up_within_a_second(db: TestDatabase) {
+        let store = db.store().await;
+        let accounts = Accounts::new(store.clone());
+        let ana = accounts.add_user("ana", false, &[]).await.unwrap();
+        let token = accounts.issue_token("ana", "", None).await.unwrap();
+        let token = token.expose_secret();
+        assert_eq!(accounts.recognise(token).await.unwrap().unwrap().user, ana.id);
+        // Past this process.
+        store.revoke_tokens(ana.id, Utc::now()).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        assert!(accounts.recognise(token).await.unwrap().is_none());
+
+        // Whoever was looked for and not found is not recognised any more, either.
+        let token = accounts.issue_token("ana", "", None).await.unwrap();
+        let token = token.expose_secret();
+        assert!(accounts.recognise(token).await.unwrap().is_some());
+        store.revoke_tokens(ana.id, Utc::now()).await.unwrap();
+        assert!(accounts.authenticate(token).await.unwrap().is_none());
+        assert!(accounts.recognise(token).await.unwrap().is_none());
+    }
+
     async fn every_change_leaves_an_audit_row(db: TestDatabase) {
         let accounts = Accounts::new(db.store().await);
         accounts.add_user("ana", true, &Permission::ALL).await.unwrap();

@@ -51,10 +51,23 @@ impl Token {
     /// # Errors
     /// `UNAUTHENTICATED`; `STORE_UNAVAILABLE` where it cannot be found out soon.
     pub(super) async fn actor(&self, api: &ApiContext) -> Result<Actor, ApiError> {
-        let known = timeout(PATIENCE, api.accounts.authenticate(&self.0)).await;
-        let known = known.unwrap_or(Err(StoreError::NoAnswer { limit: PATIENCE }))?;
-        known.ok_or_else(ApiError::unauthenticated)
+        known(api.accounts.authenticate(&self.0)).await
     }
+
+    /// Who holds it, as of at most a second ago.
+    ///
+    /// # Errors
+    /// As [`Self::actor`].
+    pub(super) async fn recent_actor(&self, api: &ApiContext) -> Result<Actor, ApiError> {
+        known(api.accounts.recognise(&self.0)).await
+    }
+}
+
+/// Who it is, if that is found out soon.
+async fn known(looking: impl Future<Output = Result<Option<Actor>, StoreError>>) -> Result<Actor, ApiError> {
+    let known = timeout(PATIENCE, looking).await;
+    let known = known.unwrap_or(Err(StoreError::NoAnswer { limit: PATIENCE }))?;
+    known.ok_or_else(ApiError::unauthenticated)
 }
 
 /// What a resolver works with.

@@ -14,6 +14,7 @@ use super::{
     auth::{Call, Token},
     deadline::Deadline,
     error::ApiError,
+    gates::Gates,
     types::{CommandInput, CommandLog, VmCommandResult},
 };
 use crate::{
@@ -64,7 +65,7 @@ pub(super) async fn one(
     let call = Call::of(ctx)?;
     // A host that is full refuses before anything is looked up.
     call.api.commands.has_room()?;
-    let access = access(&call, &[vm]).await?.remove(&vm);
+    let access = recent_access(ctx, &call, vm).await?;
     let state = may_send(&call, vm, access, command.is_unsafe())?;
     let command = command.into_command()?;
     let timeout = seconds(timeout_seconds)?;
@@ -159,6 +160,22 @@ async fn access(call: &Call<'_>, vms: &[VmId]) -> Result<HashMap<VmId, VmAccess>
     let found = timeout(PATIENCE, call.api.store.vm_access(vms)).await;
     let found = found.unwrap_or(Err(StoreError::NoAnswer { limit: PATIENCE }))?;
     Ok(found.into_iter().map(|access| (access.vm, access)).collect())
+}
+
+/// Whose this VM is, as of at most a second ago. Where its agent cannot be talked to, nothing is
+/// sent and what is told is why: that is looked up anew.
+async fn recent_access(ctx: &Context<'_>, call: &Call<'_>, vm: VmId) -> Result<Option<VmAccess>, ApiError> {
+    let (recent, now) = (&Gates::of(ctx)?.access, std::time::Instant::now());
+    if call.api.commands.reaches(vm)
+        && let Some(access) = recent.get(&vm, now)
+    {
+        return Ok(Some(access));
+    }
+    let found = access(call, &[vm]).await?.remove(&vm);
+    if let Some(access) = found {
+        recent.put(vm, access, now);
+    }
+    Ok(found)
 }
 
 /// Who asks and whose this VM is, now.

@@ -1,17 +1,20 @@
-//! What only so many requests may do at the same time.
+//! What requests share: what only so many of them may do at the same time, and whose VMs those are
+//! that commands were just sent to.
 
 use async_graphql::Context;
 use tokio::sync::Semaphore;
 
 use super::error::ApiError;
+use crate::{access::Recent, store::VmAccess, vm::VmId};
 
 /// How many answers may hold whole frames of guests at once: each is up to some hundred MiB while
 /// it is made.
 const FRAME_READERS: usize = 2;
 
-/// What only so many requests may do at the same time.
+/// See the module.
 pub(super) struct Gates {
     pub(super) frames: Semaphore,
+    pub(super) access: Recent<VmId, VmAccess>,
 }
 
 impl Gates {
@@ -23,6 +26,6 @@ impl Gates {
 
 impl Default for Gates {
     fn default() -> Self {
-        Self { frames: Semaphore::new(FRAME_READERS) }
+        Self { frames: Semaphore::new(FRAME_READERS), access: Recent::default() }
     }
 }

@@ -71,7 +71,7 @@ async fn answer(
 ) -> Result<async_graphql::Response, ApiError> {
     let (parts, body) = request.into_parts();
     let token = Token::of(&parts.headers).ok_or_else(ApiError::unauthenticated)?;
-    let actor = token.actor(&doors.api).await?;
+    let actor = token.recent_actor(&doors.api).await?;
     // Also what keeps foreign pages out: a browser sends this type only where it is allowed to.
     if !is_json(&parts.headers) {
         return Err(ApiError::new("INVALID_QUERY", "send the query as application/json"));

@@ -7,6 +7,7 @@ use super::{
     auth::Call,
     command,
     error::ApiError,
+    gates::Gates,
     types::{CommandInput, CommandLog, CreateVmInput, VmCommandResult, VmPayload},
 };
 use crate::{
@@ -44,7 +45,9 @@ impl MutationRoot {
     /// Deletes a VM and everything that was made for it.
     async fn delete_vm(&self, ctx: &Context<'_>, id: Uuid) -> Result<VmPayload, ApiError> {
         let call = Call::of(ctx)?;
-        payload(&call, call.api.lifecycle.delete(call.actor, VmId(id)).await).await
+        let accepted = call.api.lifecycle.delete(call.actor, VmId(id)).await;
+        Gates::of(ctx)?.access.forget(&VmId(id));
+        payload(&call, accepted).await
     }
 
     /// Runs a command in a VM and waits for its outcome. A command that was accepted is in the
