@@ -13,7 +13,14 @@ use tokio::sync::broadcast;
 
 use crate::vm::{DomainFacts, DomainObservation, VmId};
 
+mod devices;
+mod guest;
 pub mod libvirt;
+mod snapshots;
+
+pub use devices::Devices;
+pub use guest::GuestControls;
+pub use snapshots::Snapshots;
 
 /// Why a call failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -163,7 +170,7 @@ pub enum HypervisorEvent {
 
 /// The hypervisor as the rest of the house sees it.
 #[async_trait]
-pub trait Hypervisor: Send + Sync + 'static {
+pub trait Hypervisor: GuestControls + Devices + Snapshots + Send + Sync + 'static {
     /// Every domain in one look, with a constant number of calls however many there are.
     /// An `Err` means that nothing is known; an `Ok` is complete.
     async fn observe_all(&self) -> Result<HostObservation, HypervisorError>;

@@ -3,6 +3,7 @@
 //! Whatever is accepted here can be carried out as far as the host can tell now, and is on disk
 //! before it is answered. Nothing here waits for a VM.
 
+mod change;
 mod request;
 
 pub use request::{CreateVm, UnattendedRequest};
@@ -19,8 +20,8 @@ use crate::{
     reconcile::Waker,
     store::{NewVm, Store, StoreError},
     vm::{
-        DesiredPower, DomainObservation, HostId, NetworkAttachment, Operation, OperationId, VmId, VmRecord,
-        VmSpec, truncate_to_micros,
+        DesiredPower, DomainObservation, HostId, NetworkAttachment, Operation, OperationId, VmChange, VmId,
+        VmRecord, VmSpec, WrongState, truncate_to_micros,
     },
 };
 
@@ -64,6 +65,17 @@ pub enum LifecycleError {
     /// `VM_DELETING`.
     #[error("VM {0} is being deleted")]
     Deleting(VmId),
+    /// `WRONG_STATE`.
+    #[error(transparent)]
+    WrongState(#[from] WrongState),
+    /// `VM_BUSY`.
+    #[error("another change of the VM is under way ({stage}); wait for operation {operation} to end")]
+    Busy {
+        /// The other change's operation.
+        operation: OperationId,
+        /// What it is about.
+        stage: &'static str,
+    },
     /// `FORBIDDEN`.
     #[error("{0}")]
     Forbidden(&'static str),
@@ -275,6 +287,10 @@ fn changed(error: StoreError, vm: VmId) -> LifecycleError {
     match error {
         StoreError::NotFound => LifecycleError::NotFound(vm),
         StoreError::Deleting => LifecycleError::Deleting(vm),
+        StoreError::ChangeUnderWay(open) => LifecycleError::Busy {
+            operation: open.id,
+            stage: open.change.as_ref().map_or("waiting", VmChange::stage),
+        },
         other => LifecycleError::Store(other),
     }
 }

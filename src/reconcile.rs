@@ -22,6 +22,7 @@
 
 mod adapters;
 mod apply;
+mod change;
 mod engine;
 mod memory;
 mod observation;

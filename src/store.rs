@@ -32,7 +32,9 @@ pub use schema::SchemaState;
 pub use url::{database_url, without_password};
 pub use users::{TokenInfo, UserRecord};
 pub use vm_errors::VmErrorRecord;
-pub use vms::{NewVm, VmAccess, VmBundle, VmCount, VmView};
+pub use vms::{ChangeOutcome, NewVm, VmAccess, VmBundle, VmCount, VmView};
+
+use crate::vm::Operation;
 
 /// Why the store could not do it.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +77,9 @@ pub enum StoreError {
     /// The VM is being deleted; nothing else may be asked of it.
     #[error("the VM is being deleted")]
     Deleting,
+    /// Another change of the VM is under way.
+    #[error("another change of the VM is under way")]
+    ChangeUnderWay(Box<Operation>),
     /// Another controller holds this database for this host.
     #[error("the database is held by another controller of this host ({holder})")]
     Locked {

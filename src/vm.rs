@@ -6,6 +6,7 @@
 //! spelled in exactly one place.
 
 mod alert;
+mod change;
 mod command;
 mod condition;
 mod event;
@@ -26,6 +27,9 @@ mod text;
 pub use alert::{
     Alert, AlertKind, AlertMessage, AlertSeverity, Delivery, DeliveryState, alert_details, alert_summary,
     error_fingerprint,
+};
+pub use change::{
+    DeviceChange, Effect, GuestChange, SettingChange, SizeChange, SnapshotChange, VmChange, WrongState,
 };
 pub use command::{CommandOutcome, GuestCommand, LinkEnd, UnsafeCommand};
 pub use condition::{Condition, ConditionKind, ConditionStatus};

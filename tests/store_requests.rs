@@ -8,9 +8,10 @@ mod support;
 use std::collections::BTreeSet;
 
 use infinibay::{
-    store::{NewVm, StoreError},
+    store::{ChangeOutcome, NewVm, StoreError},
     vm::{
-        DesiredPower, HostId, NetworkAttachment, OperationId, OperationKind, OperationStatus, UserId, VmId,
+        DesiredPower, Effect, HostId, NetworkAttachment, OperationId, OperationKind, OperationStatus,
+        SettingChange, UserId, VmChange, VmId,
     },
 };
 use support::sample::{create, new_vm, now};
@@ -247,5 +248,38 @@ on_both! {
         let refused = store.request_delete(vm, OperationId::generate(), by, now()).await;
         assert!(matches!(refused, Err(StoreError::NotFound)), "{refused:?}");
         assert_eq!(db.number("SELECT count(*) FROM audit_log").await, 0);
+    }
+
+    async fn changes_of_a_vm_come_one_after_the_other(db: TestDatabase) {
+        let store = db.store().await;
+        let owner = UserId::generate();
+        let asked = new_vm(HostId::generate(), owner, "changed");
+        let (before, _) = create(&store, &asked).await;
+        let change = VmChange::Setting(SettingChange::Autostart(true));
+        let ask = async || store.request_change(asked.id, &change, OperationId::generate(), owner, now()).await;
+        let (_, operation) = ask().await.unwrap();
+        assert_eq!((operation.kind, operation.change.as_ref()), (OperationKind::SetAutostart, Some(&change)));
+        let StoreError::ChangeUnderWay(open) = ask().await.unwrap_err() else { panic!("two changes at once") };
+        assert_eq!(*open, operation);
+
+        let mut spec = before.spec.clone();
+        spec.vcpus += 1;
+        let outcome = ChangeOutcome { effect: Some(Effect::NextBoot), spec: Some(spec.clone()), power: None };
+        let ended = store.finish_change(asked.id, operation.id, &outcome, now()).await.unwrap().unwrap();
+        assert_eq!((ended.status, ended.effect), (OperationStatus::Succeeded, Some(Effect::NextBoot)));
+        let after = store.load_vm(asked.id).await.unwrap().unwrap();
+        assert_eq!((after.record.spec, after.record.intent), (spec, before.intent));
+
+        // Ended once: what is said of it later changes nothing.
+        let late = ChangeOutcome { effect: Some(Effect::Live), spec: Some(before.spec), power: None };
+        let told = store.finish_change(asked.id, operation.id, &late, now()).await.unwrap().unwrap();
+        assert_eq!(told, ended);
+        assert_ne!(store.load_vm(asked.id).await.unwrap().unwrap().record.spec.vcpus, asked.spec.vcpus);
+
+        let (_, operation) = ask().await.unwrap();
+        store.request_delete(asked.id, OperationId::generate(), owner, now()).await.unwrap();
+        let superseded = store.operation(operation.id).await.unwrap().unwrap();
+        assert_eq!(superseded.status, OperationStatus::Superseded);
+        assert!(matches!(ask().await, Err(StoreError::Deleting)));
     }
 }

@@ -165,6 +165,8 @@ impl From<LifecycleError> for ApiError {
             LifecycleError::NetworkNotFound(_) => coded("NETWORK_NOT_FOUND"),
             LifecycleError::NotFound(_) => coded("VM_NOT_FOUND"),
             LifecycleError::Deleting(_) => coded("VM_DELETING"),
+            LifecycleError::WrongState(_) => coded("WRONG_STATE"),
+            LifecycleError::Busy { .. } => coded("VM_BUSY"),
             LifecycleError::Forbidden(_) => coded("FORBIDDEN"),
             LifecycleError::Image(error) => error.into(),
             LifecycleError::Hypervisor(error) => error.into(),

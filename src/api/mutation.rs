@@ -1,6 +1,12 @@
-//! Requests.
+//! Requests, by what they are about.
 
-use async_graphql::{Context, Object};
+mod device;
+mod guest;
+mod setting;
+mod size;
+mod snapshot;
+
+use async_graphql::{Context, MergedObject, Object};
 use uuid::Uuid;
 
 use super::{
@@ -12,13 +18,26 @@ use super::{
 };
 use crate::{
     lifecycle::LifecycleError,
-    vm::{CommandId, Operation, VmId, VmRecord},
+    vm::{CommandId, Operation, VmChange, VmId, VmRecord},
 };
 
-pub(super) struct MutationRoot;
+#[derive(MergedObject, Default)]
+#[graphql(name = "Mutation")]
+pub(super) struct MutationRoot(
+    VmMutations,
+    guest::GuestMutations,
+    setting::SettingMutations,
+    size::SizeMutations,
+    device::DeviceMutations,
+    snapshot::SnapshotMutations,
+);
 
-#[Object(name = "Mutation")]
-impl MutationRoot {
+/// Making, powering, deleting, commanding.
+#[derive(Default)]
+pub(super) struct VmMutations;
+
+#[Object]
+impl VmMutations {
     /// Makes a VM. Answers when the request is stored; follow `operation`.
     async fn create_vm(&self, ctx: &Context<'_>, input: CreateVmInput) -> Result<VmPayload, ApiError> {
         let call = Call::of(ctx)?;
@@ -88,6 +107,12 @@ impl MutationRoot {
     ) -> Result<CommandLog, ApiError> {
         command::cancel(ctx, VmId(vm_id), CommandId(command_id)).await
     }
+}
+
+/// Asks for a change.
+async fn change(ctx: &Context<'_>, vm: Uuid, change: VmChange) -> Result<VmPayload, ApiError> {
+    let call = Call::of(ctx)?;
+    payload(&call, call.api.lifecycle.change(call.actor, VmId(vm), change).await).await
 }
 
 /// The VM with what is told about it now.

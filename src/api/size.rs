@@ -118,7 +118,7 @@ mod tests {
     async fn deep_nesting_of_any_kind_is_refused_not_followed() {
         let schema = async_graphql::Schema::build(
             crate::api::query::QueryRoot,
-            crate::api::mutation::MutationRoot,
+            crate::api::mutation::MutationRoot::default(),
             crate::api::subscription::SubscriptionRoot,
         )
         .finish();

@@ -6,15 +6,18 @@
 
 mod cache;
 mod channels;
+mod devices;
 mod error;
 mod events;
 mod ffi;
 mod flights;
 mod gate;
+mod guest;
 mod host;
 mod power;
 mod scan;
 mod session;
+mod snapshots;
 mod supervisor;
 mod volumes;
 

@@ -4,6 +4,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use super::{
+    change::{self, ChangeError},
     ports::{Clock, Files, FilesError, LoopStore, SeedPlace},
     step::Step,
 };
@@ -11,7 +12,10 @@ use crate::{
     domain_xml::{DomainInputs, DomainKind, RenderError, Templates, render},
     hypervisor::{DomainType, Hypervisor, HypervisorError, OverlayVolume},
     store::{StoreError, VmBundle},
-    vm::{ImageFormat, Milestone, Resource, ResourceKind, ResourceState, VmId},
+    vm::{
+        ImageFormat, Milestone, Operation, OperationError, OperationId, OperationStatus, Resource,
+        ResourceKind, ResourceState, VmId,
+    },
 };
 
 /// Where things are put.
@@ -38,6 +42,8 @@ pub(super) enum StepError {
     Files(#[from] FilesError),
     #[error("rendering the domain template")]
     Render(#[from] RenderError),
+    #[error("carrying out the change")]
+    Change(#[source] ChangeError),
     #[error("volume {name:?} of pool {pool:?} is gone")]
     DiskGone { pool: String, name: String },
 }
@@ -45,11 +51,13 @@ pub(super) enum StepError {
 impl StepError {
     /// Whether it says something about the VM, rather than about who could not be asked.
     pub(super) fn is_counted(&self) -> bool {
-        !matches!(
-            self,
-            Self::Store(_)
-                | Self::Hypervisor(HypervisorError::Unreachable { .. } | HypervisorError::Deadline { .. })
-        )
+        match self {
+            Self::Store(_) | Self::Change(ChangeError::Store(_)) => false,
+            Self::Hypervisor(error) | Self::Change(ChangeError::Hypervisor(error)) => {
+                !matches!(error, HypervisorError::Unreachable { .. } | HypervisorError::Deadline { .. })
+            }
+            _ => true,
+        }
     }
 }
 
@@ -63,9 +71,18 @@ pub(super) struct Hands {
 }
 
 impl Hands {
-    pub(super) async fn apply(&self, bundle: &VmBundle, step: &Step) -> Result<(), StepError> {
+    /// Gives the operation that ended with the step, if one did.
+    pub(super) async fn apply(&self, bundle: &VmBundle, step: &Step) -> Result<Option<Operation>, StepError> {
+        if let Step::Change(operation) = step {
+            return self.change(bundle, *operation).await;
+        }
+        self.act(bundle, step).await.map(|()| None)
+    }
+
+    async fn act(&self, bundle: &VmBundle, step: &Step) -> Result<(), StepError> {
         let id = bundle.record.id;
         match step {
+            Step::Change(_) => Ok(()),
             Step::CreateDisk => self.create_disk(bundle).await,
             Step::WriteSeed => self.write_seed(bundle).await,
             Step::Define => self.define(bundle).await,
@@ -78,6 +95,22 @@ impl Hands {
             Step::RemoveSocket => Ok(self.files.remove_socket(&self.socket_path(id)).await?),
             Step::Remove(resource) => self.remove(resource).await,
             Step::Forget => Ok(self.store.finish_delete(id, self.clock.now()).await?),
+        }
+    }
+
+    /// Carries a change out and ends its operation: well, or with the reason why it never can be.
+    async fn change(&self, bundle: &VmBundle, id: OperationId) -> Result<Option<Operation>, StepError> {
+        let asked = bundle.operations.iter().find(|operation| operation.id == id);
+        let Some(change) = asked.and_then(|operation| operation.change.as_ref()) else { return Ok(None) };
+        let now = self.clock.now();
+        match change::carry_out(self, bundle, change).await {
+            Ok(outcome) => Ok(self.store.finish_change(bundle.record.id, id, &outcome, now).await?),
+            Err(ChangeError::Refused { code, message }) => {
+                let error = OperationError { code: code.to_owned(), message };
+                let status = OperationStatus::Failed;
+                Ok(self.store.finish_operation(id, status, Some(error), now).await?)
+            }
+            Err(error) => Err(StepError::Change(error)),
         }
     }
 

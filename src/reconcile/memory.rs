@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::step::Step;
-use crate::vm::AgentConnectivity;
+use crate::vm::{AgentConnectivity, OperationId};
 
 /// A step that failed, and when to try again.
 #[derive(Debug, Clone)]
@@ -37,8 +37,9 @@ pub struct Wait {
 pub struct Memory {
     /// When this controller began; the clock of "known from before, not heard yet".
     pub started_at: DateTime<Utc>,
-    /// The generation that `failure` and `shutdown_asked_at` belong to.
-    generation: i64,
+    /// The request that `failure` and `shutdown_asked_at` belong to: a generation, and the change
+    /// that is under way.
+    request: (i64, Option<OperationId>),
     /// Since when the domain has been gone unasked.
     pub missing_since: Option<DateTime<Utc>>,
     /// Since when a polite stop has been tried: the grace counts from there, not from the request,
@@ -60,7 +61,7 @@ impl Memory {
     pub fn new(started_at: DateTime<Utc>) -> Self {
         Self {
             started_at,
-            generation: 0,
+            request: (0, None),
             missing_since: None,
             stopping_since: None,
             last_done: None,
@@ -71,9 +72,9 @@ impl Memory {
     }
 
     /// A new request wipes the slate: what failed for the last one may work for this one.
-    pub fn enter_generation(&mut self, generation: i64) {
-        if self.generation != generation {
-            self.generation = generation;
+    pub fn enter(&mut self, generation: i64, change: Option<OperationId>) {
+        if self.request != (generation, change) {
+            self.request = (generation, change);
             self.stopping_since = None;
             self.last_done = None;
             self.shutdown_asked_at = None;

@@ -13,12 +13,16 @@ use std::{path::PathBuf, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{memory::Memory, observation::Observation, step::Step};
+use super::{
+    memory::Memory,
+    observation::Observation,
+    step::{CHANGE, Step},
+};
 use crate::{
     store::VmBundle,
     vm::{
-        DomainObservation, DomainState, FirstBoot, LinkEnd, Milestone, OpenLink, OperationError, OperationId,
-        OperationStatus, VmStatus,
+        DomainObservation, DomainState, FirstBoot, LinkEnd, Milestone, OpenLink, Operation, OperationError,
+        OperationId, OperationStatus, VmChange, VmStatus,
     },
 };
 
@@ -126,7 +130,39 @@ impl Look<'_> {
     fn gives_up(&self) -> bool {
         !self.bundle.record.intent.deleting
             && self.bundle.record.intent.is_open()
-            && self.memory.failure.as_ref().is_some_and(|failure| failure.attempts >= MAX_ATTEMPTS)
+            && self
+                .memory
+                .failure
+                .as_ref()
+                .is_some_and(|failure| failure.step != CHANGE && failure.attempts >= MAX_ATTEMPTS)
+    }
+
+    /// The change that is under way, with its operation.
+    fn change(&self) -> Option<(&Operation, &VmChange)> {
+        let open = self.bundle.operations.iter().filter(|operation| !operation.status.is_final());
+        open.filter_map(|operation| Some((operation, operation.change.as_ref()?))).next()
+    }
+
+    /// Why the change that is under way is given up, if it is: it failed too often, took too long,
+    /// or there is nothing left to change.
+    fn gives_change_up(&self) -> Option<OperationError> {
+        let (operation, change) = self.change()?;
+        let error = |code: &str, message: String| Some(OperationError { code: code.to_owned(), message });
+        if self.is_missing() {
+            let words =
+                "The VM's domain is gone from the host; restore it under the same UUID, or delete the VM";
+            return error("VM_MISSING", words.to_owned());
+        }
+        let failure = self.memory.failure.as_ref().filter(|failure| failure.step == CHANGE);
+        if let Some(failure) = failure.filter(|failure| failure.attempts >= MAX_ATTEMPTS) {
+            let words = format!("it failed {} times: {}", failure.attempts, failure.message);
+            return error("STEP_FAILED", words);
+        }
+        if self.now >= after(operation.created_at, change.budget()) {
+            let why = failure.map_or_else(String::new, |failure| format!(": {}", failure.message));
+            return error("CHANGE_TIMEOUT", format!("it was not done in time{why}"));
+        }
+        None
     }
 
     /// The request is given up now, or was.
@@ -136,6 +172,9 @@ impl Look<'_> {
 }
 
 /// Decides.
+///
+/// A change comes before the power that was asked for: it was asked for as the VM was. Only what
+/// pulls the plug waits for nothing.
 #[must_use]
 pub fn plan(
     rules: &Rules,

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use crate::{
-    store::{StoreError, VmBundle},
+    store::{ChangeOutcome, StoreError, VmBundle},
     vm::{
         LinkEnd, LinkObservation, Milestone, Operation, OperationError, OperationId, OperationStatus,
         Resource, SocketObservation, VmId, VmSpec, VmStatus,
@@ -52,6 +52,14 @@ pub trait LoopStore: Send + Sync + 'static {
         id: OperationId,
         status: OperationStatus,
         error: Option<OperationError>,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Operation>, StoreError>;
+    /// Ends a change that was carried out, together with what it made of the VM.
+    async fn finish_change(
+        &self,
+        vm: VmId,
+        id: OperationId,
+        outcome: &ChangeOutcome,
         now: DateTime<Utc>,
     ) -> Result<Option<Operation>, StoreError>;
     /// A row before the thing.

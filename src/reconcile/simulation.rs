@@ -18,7 +18,10 @@ use crate::{
     config::{AgentsConfig, ReconcileConfig},
     domain_xml::Templates,
     events::EventBus,
-    vm::{AgentConnectivity, DesiredPower, DomainState, OperationStatus, VmPhase},
+    vm::{
+        AgentConnectivity, DesiredPower, DomainState, GuestChange, OperationKind, OperationStatus,
+        SettingChange, VmChange, VmPhase,
+    },
 };
 
 /// More than any wait of the loop, far less than for ever.
@@ -230,6 +233,68 @@ async fn a_guest_that_ignores_the_power_button_is_forced_after_the_grace() {
     let grace = ReconcileConfig::default().stop_grace;
     assert!(asked.elapsed() >= grace, "the plug was pulled after {:?}", asked.elapsed());
     assert!(asked.elapsed() < grace * 2, "the plug was pulled only after {:?}", asked.elapsed());
+    run.stop().await;
+}
+
+/// The change was carried out, whatever happened on the way.
+fn is_changed(world: &World) -> bool {
+    let kind = OperationKind::SetAutostart;
+    let mut changes = world.operations().into_iter().filter(|operation| operation.kind == kind);
+    changes.any(|operation| operation.status == OperationStatus::Succeeded) && world.is_autostarted()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_survives_a_crash_at_every_gate() {
+    let mut gates = 0;
+    for gate in 1.. {
+        let mut any = false;
+        for crash in [Crash::Before(gate), Crash::After(gate)] {
+            let world = World::with_vm();
+            let run = Run::start(&world);
+            until(&world, "a running VM", is_ready).await;
+            run.stop().await;
+            world.ask_change(VmChange::Setting(SettingChange::Autostart(true)));
+            any |= through_crash(&world, crash, &format!("the change after {crash:?}"), is_changed).await;
+        }
+        if !any {
+            break;
+        }
+        gates = gate;
+    }
+    assert!(gates >= 2, "only {gates} gates were reached: the simulation misses effects");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_comes_before_the_power_that_was_asked_for_later() {
+    let world = World::with_vm();
+    let run = Run::start(&world);
+    until(&world, "a running VM", is_ready).await;
+    world.ask_change(VmChange::Guest(GuestChange::Reset));
+    run.waker.wake(world.vm());
+    until(&world, "the reset", |world| world.resets() == 1 && is_ready(world)).await;
+    world.ask_power(DesiredPower::Stopped);
+    world.ask_change(VmChange::Setting(SettingChange::Autostart(true)));
+    run.waker.wake(world.vm());
+    until(&world, "both", |world| is_changed(world) && world.domain_state() == Some(DomainState::Shutoff))
+        .await;
+    run.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_cannot_be_made_is_given_up_and_told() {
+    let world = World::with_vm();
+    let run = Run::start(&world);
+    until(&world, "a running VM", is_ready).await;
+    world.set_faults(vec![true; 20]);
+    world.ask_change(VmChange::Guest(GuestChange::Reset));
+    run.waker.wake(world.vm());
+    until(&world, "the change given up", |world| {
+        world.operations().iter().any(|operation| {
+            operation.kind == OperationKind::Reset && operation.status == OperationStatus::Failed
+        })
+    })
+    .await;
+    assert_eq!(world.resets(), 0);
     run.stop().await;
 }
 

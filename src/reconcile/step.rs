@@ -1,6 +1,10 @@
 //! The steps that the loop can take.
 
-use crate::vm::Resource;
+use crate::vm::{OperationId, Resource};
+
+/// The name of a step that carries a change out: its failures are the change's, not the request's for
+/// power.
+pub const CHANGE: &str = "Change";
 
 /// One change of the world. Each is idempotent: done again, it finds its work done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +25,8 @@ pub enum Step {
     Destroy,
     /// Take the secrets off the seed medium and out of the store.
     ScrubSeed,
+    /// Carry out the change that this operation asks for.
+    Change(OperationId),
     /// Undefine the domain.
     Undefine,
     /// Remove the socket that a killed hypervisor left behind.
@@ -44,6 +50,7 @@ impl Step {
             Self::RequestShutdown => "RequestShutdown",
             Self::Destroy => "Destroy",
             Self::ScrubSeed => "ScrubSeed",
+            Self::Change(_) => CHANGE,
             Self::Undefine => "Undefine",
             Self::RemoveSocket => "RemoveSocket",
             Self::Remove(_) => "Remove",

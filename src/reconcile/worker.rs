@@ -208,7 +208,8 @@ impl Worker {
     async fn decide(&mut self, bundle: &VmBundle, domain: DomainObservation) -> (Plan, Observation) {
         let now = self.now();
         let record = &bundle.record;
-        self.memory.enter_generation(record.intent.generation);
+        let change = bundle.operations.iter().find(|operation| operation.change.is_some());
+        self.memory.enter(record.intent.generation, change.map(|operation| operation.id));
         match &domain {
             DomainObservation::Absent if record.milestones.at(Milestone::Defined).is_some() => {
                 self.memory.missing_since.get_or_insert(now);
@@ -315,14 +316,17 @@ impl Worker {
     async fn take(&mut self, bundle: &VmBundle, step: &Step) {
         tracing::info!(vm = %self.id, step = step.name(), "taking a step");
         match self.shared.hands.apply(bundle, step).await {
-            Ok(()) if self.memory.is_in_vain(step) => {
+            Ok(None) if self.memory.is_in_vain(step) => {
                 tracing::warn!(vm = %self.id, step = step.name(), "a step was done again and had no lasting effect");
                 let message =
                     "it was done, and had no lasting effect; look at the console and at libvirt's log";
                 self.note_failure(step, true, message.to_owned());
             }
-            Ok(()) => {
+            Ok(ended) => {
                 self.memory.succeeded(step, self.now());
+                if let Some(ended) = ended {
+                    self.shared.events.publish(VmEvent::Operation(Arc::new(ended)));
+                }
                 if matches!(step, Step::Forget) {
                     self.tell_deleted(bundle).await;
                 }

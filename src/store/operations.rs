@@ -5,13 +5,40 @@ use uuid::Uuid;
 
 use super::{
     Store, StoreError,
-    column::{Word, storable, storable_text, words},
+    column::{JsonText, Word, storable, storable_text, words},
     db::{Tx, on_pool, on_tx},
     failed,
 };
-use crate::vm::{Operation, OperationError, OperationId, OperationKind, OperationStatus, UserId, VmId};
+use crate::vm::{
+    Effect, Operation, OperationError, OperationId, OperationKind, OperationStatus, UserId, VmId,
+};
 
-words!(OperationKind { Create => "create", Start => "start", Stop => "stop", Delete => "delete" });
+words!(OperationKind {
+    Create => "create",
+    Start => "start",
+    Stop => "stop",
+    Delete => "delete",
+    Suspend => "suspend",
+    Save => "save",
+    Reboot => "reboot",
+    Reset => "reset",
+    SetAutostart => "set_autostart",
+    Rename => "rename",
+    SetPolicy => "set_policy",
+    Resize => "resize",
+    GrowDisk => "grow_disk",
+    AttachDisk => "attach_disk",
+    DetachDisk => "detach_disk",
+    ChangeMedium => "change_medium",
+    AttachInterface => "attach_interface",
+    DetachInterface => "detach_interface",
+    CreateSnapshot => "create_snapshot",
+    RevertSnapshot => "revert_snapshot",
+    DeleteSnapshot => "delete_snapshot",
+    Adopt => "adopt",
+    Release => "release",
+});
+words!(Effect { Live => "live", NextBoot => "next_boot" });
 words!(OperationStatus {
     Pending => "pending",
     Running => "running",
@@ -34,6 +61,8 @@ pub(super) struct OperationRow {
     requested_by: Uuid,
     created_at: DateTime<Utc>,
     finished_at: Option<DateTime<Utc>>,
+    change: Option<JsonText>,
+    effect: Option<String>,
 }
 
 impl OperationRow {
@@ -53,6 +82,8 @@ impl OperationRow {
                 .error_code
                 .zip(self.error_message)
                 .map(|(code, message)| OperationError { code, message }),
+            change: self.change.map(|change| change.read(operation, self.id)).transpose()?,
+            effect: self.effect.map(|word| Effect::read(operation, &word)).transpose()?,
             generation: self.generation,
             requested_by: self.requested_by.into(),
             created_at: self.created_at,
@@ -138,10 +169,12 @@ impl Store {
 }
 
 pub(super) async fn insert(tx: &mut Tx, operation: &Operation) -> Result<(), StoreError> {
+    const OPERATION: &str = "storing an operation";
+    let change = operation.change.as_ref().map(|change| JsonText::write(OPERATION, change)).transpose()?;
     on_tx!(tx, db => sqlx::query(
         "INSERT INTO operations (id, vm_id, kind, status, progress, stage, generation, requested_by,
-                                 created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                                 created_at, change)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(operation.id.uuid())
     .bind(operation.vm.uuid())
@@ -152,10 +185,11 @@ pub(super) async fn insert(tx: &mut Tx, operation: &Operation) -> Result<(), Sto
     .bind(operation.generation)
     .bind(operation.requested_by.uuid())
     .bind(operation.created_at)
+    .bind(&change)
     .execute(db)
     .await
     .map(drop))
-    .map_err(failed("storing an operation"))
+    .map_err(failed(OPERATION))
 }
 
 /// The open operations of a VM that asked for this generation or an earlier one; a deletion's is
@@ -215,21 +249,59 @@ pub(super) async fn supersede(
     kinds: &[OperationKind],
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
-    let has = |kind| kinds.contains(&kind).then(|| Word::word(kind));
+    // Between commas, so that a word is found only whole.
+    let words = kinds.iter().fold(",".to_owned(), |words, kind| words + kind.word() + ",");
     on_tx!(tx, db => sqlx::query(
         "UPDATE operations SET status = $2, finished_at = $3
-         WHERE vm_id = $1 AND finished_at IS NULL AND kind IN ($4, $5, $6)",
+         WHERE vm_id = $1 AND finished_at IS NULL AND $4 LIKE '%,' || kind || ',%'",
     )
     .bind(vm.uuid())
     .bind(OperationStatus::Superseded.word())
     .bind(now)
-    .bind(has(OperationKind::Create))
-    .bind(has(OperationKind::Start))
-    .bind(has(OperationKind::Stop))
+    .bind(words)
     .execute(db)
     .await
     .map(drop))
     .map_err(failed("superseding operations"))
+}
+
+/// Ends every open operation, because the VM is to go or is gone.
+pub(super) async fn supersede_all(tx: &mut Tx, vm: VmId, now: DateTime<Utc>) -> Result<(), StoreError> {
+    on_tx!(tx, db => sqlx::query(
+        "UPDATE operations SET status = $2, finished_at = $3 WHERE vm_id = $1 AND finished_at IS NULL",
+    )
+    .bind(vm.uuid())
+    .bind(OperationStatus::Superseded.word())
+    .bind(now)
+    .execute(db)
+    .await
+    .map(drop))
+    .map_err(failed("superseding operations"))
+}
+
+/// The change that is under way, if there is one.
+pub(super) async fn open_change(tx: &mut Tx, vm: VmId) -> Result<Option<Operation>, StoreError> {
+    const OPERATION: &str = "looking for a change under way";
+    on_tx!(tx, db => sqlx::query_as::<_, OperationRow>(
+        "SELECT * FROM operations WHERE vm_id = $1 AND finished_at IS NULL AND change IS NOT NULL",
+    )
+    .bind(vm.uuid())
+    .fetch_optional(db)
+    .await)
+    .map_err(failed(OPERATION))?
+    .map(|row| row.read(OPERATION))
+    .transpose()
+}
+
+/// Notes when a change takes hold that is about to be ended.
+pub(super) async fn note_effect(tx: &mut Tx, id: OperationId, effect: Effect) -> Result<(), StoreError> {
+    on_tx!(tx, db => sqlx::query("UPDATE operations SET effect = $2 WHERE id = $1 AND finished_at IS NULL")
+        .bind(id.uuid())
+        .bind(effect.word())
+        .execute(db)
+        .await
+        .map(drop))
+    .map_err(failed("noting when a change takes hold"))
 }
 
 /// The latest operation of one kind, open or not.

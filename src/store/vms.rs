@@ -1,5 +1,6 @@
 //! VMs: specification, intent, milestones, derived status.
 
+mod changes;
 mod counts;
 mod load;
 mod progress;
@@ -7,7 +8,8 @@ mod requests;
 mod row;
 
 use crate::vm::{
-    AgentConnectivity, HostId, Operation, Resource, UserId, VmId, VmPhase, VmRecord, VmSpec, VmStatus,
+    AgentConnectivity, DesiredPower, Effect, HostId, Operation, Resource, UserId, VmId, VmPhase, VmRecord,
+    VmSpec, VmStatus,
 };
 
 /// A VM to be stored.
@@ -21,6 +23,17 @@ pub struct NewVm {
     pub owner: UserId,
     /// What for.
     pub spec: VmSpec,
+}
+
+/// What carrying out a change made of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ChangeOutcome {
+    /// When it takes hold.
+    pub effect: Option<Effect>,
+    /// What the VM is made of from now on; `None`: as before.
+    pub spec: Option<VmSpec>,
+    /// The power that the change left the VM in and that is to be kept, as a revert does.
+    pub power: Option<DesiredPower>,
 }
 
 /// All the loop needs of one VM.

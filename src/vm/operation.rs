@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{OperationId, UserId, VmId};
+use super::{Effect, OperationId, UserId, VmChange, VmId};
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,44 @@ pub enum OperationKind {
     Stop,
     /// Remove every trace.
     Delete,
+    /// Halt the processors; memory stays.
+    Suspend,
+    /// Write memory to disk and power off; the next start goes on from there.
+    Save,
+    /// Have the guest boot anew.
+    Reboot,
+    /// Press the reset button.
+    Reset,
+    /// Set whether the host starts it at its own boot.
+    SetAutostart,
+    /// Give it another name.
+    Rename,
+    /// Set how its power is kept.
+    SetPolicy,
+    /// Change processors or memory.
+    Resize,
+    /// Make a disk larger.
+    GrowDisk,
+    /// Plug a disk in.
+    AttachDisk,
+    /// Unplug a disk.
+    DetachDisk,
+    /// Put a medium into a drive, or take it out.
+    ChangeMedium,
+    /// Plug a network card in.
+    AttachInterface,
+    /// Unplug a network card.
+    DetachInterface,
+    /// Take a snapshot.
+    CreateSnapshot,
+    /// Go back to a snapshot.
+    RevertSnapshot,
+    /// Forget a snapshot.
+    DeleteSnapshot,
+    /// Take a domain that others made under management.
+    Adopt,
+    /// Give an adopted domain back.
+    Release,
 }
 
 /// Where it stands.
@@ -69,6 +107,10 @@ pub struct Operation {
     pub stage: String,
     /// Only with [`OperationStatus::Failed`].
     pub error: Option<OperationError>,
+    /// What is to be changed, beyond power and end.
+    pub change: Option<VmChange>,
+    /// Of a change that was carried out: when it takes hold.
+    pub effect: Option<Effect>,
     /// The intent's generation that this operation asked for.
     pub generation: i64,
     /// Who asked.

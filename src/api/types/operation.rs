@@ -4,7 +4,7 @@ use async_graphql::{Enum, SimpleObject};
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use crate::vm::{Operation, OperationKind, OperationStatus};
+use crate::vm::{Effect, Operation, OperationKind, OperationStatus};
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
@@ -18,6 +18,54 @@ pub(crate) enum OperationKindName {
     Stop,
     /// Remove every trace.
     Delete,
+    /// Halt the processors; memory stays.
+    Suspend,
+    /// Write memory to disk and power off; the next start goes on from there.
+    Save,
+    /// Have the guest boot anew.
+    Reboot,
+    /// Press the reset button.
+    Reset,
+    /// Set whether the host starts it at its own boot.
+    SetAutostart,
+    /// Give it another name.
+    Rename,
+    /// Set how its power is kept.
+    SetPolicy,
+    /// Change processors or memory.
+    Resize,
+    /// Make a disk larger.
+    GrowDisk,
+    /// Plug a disk in.
+    AttachDisk,
+    /// Unplug a disk.
+    DetachDisk,
+    /// Put a medium into a drive, or take it out.
+    ChangeMedium,
+    /// Plug a network card in.
+    AttachInterface,
+    /// Unplug a network card.
+    DetachInterface,
+    /// Take a snapshot.
+    CreateSnapshot,
+    /// Go back to a snapshot.
+    RevertSnapshot,
+    /// Forget a snapshot.
+    DeleteSnapshot,
+    /// Take a domain that others made under management.
+    Adopt,
+    /// Give an adopted domain back.
+    Release,
+}
+
+/// When a change that was carried out takes hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "Effect", name = "ChangeEffect")]
+pub(crate) enum ChangeEffect {
+    /// It holds already.
+    Live,
+    /// The running guest goes on as before; it holds when the VM is powered off and started again.
+    NextBoot,
 }
 
 /// Where it stands.
@@ -62,6 +110,8 @@ pub(crate) struct OperationObject {
     progress: i32,
     /// What is happening now, in a few words.
     stage: String,
+    /// Of a change that succeeded: when it takes hold.
+    effect: Option<ChangeEffect>,
     /// Only of a failed one.
     error: Option<OperationErrorObject>,
     /// Who asked.
@@ -82,6 +132,7 @@ impl From<Operation> for OperationObject {
             status: operation.status.into(),
             progress: operation.progress,
             stage: operation.stage,
+            effect: operation.effect.map(Into::into),
             error: error.map(|error| OperationErrorObject { code: error.code, message: error.message }),
             requested_by: operation.requested_by.uuid(),
             created_at: operation.created_at,

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 
 use crate::{
     reconcile::ports::LoopStore,
-    store::{Store, StoreError, VmBundle},
+    store::{ChangeOutcome, Store, StoreError, VmBundle},
     vm::{
         HostId, Milestone, Operation, OperationError, OperationId, OperationStatus, Resource, VmId, VmStatus,
     },
@@ -90,6 +90,16 @@ impl LoopStore for HostStore {
         now: DateTime<Utc>,
     ) -> Result<Option<Operation>, StoreError> {
         bounded(self.store.finish_operation(id, status, error, now)).await
+    }
+
+    async fn finish_change(
+        &self,
+        vm: VmId,
+        id: OperationId,
+        outcome: &ChangeOutcome,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Operation>, StoreError> {
+        bounded(self.store.finish_change(vm, id, outcome, now)).await
     }
 
     async fn reserve_resource(&self, resource: &Resource) -> Result<(), StoreError> {

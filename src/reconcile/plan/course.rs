@@ -61,7 +61,7 @@ pub(super) fn choose(look: &Look<'_>) -> Course {
         return Course::given_up(generation, "STEP_FAILED", message);
     }
     match pause(look).filter(|_| course.step.is_some()) {
-        Some(wait_until) => Course::wait_until(wait_until),
+        Some(wait_until) => Course::wait_until(wait_until.min(course.wake_at.unwrap_or(wait_until))),
         None => course,
     }
 }
@@ -104,6 +104,9 @@ fn live(look: &Look<'_>) -> Course {
         },
         DomainObservation::Absent => Course::default(),
         DomainObservation::Present(facts) => {
+            if let Some(course) = change(look, facts.state) {
+                return course;
+            }
             if intent.is_open() {
                 let course = power(look, facts.state);
                 if course.step.is_some() || course.wake_at.is_some() || course.satisfied.is_some() {
@@ -124,6 +127,19 @@ fn make(look: &Look<'_>) -> Course {
         return Course::step(Step::WriteSeed);
     }
     Course::step(Step::Define)
+}
+
+/// The change that is under way, unless it has to wait.
+fn change(look: &Look<'_>, state: DomainState) -> Option<Course> {
+    let (operation, change) = look.change()?;
+    let intent = &look.bundle.record.intent;
+    let pulls_the_plug =
+        intent.is_open() && intent.power == DesiredPower::ForcedOff && state != DomainState::Shutoff;
+    if pulls_the_plug || look.gives_change_up().is_some() || state == DomainState::Unknown {
+        return None;
+    }
+    let end = after(operation.created_at, change.budget());
+    Some(Course { wake_at: Some(end), ..Course::step(Step::Change(operation.id)) })
 }
 
 fn power(look: &Look<'_>, state: DomainState) -> Course {

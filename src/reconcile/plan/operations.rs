@@ -15,6 +15,13 @@ pub(super) fn update(look: &Look<'_>, course: &Course) -> Vec<OperationUpdate> {
 }
 
 fn one(look: &Look<'_>, course: &Course, operation: &Operation) -> Option<OperationUpdate> {
+    if let Some(change) = &operation.change {
+        // Ended by its step, together with what it made of the VM; or given up.
+        return match look.gives_change_up() {
+            Some(error) => Some(fail(operation, error)),
+            None => progress(operation, 10, change.stage()),
+        };
+    }
     let intent = &look.bundle.record.intent;
     if course.given_up.is_some() && operation.kind != OperationKind::Delete {
         // Failed in the transaction that gives the request up.
@@ -37,6 +44,8 @@ fn one(look: &Look<'_>, course: &Course, operation: &Operation) -> Option<Operat
             },
         )),
         OperationKind::Create => progress(operation, create_progress(look), stage(look, course)),
+        // Every other kind carries its change, which was answered for above.
+        _ => None,
     }
 }
 

@@ -79,6 +79,8 @@ fn bundle() -> VmBundle {
         progress: 0,
         stage: String::new(),
         error: None,
+        change: None,
+        effect: None,
         generation: 1,
         requested_by: owner,
         created_at: now(),
@@ -219,7 +221,7 @@ fn a_stop_is_polite_first_and_forced_after_the_grace() {
     let plan = decide(&vm, &running, &memory());
     assert_eq!((plan.step, plan.status.phase), (Some(Step::RequestShutdown), VmPhase::Stopping));
     let mut asked = memory();
-    asked.enter_generation(1);
+    asked.enter(1, None);
     asked.shutdown_asked_at = Some(now());
     let plan = decide(&vm, &running, &asked);
     assert_eq!(plan.step, None);
@@ -282,7 +284,7 @@ fn a_deletion_goes_in_order() {
 fn a_request_that_keeps_failing_is_given_up_and_told() {
     let vm = bundle();
     let mut failing = memory();
-    failing.enter_generation(1);
+    failing.enter(1, None);
     failing.failure = Some(Failure {
         step: "CreateDisk",
         attempts: MAX_ATTEMPTS,
@@ -314,7 +316,7 @@ fn what_is_reached_does_not_wait_for_what_failed_on_the_way() {
     let mut vm = bundle();
     vm.record.milestones.pass(Milestone::Defined, now());
     let mut failing = memory();
-    failing.enter_generation(1);
+    failing.enter(1, None);
     failing.failure = Some(Failure {
         step: "Start",
         attempts: MAX_ATTEMPTS,

@@ -1,6 +1,10 @@
 //! A simulated host: store, hypervisor, files, links and clock, all behind one mutex and one
 //! gate.
 
+mod devices;
+mod guest;
+mod snapshots;
+
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     path::{Path, PathBuf},
@@ -17,13 +21,13 @@ use crate::{
         OverlayVolume,
     },
     reconcile::ports::{Clock, Files, FilesError, LoopLinks, LoopStore, Randomness, SeedPlace},
-    store::{StoreError, VmBundle},
+    store::{ChangeOutcome, StoreError, VmBundle},
     vm::{
         ChannelFacts, DesiredPower, DomainFacts, DomainObservation, DomainState, FirstBoot, HostId, Image,
         ImageFormat, LinkCounters, LinkEnd, LinkObservation, Milestone, Milestones, NetworkAttachment,
         OpenLink, Operation, OperationError, OperationId, OperationKind, OperationStatus, OsFamily,
-        Provisioning, Resource, ResourceState, SocketObservation, Unattended, UserId, VmId, VmIntent,
-        VmRecord, VmSpec, VmStatus,
+        Provisioning, Resource, ResourceState, SocketObservation, Unattended, UserId, VmChange, VmId,
+        VmIntent, VmRecord, VmSpec, VmStatus,
     },
 };
 
@@ -44,6 +48,8 @@ struct State {
     links: HashMap<VmId, PathBuf>,
     scrubbed: bool,
     starts: u32,
+    resets: u32,
+    autostart: bool,
     reachable: bool,
     deaf: bool,
     faults: Vec<bool>,
@@ -192,6 +198,23 @@ impl World {
         self.ask(kind, |intent| intent.power = power);
     }
 
+    pub(super) fn ask_change(&self, change: VmChange) {
+        let mut state = self.state();
+        let bundle = state.bundle.as_mut().expect("the VM is there");
+        let generation = bundle.record.intent.generation;
+        let mut asked = operation(self.vm, bundle.record.owner, change.kind(), generation);
+        asked.change = Some(change);
+        bundle.operations.push(asked);
+    }
+
+    pub(super) fn is_autostarted(&self) -> bool {
+        self.state().autostart
+    }
+
+    pub(super) fn resets(&self) -> u32 {
+        self.state().resets
+    }
+
     fn ask(&self, kind: OperationKind, change: impl FnOnce(&mut VmIntent)) {
         let now = self.now();
         let mut state = self.state();
@@ -267,6 +290,8 @@ fn operation(vm: VmId, by: UserId, kind: OperationKind, generation: i64) -> Oper
         progress: 0,
         stage: String::new(),
         error: None,
+        change: None,
+        effect: None,
         generation,
         requested_by: by,
         created_at: epoch(),
@@ -486,6 +511,37 @@ impl LoopStore for World {
                 operation.finished_at = Some(now);
             }
             state.finished.append(ended);
+        })
+        .await;
+        self.operation(id).await
+    }
+
+    async fn finish_change(
+        &self,
+        _vm: VmId,
+        id: OperationId,
+        outcome: &ChangeOutcome,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Operation>, StoreError> {
+        self.effect(|state| {
+            let Some(bundle) = &mut state.bundle else { return };
+            let (ended, open): (Vec<_>, Vec<_>) =
+                bundle.operations.drain(..).partition(|operation| operation.id == id);
+            bundle.operations = open;
+            for operation in ended {
+                if let Some(spec) = &outcome.spec {
+                    bundle.record.spec = spec.clone();
+                }
+                if let Some(power) = outcome.power {
+                    bundle.record.intent.power = power;
+                }
+                state.finished.push(Operation {
+                    status: OperationStatus::Succeeded,
+                    effect: outcome.effect,
+                    finished_at: Some(now),
+                    ..operation
+                });
+            }
         })
         .await;
         self.operation(id).await

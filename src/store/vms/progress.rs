@@ -181,8 +181,7 @@ impl Store {
             operations::finish(&mut tx, open.id, OperationStatus::Succeeded, None, now).await?;
         }
         // There should be none; one that stayed open would be open for ever.
-        let others = [OperationKind::Create, OperationKind::Start, OperationKind::Stop];
-        operations::supersede(&mut tx, vm, &others, now).await?;
+        operations::supersede_all(&mut tx, vm, now).await?;
         for sql in ["DELETE FROM resources WHERE vm_id = $1", "DELETE FROM vms WHERE id = $1"] {
             on_tx!(&mut tx, db => sqlx::query(sql).bind(vm.uuid()).execute(db).await.map(drop))
                 .map_err(failed(OPERATION))?;

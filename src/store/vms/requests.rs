@@ -78,8 +78,8 @@ impl Store {
     }
 
     /// Asks for a power state: generation + 1, a `Start` or `Stop` operation, an audit row; open
-    /// `Start`/`Stop` operations of the VM become `Superseded`. (An open `Create` stays open on
-    /// `Running`, and is superseded by a stop.)
+    /// operations for power become `Superseded`. (An open `Create`, `Reboot` or `Reset` stays open
+    /// on `Running`, and is superseded by a stop.)
     ///
     /// # Errors
     /// `NotFound`, `Deleting`.
@@ -93,11 +93,20 @@ impl Store {
     ) -> Result<(VmRecord, Operation), StoreError> {
         const OPERATION: &str = "storing a request for power";
         let now = storable(now);
+        const POWER: [OperationKind; 4] =
+            [OperationKind::Start, OperationKind::Stop, OperationKind::Suspend, OperationKind::Save];
+        const OFF: [OperationKind; 7] = [
+            OperationKind::Start,
+            OperationKind::Stop,
+            OperationKind::Suspend,
+            OperationKind::Save,
+            OperationKind::Create,
+            OperationKind::Reboot,
+            OperationKind::Reset,
+        ];
         let (kind, superseded): (_, &[OperationKind]) = match power {
-            DesiredPower::Running => (OperationKind::Start, &[OperationKind::Start, OperationKind::Stop]),
-            DesiredPower::Stopped | DesiredPower::ForcedOff => {
-                (OperationKind::Stop, &[OperationKind::Start, OperationKind::Stop, OperationKind::Create])
-            }
+            DesiredPower::Running => (OperationKind::Start, &POWER),
+            DesiredPower::Stopped | DesiredPower::ForcedOff => (OperationKind::Stop, &OFF),
         };
         let mut tx = self.begin(OPERATION).await?;
         let row = locked(&mut tx, OPERATION, vm).await?;
@@ -148,13 +157,7 @@ impl Store {
         record.intent.generation += 1;
         record.intent.asked_at = now;
         save_intent(&mut tx, OPERATION, &record).await?;
-        operations::supersede(
-            &mut tx,
-            vm,
-            &[OperationKind::Create, OperationKind::Start, OperationKind::Stop],
-            now,
-        )
-        .await?;
+        operations::supersede_all(&mut tx, vm, now).await?;
         let operation =
             new_operation(operation, vm, OperationKind::Delete, record.intent.generation, by, now);
         operations::insert(&mut tx, &operation).await?;
@@ -166,7 +169,7 @@ impl Store {
     }
 }
 
-async fn locked(tx: &mut Tx, operation: &'static str, vm: VmId) -> Result<VmRow, StoreError> {
+pub(super) async fn locked(tx: &mut Tx, operation: &'static str, vm: VmId) -> Result<VmRow, StoreError> {
     lock_vm(tx, operation, vm).await?.ok_or(StoreError::NotFound)
 }
 
@@ -246,7 +249,7 @@ async fn save_intent(tx: &mut Tx, operation: &'static str, vm: &VmRecord) -> Res
     .map_err(failed(operation))
 }
 
-fn new_operation(
+pub(super) fn new_operation(
     id: OperationId,
     vm: VmId,
     kind: OperationKind,
@@ -262,6 +265,8 @@ fn new_operation(
         progress: 0,
         stage: "accepted".to_owned(),
         error: None,
+        change: None,
+        effect: None,
         generation,
         requested_by,
         created_at,

@@ -1,0 +1,6 @@
+//! A domain's snapshots.
+
+use super::LibvirtHypervisor;
+use crate::hypervisor::Snapshots;
+
+impl Snapshots for LibvirtHypervisor {}

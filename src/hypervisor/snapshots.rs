@@ -1,0 +1,4 @@
+//! A domain's snapshots.
+
+/// See the module.
+pub trait Snapshots: Send + Sync {}

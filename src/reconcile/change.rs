@@ -1,0 +1,47 @@
+//! Carrying a change out. Like every step it is idempotent: done again after a crash, it finds
+//! what is done already and does the rest.
+
+mod device;
+mod guest;
+mod setting;
+mod size;
+mod snapshot;
+
+use super::apply::Hands;
+use crate::{
+    hypervisor::HypervisorError,
+    store::{ChangeOutcome, StoreError, VmBundle},
+    vm::VmChange,
+};
+
+/// Why a change was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ChangeError {
+    /// It never can be, as things are: the operation ends with this.
+    #[error("{message}")]
+    #[expect(dead_code, reason = "the changes that can be refused are to come")]
+    Refused {
+        /// Stable, for programs.
+        code: &'static str,
+        /// For people; says what to do.
+        message: String,
+    },
+    #[error(transparent)]
+    Hypervisor(#[from] HypervisorError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+pub(super) async fn carry_out(
+    hands: &Hands,
+    bundle: &VmBundle,
+    change: &VmChange,
+) -> Result<ChangeOutcome, ChangeError> {
+    match change {
+        VmChange::Guest(change) => guest::carry_out(hands, bundle, *change).await,
+        VmChange::Setting(change) => setting::carry_out(hands, bundle, change).await,
+        VmChange::Size(change) => size::carry_out(hands, bundle, change).await,
+        VmChange::Device(change) => device::carry_out(hands, bundle, change).await,
+        VmChange::Snapshot(change) => snapshot::carry_out(hands, bundle, change).await,
+    }
+}

@@ -1,0 +1,6 @@
+//! Devices, simulated.
+
+use super::World;
+use crate::hypervisor::Devices;
+
+impl Devices for World {}

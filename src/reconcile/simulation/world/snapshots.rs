@@ -1,0 +1,6 @@
+//! Snapshots, simulated.
+
+use super::World;
+use crate::hypervisor::Snapshots;
+
+impl Snapshots for World {}
