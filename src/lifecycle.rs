@@ -212,6 +212,16 @@ impl Lifecycle {
         Ok(accepted)
     }
 
+    /// Has the loop look at the VM afresh, and try again at once what waits because it failed.
+    ///
+    /// # Errors
+    /// See [`LifecycleError`].
+    pub async fn resync(&self, actor: &Actor, vm: VmId) -> Result<(), LifecycleError> {
+        self.authorize(actor, vm).await?;
+        self.waker.resync(vm).await;
+        Ok(())
+    }
+
     async fn power(
         &self,
         actor: &Actor,

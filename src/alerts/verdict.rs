@@ -148,28 +148,10 @@ fn skew(vm: &WatchedVm, status: &VmStatus) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use VmPhase::{
-        Crashed, Deleting, Failed, Installing, Missing, Paused, Provisioning, Running, Starting, Stopped,
-        Stopping, Unknown,
-    };
+    use VmPhase::Running;
 
     use super::*;
     use crate::vm::VmId;
-
-    const PHASES: [VmPhase; 12] = [
-        Provisioning,
-        Installing,
-        Starting,
-        Running,
-        Stopping,
-        Stopped,
-        Paused,
-        Crashed,
-        Missing,
-        Unknown,
-        Deleting,
-        Failed,
-    ];
 
     fn vm(phase: VmPhase, agent: AgentConnectivity, conditions: Vec<Condition>) -> WatchedVm {
         let status = VmStatus { phase, agent, last_seen: None, agent_version: None, conditions };
@@ -193,7 +175,7 @@ mod tests {
     }
 
     fn row(kind: AlertKind, agent: AgentConnectivity, conditions: &[Condition]) -> String {
-        PHASES.map(|phase| word(&vm(phase, agent, conditions.to_vec()), kind)).iter().collect()
+        VmPhase::ALL.map(|phase| word(&vm(phase, agent, conditions.to_vec()), kind)).iter().collect()
     }
 
     #[test]

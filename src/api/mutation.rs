@@ -14,7 +14,7 @@ use super::{
     command,
     error::ApiError,
     gates::Gates,
-    types::{CommandInput, CommandLog, CreateVmInput, VmCommandResult, VmPayload},
+    types::{CommandInput, CommandLog, CreateVmInput, VmCommandResult, VmObject, VmPayload},
 };
 use crate::{
     lifecycle::LifecycleError,
@@ -67,6 +67,15 @@ impl VmMutations {
         let accepted = call.api.lifecycle.delete(call.actor, VmId(id)).await;
         Gates::of(ctx)?.access.forget(&VmId(id));
         payload(&call, accepted).await
+    }
+
+    /// Has the controller look at a VM afresh, and try again at once what waits because it failed
+    /// (`conditions` tells). Gives the VM as it was before.
+    async fn resync(&self, ctx: &Context<'_>, id: Uuid) -> Result<VmObject, ApiError> {
+        let call = Call::of(ctx)?;
+        let view = call.visible(VmId(id)).await?;
+        call.api.lifecycle.resync(call.actor, VmId(id)).await?;
+        Ok(VmObject::one(view))
     }
 
     /// Runs a command in a VM and waits for its outcome. A command that was accepted is in the

@@ -17,7 +17,7 @@ use super::{
     apply::{Hands, Settings},
     plan::Rules,
     ports::{Clock, Files, LoopLinks, LoopStore, Randomness},
-    waker::{WakeUps, Waker},
+    waker::{WakeUp, WakeUps, Waker},
     worker::{Mailbox, Scan, Shared, Worker},
 };
 use crate::{
@@ -85,6 +85,7 @@ impl Reconciler {
             install_budget: config.install_budget,
             offline_after: agents.offline_after,
             max_clock_skew: agents.max_clock_skew,
+            socket_dir: parts.settings.socket_dir.clone(),
         };
         // One look serves both questions: what became of the domains, and who fell silent.
         let scan_interval = config.scan_interval.min(agents.liveness_interval);
@@ -151,7 +152,10 @@ impl Reconciler {
                         break;
                     }
                 },
-                Some(vm) = self.wake_ups.vms.recv() => self.hint(vm, &stop),
+                Some(wake_up) = self.wake_ups.vms.recv() => match wake_up {
+                    WakeUp::Look(vm) => self.hint(vm, &stop),
+                    WakeUp::Resync(vm) => self.worker(vm, &stop).resync(),
+                },
                 Some(vm) = self.link_hints.recv() => self.hint_known(vm),
                 Some(hint) = self.socket_hints.recv() => match hint {
                     Some(vm) => self.hint_known(vm),

@@ -104,6 +104,13 @@ impl Memory {
         }
     }
 
+    /// Ends the wait after a failure; how often it failed still counts.
+    pub fn retry_now(&mut self, now: DateTime<Utc>) {
+        if let Some(failure) = &mut self.failure {
+            failure.retry_at = failure.retry_at.min(now);
+        }
+    }
+
     /// Notes that a step failed.
     pub fn failed(&mut self, step: &Step, counted: bool, message: String, now: DateTime<Utc>, wait: Wait) {
         let same = self.failure.as_ref().filter(|failure| failure.step == step.name());

@@ -39,6 +39,8 @@ pub struct Rules {
     pub offline_after: Duration,
     /// A guest clock further off than this is a condition.
     pub max_clock_skew: Duration,
+    /// Where the agents' sockets are expected.
+    pub socket_dir: PathBuf,
 }
 
 /// What should become of the link.

@@ -298,6 +298,23 @@ async fn a_change_that_cannot_be_made_is_given_up_and_told() {
     run.stop().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_resync_does_not_wait_for_the_next_attempt() {
+    let world = World::with_vm();
+    let run = Run::start(&world);
+    until(&world, "a running VM", is_ready).await;
+    // Four failures wait for 15 s and more together.
+    world.set_faults(vec![true; 4]);
+    world.ask_change(VmChange::Guest(GuestChange::Reset));
+    let asked = tokio::time::Instant::now();
+    while world.resets() == 0 {
+        run.waker.resync(world.vm()).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(asked.elapsed() < Duration::from_secs(5), "it waited\n{}", world.describe());
+    }
+    run.stop().await;
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 

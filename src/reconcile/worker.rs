@@ -71,6 +71,7 @@ pub(super) struct Mailbox {
 #[derive(Debug, Default)]
 struct Mail {
     look: bool,
+    retry: bool,
     scan: Option<Scan>,
 }
 
@@ -78,6 +79,14 @@ impl Mailbox {
     /// Something may have changed: look afresh.
     pub(super) fn hint(&self) {
         self.mail.lock().unwrap_or_else(PoisonError::into_inner).look = true;
+        self.notify.notify_one();
+    }
+
+    /// Look afresh, and try again at once what waits because it failed.
+    pub(super) fn resync(&self) {
+        let mut mail = self.mail.lock().unwrap_or_else(PoisonError::into_inner);
+        (mail.look, mail.retry) = (true, true);
+        drop(mail);
         self.notify.notify_one();
     }
 
@@ -160,6 +169,9 @@ impl Worker {
     }
 
     async fn turn(&mut self, mail: Mail, stop: &CancellationToken) -> Result<Turn, StoreError> {
+        if mail.retry {
+            self.memory.retry_now(self.now());
+        }
         let fresh = mail
             .scan
             .filter(|scan| !mail.look && self.last_turn_ended.is_none_or(|ended| scan.begun > ended));

@@ -16,6 +16,8 @@ pub enum ConditionKind {
     ClockSkew,
     /// The first boot advances.
     InstallProgressing,
+    /// The disks are there and can be used.
+    DisksPresent,
     /// The domain is not as it was asked for.
     DriftedFromIntent,
     /// The last step of the loop went well; false says which did not, and why.

@@ -87,6 +87,8 @@ pub(crate) enum ConditionTypeName {
     ClockSkew,
     /// The first boot advances.
     InstallProgressing,
+    /// The disks are there and can be used; told once it was otherwise.
+    DisksPresent,
     /// The domain is not as it was asked for.
     DriftedFromIntent,
     /// The last step went well.

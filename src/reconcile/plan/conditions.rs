@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Look, after};
 use crate::vm::{
-    AgentConnectivity, Condition, ConditionKind, ConditionStatus, DomainObservation, FirstBoot,
+    AgentConnectivity, Condition, ConditionKind, ConditionStatus, DomainObservation, DomainState, FirstBoot,
     LinkObservation, Milestone,
 };
 
@@ -18,6 +18,7 @@ pub(super) fn derive(look: &Look<'_>, agent: AgentConnectivity) -> Vec<Condition
         clock(look),
         install(look),
         drift(look),
+        disks(look),
         Some(reconciled(look)),
     ];
     let before = look.bundle.status.as_ref().map_or(&[][..], |status| &status.conditions);
@@ -49,7 +50,19 @@ fn hypervisor(look: &Look<'_>) -> Draft {
 fn channel(look: &Look<'_>) -> Option<Draft> {
     let DomainObservation::Present(facts) = &look.observed.domain else { return None };
     let kind = ConditionKind::ChannelPresent;
+    let expected = look.rules.socket_dir.join(look.bundle.record.id.socket_name());
     Some(match &facts.channel {
+        // The agent is reached there all the same; but what is left there after a crash of the
+        // hypervisor is not known to be ours.
+        Some(channel) if channel.path != expected => (
+            kind,
+            ConditionStatus::False,
+            "WrongPath",
+            format!(
+                "The agent channel's socket is {:?} and not {expected:?}; put it right with `infinibayd channel add`.",
+                channel.path
+            ),
+        ),
         Some(_) => (kind, ConditionStatus::True, "Present", "The domain has the agent channel.".to_owned()),
         None => (
             kind,
@@ -214,6 +227,32 @@ fn drift(look: &Look<'_>) -> Option<Draft> {
         }
         _ => None,
     }
+}
+
+/// What the hypervisor says of the disks, without asking it more than it tells anyway.
+fn disks(look: &Look<'_>) -> Option<Draft> {
+    /// libvirt's `VIR_DOMAIN_PAUSED_IOERROR`.
+    const PAUSED_BY_IO_ERROR: i32 = 5;
+    let DomainObservation::Present(facts) = &look.observed.domain else { return None };
+    let failed = facts.state == DomainState::Paused && facts.reason == PAUSED_BY_IO_ERROR;
+    let before = || {
+        let status = look.bundle.status.as_ref()?;
+        status.conditions.iter().find(|old| old.kind == ConditionKind::DisksPresent)
+    };
+    if failed {
+        return Some((
+            ConditionKind::DisksPresent,
+            ConditionStatus::False,
+            "IoError",
+            "The hypervisor paused the VM because a disk could not be read or written: its pool is full, or its \
+             storage fails. Make room or mend the storage, then resume the VM with `startVm`."
+                .to_owned(),
+        ));
+    }
+    // Told as put right only where it was wrong.
+    before().map(|_| {
+        (ConditionKind::DisksPresent, ConditionStatus::True, "Usable", "The disks can be used.".to_owned())
+    })
 }
 
 fn reconciled(look: &Look<'_>) -> Draft {

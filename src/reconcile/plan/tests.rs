@@ -1,5 +1,7 @@
 //! The decision, by table and by property.
 
+mod faults;
+
 use std::path::PathBuf;
 
 use proptest::prelude::*;
@@ -26,6 +28,7 @@ fn rules() -> Rules {
         install_budget: Duration::from_secs(1800),
         offline_after: Duration::from_secs(60),
         max_clock_skew: Duration::from_secs(300),
+        socket_dir: "/run".into(),
     }
 }
 
