@@ -26,6 +26,7 @@ mod change;
 mod engine;
 mod memory;
 mod observation;
+mod pass;
 mod plan;
 mod ports;
 #[cfg(test)]

@@ -22,7 +22,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// Each figure there may be, with its labels. One that is not here has no place in the documents
 /// either, or has a label whose words nobody bounded.
-const KNOWN: [(&str, &[&str]); 32] = [
+const KNOWN: [(&str, &[&str]); 33] = [
     ("infinibay_agents", &["connectivity"]),
     ("infinibay_alert_deliveries_total", &["outcome"]),
     ("infinibay_alerts_open", &["kind"]),
@@ -41,6 +41,7 @@ const KNOWN: [(&str, &[&str]); 32] = [
     ("infinibay_link_lines_refused_total", &["reason"]),
     ("infinibay_links_evicted_total", &[]),
     ("infinibay_links_open", &[]),
+    ("infinibay_pass_seconds", &["le"]),
     ("infinibay_readings_lost_total", &["reason"]),
     ("infinibay_readings_refused_total", &["reason"]),
     ("infinibay_readings_total", &[]),

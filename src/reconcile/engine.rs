@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     apply::{Hands, Settings},
+    pass::Pass,
     plan::Rules,
     ports::{Clock, Files, LoopLinks, LoopStore, Randomness},
     waker::{WakeUp, WakeUps, Waker},
@@ -215,7 +216,7 @@ impl Reconciler {
 /// One look at everything: intent of all VMs, then all domains. `None`: the store is away.
 async fn scan(shared: Arc<Shared>) -> Option<Scanned> {
     tokio::time::sleep(SCAN_DEBOUNCE).await;
-    let begun = Instant::now();
+    let pass = Arc::new(Pass { begun: Instant::now() });
     let bundles = match shared.hands.store.load_host().await {
         Ok(bundles) => bundles,
         Err(error) => {
@@ -238,7 +239,7 @@ async fn scan(shared: Arc<Shared>) -> Option<Scanned> {
                 host.domains.remove(&id).map_or(DomainObservation::Absent, DomainObservation::Present)
             }
         };
-        (id, Scan { begun, bundle, domain })
+        (id, Scan { pass: Arc::clone(&pass), bundle, domain })
     };
     Some(bundles.into_iter().map(scanned).collect())
 }

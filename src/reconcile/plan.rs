@@ -186,12 +186,19 @@ pub fn plan(
     memory: &Memory,
 ) -> Plan {
     // Milestones first: the rest of the decision already stands on them.
-    let mut bundle = bundle.clone();
-    let milestones = passed_now(&bundle, observed, now);
-    for milestone in &milestones {
-        bundle.record.milestones.pass(*milestone, now);
-    }
-    let look = Look { rules, now, bundle: &bundle, observed, memory };
+    let milestones = passed_now(bundle, observed, now);
+    let advanced;
+    let bundle = if milestones.is_empty() {
+        bundle
+    } else {
+        let mut later = bundle.clone();
+        for milestone in &milestones {
+            later.record.milestones.pass(*milestone, now);
+        }
+        advanced = later;
+        &advanced
+    };
+    let look = Look { rules, now, bundle, observed, memory };
 
     let course = course::choose(&look);
     let agent = agent::judge(&look);

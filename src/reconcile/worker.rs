@@ -20,6 +20,7 @@ use super::{
     apply::Hands,
     memory::{Memory, Wait},
     observation::Observation,
+    pass::Pass,
     plan::{LinkWish, OperationUpdate, Plan, Rules, plan},
     ports::{LoopLinks, Randomness},
     step::Step,
@@ -56,7 +57,7 @@ pub(super) struct Shared {
 /// A VM's share of a full scan.
 #[derive(Debug)]
 pub(super) struct Scan {
-    pub(super) begun: Instant,
+    pub(super) pass: Arc<Pass>,
     pub(super) bundle: VmBundle,
     pub(super) domain: DomainObservation,
 }
@@ -73,6 +74,12 @@ struct Mail {
     look: bool,
     retry: bool,
     scan: Option<Scan>,
+}
+
+impl Mail {
+    fn is_empty(&self) -> bool {
+        !self.look && !self.retry && self.scan.is_none()
+    }
 }
 
 impl Mailbox {
@@ -130,12 +137,12 @@ impl Worker {
         let mut alarm: Option<DateTime<Utc>> = None;
         loop {
             // All arms are cancel-safe and hold nothing across the wait.
-            tokio::select! {
+            let alarmed = tokio::select! {
                 biased;
                 () = stop.cancelled() => return self.id,
-                () = self.mailbox.notify.notified() => {}
-                () = sleep_until(alarm, self.now()), if alarm.is_some() => {}
-            }
+                () = self.mailbox.notify.notified() => false,
+                () = sleep_until(alarm, self.now()), if alarm.is_some() => true,
+            };
             let permit = tokio::select! {
                 biased;
                 () = stop.cancelled() => return self.id,
@@ -144,6 +151,10 @@ impl Worker {
             // The semaphore is never closed; if it were, this would be the end of work.
             let Ok(permit) = permit else { return self.id };
             let mail = self.mailbox.take();
+            // What came while a turn was waited for was taken with what had come before.
+            if mail.is_empty() && !alarmed {
+                continue;
+            }
             let turn = self.turn(mail, &stop).await;
             drop(permit);
             self.last_turn_ended = Some(Instant::now());
@@ -174,11 +185,12 @@ impl Worker {
         }
         let fresh = mail
             .scan
-            .filter(|scan| !mail.look && self.last_turn_ended.is_none_or(|ended| scan.begun > ended));
-        let (mut bundle, mut domain) = match fresh {
-            Some(scan) => (scan.bundle, scan.domain),
+            .filter(|scan| !mail.look && self.last_turn_ended.is_none_or(|ended| scan.pass.begun > ended));
+        // Held to the end of the turn: until then the pass is not over.
+        let (_pass, mut bundle, mut domain) = match fresh {
+            Some(scan) => (Some(scan.pass), scan.bundle, scan.domain),
             None => match self.look().await? {
-                Some(seen) => seen,
+                Some((bundle, domain)) => (None, bundle, domain),
                 None => return Ok(Turn::Gone),
             },
         };

@@ -34,7 +34,7 @@ pub(super) const SECONDS: [f64; 16] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
 /// See the module.
-pub(super) const FIGURES: [Figure; 21] = [
+pub(super) const FIGURES: [Figure; 22] = [
     figure("infinibay_readings_total", Kind::Counter, Unit::Count, "Readings accepted from guests."),
     figure(
         "infinibay_readings_refused_total",
@@ -61,6 +61,12 @@ pub(super) const FIGURES: [Figure; 21] = [
         Kind::CounterBy,
         Unit::Count,
         "Errors reported by guests that were given up before they were stored.",
+    ),
+    figure(
+        "infinibay_pass_seconds",
+        Kind::Histogram,
+        Unit::Seconds,
+        "How long it took to look at every VM: a scan, and what each VM's task made of it.",
     ),
     figure("infinibay_flush_seconds", Kind::Histogram, Unit::Seconds, "How long storing a batch took."),
     figure("infinibay_flush_rows_total", Kind::Counter, Unit::Count, "Readings stored."),

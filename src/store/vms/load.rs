@@ -133,7 +133,7 @@ impl Store {
         self.load(
             "reading the VMs of a host",
             &Selection {
-                vms: "SELECT * FROM vms WHERE host_id = $1 ORDER BY id",
+                vms: "SELECT * FROM vms WHERE host_id = $1",
                 operations: "SELECT o.* FROM operations o JOIN vms v ON v.id = o.vm_id
                              WHERE v.host_id = $1 AND o.finished_at IS NULL ORDER BY o.created_at, o.id",
                 resources: "SELECT r.* FROM resources r JOIN vms v ON v.id = r.vm_id
