@@ -85,6 +85,23 @@ impl Stage {
         say(format!("{count} agents are online after {:.0?}", begun.elapsed()));
     }
 
+    /// Waits until so many VMs run for the first time.
+    pub(crate) async fn started(&self, count: usize) {
+        let (begun, http) = (Instant::now(), reqwest::Client::new());
+        loop {
+            let request = http.get(format!("{}/metrics", self.daemon.url)).bearer_auth(&self.token).send();
+            let page = Scrape::read(&request.await.unwrap().text().await.unwrap());
+            let running = page.value("infinibay_vms", &[("phase", "INSTALLING")]).unwrap_or(0.0);
+            #[expect(clippy::cast_precision_loss, reason = "some thousands")]
+            if running >= count as f64 {
+                break;
+            }
+            assert!(begun.elapsed() < PATIENCE, "only {running} of {count} VMs run");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        say(format!("{count} VMs run after {:.0?}", begun.elapsed()));
+    }
+
     /// Waits until only so many connections to guests stand and no reading waits to be stored.
     pub(crate) async fn settled(&self, links: u32) {
         const PATIENCE: Duration = Duration::from_secs(120);
