@@ -189,3 +189,6 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 fn size(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -197,6 +197,10 @@ impl Fetcher {
                 Ok(Ok(Some(chunk))) => {
                     came = came.saturating_add(chunk.len() as u64);
                     intake.take(&chunk).await?;
+                    if let Some(total) = intake.total.filter(|total| intake.done() > *total) {
+                        let words = format!("more comes than the {total} bytes that the server announced");
+                        return Err(Failure::over("HTTP_FAILED", words).into());
+                    }
                 }
                 Ok(Ok(None)) => break,
                 Ok(Err(error)) => {
@@ -221,10 +225,6 @@ impl Fetcher {
             Some(total) if intake.done() < total => {
                 let words = format!("{} of {total} bytes came", intake.done());
                 Err(Failure::passing("TRUNCATED", words).into())
-            }
-            Some(total) if intake.done() > total => {
-                let words = format!("{} bytes came where the server announced {total}", intake.done());
-                Err(Failure::over("HTTP_FAILED", words).into())
             }
             _ => Ok(()),
         }

@@ -114,7 +114,7 @@ impl Media {
 
     /// Tries until all bytes are there or it is not worth it any more.
     async fn attempts(&self, medium: &Medium, intake: &mut Intake) -> Result<(), Stop> {
-        let (mut failed, mut wait, mut mark) = (0, FIRST_WAIT, intake.done());
+        let (mut failed, mut wait, mut most) = (0, FIRST_WAIT, intake.done());
         loop {
             let tried = match &medium.source {
                 MediumSource::Url(url) => {
@@ -131,10 +131,10 @@ impl Media {
                     return other;
                 }
             };
-            if intake.done() >= mark.saturating_add(GAIN) {
-                (failed, wait) = (0, FIRST_WAIT);
+            // Counted from the most there ever was: what is read again after a restart is no gain.
+            if intake.done() >= most.saturating_add(GAIN) {
+                (failed, wait, most) = (0, FIRST_WAIT, intake.done());
             }
-            mark = intake.done();
             failed += 1;
             tracing::info!(
                 medium = %medium.id, code = failure.code, reason = failure.message, failed,

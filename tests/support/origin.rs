@@ -189,8 +189,14 @@ async fn carry_on(
             counted(sent.len());
         }
         Manner::Boasts(whole, more) => {
-            stream.write_all(head(&whole, whole.len() + more).as_bytes()).await?;
-            stream.write_all(&whole).await?;
+            let (rest, pretended) = (&whole[begin(&whole)..], whole.len() + more);
+            let range = format!("content-range: bytes {}-{}/{pretended}", begin(&whole), pretended - 1);
+            let status = if from.is_some() { "206 Part" } else { "200 Fine" };
+            let length = rest.len() + more;
+            let head =
+                format!("HTTP/1.1 {status}\r\n{range}\r\netag: {ETAG}\r\ncontent-length: {length}\r\n\r\n");
+            stream.write_all(head.as_bytes()).await?;
+            stream.write_all(rest).await?;
         }
         Manner::Understates(whole, announced) => {
             stream.write_all(head(&whole, announced).as_bytes()).await?;
@@ -204,7 +210,7 @@ async fn carry_on(
             }
         }
         Manner::Drips => {
-            stream.write_all(b"HTTP/1.1 200 Fine\r\ncontent-length: 1000000000\r\n\r\n").await?;
+            stream.write_all(b"HTTP/1.1 200 Fine\r\ncontent-length: 1000000\r\n\r\n").await?;
             loop {
                 stream.write_all(b"x").await?;
                 tokio::time::sleep(Duration::from_millis(100)).await;

@@ -47,6 +47,7 @@ pub(crate) enum MediumStateName {
 #[graphql(remote = "ImageFormat", name = "ImageFormat")]
 pub(crate) enum ImageFormatName {
     /// QEMU copy-on-write.
+    #[graphql(name = "QCOW2")]
     Qcow2,
     /// A plain sequence of sectors.
     Raw,
