@@ -285,6 +285,51 @@ on_both! {
         trial.daemon.stop();
     }
 
+    async fn a_crash_between_any_two_steps_is_taken_up(db: TestDatabase) {
+        let work = tempfile::tempdir().unwrap();
+        let iso = Arc::new(debian(work.path(), 1 << 20));
+        let origin = Origin::new().await;
+        let trial = start(&db, &[]).await;
+        let discs = trial.home.state_dir().join("media");
+        for name in ["placed", "unplaced", "strange", "going"] {
+            let url = origin.on(&format!("/{name}"), Manner::Fine(Arc::clone(&iso)));
+            import(&trial.client, name, &url, None).await;
+        }
+        let mut unplaced = String::new();
+        for name in ["placed", "unplaced", "strange", "going"] {
+            becomes(&trial.client, name, "READY").await;
+            let id = trial.client.ask("query($name: String!) { medium(name: $name) { id } }", json!({ "name": name })).await;
+            if name == "unplaced" {
+                unplaced = id["medium"]["id"].as_str().unwrap().to_owned();
+            }
+        }
+        // As a crash before and after the file went to its place would leave it; where somebody put
+        // another file there in between; and in the middle of a deletion.
+        let Trial { daemon, home, token, library, .. } = trial;
+        daemon.kill();
+        let checking = "UPDATE media SET state = 'checking', finished_at = NULL, partial = TRUE
+                        WHERE name <> 'going'";
+        db.tamper(checking, checking).await;
+        let going = "UPDATE media SET state = 'deleting' WHERE name = 'going'";
+        db.tamper(going, going).await;
+        std::fs::rename(discs.join("unplaced.iso"), discs.join(format!(".{unplaced}.part"))).unwrap();
+        std::fs::write(discs.join("strange.iso"), "somebody else's").unwrap();
+        let daemon = home.start();
+        let client = daemon.client(&token);
+        becomes(&client, "placed", "READY").await;
+        becomes(&client, "unplaced", "READY").await;
+        let strange = becomes(&client, "strange", "FAILED").await;
+        assert_eq!(strange["error"]["code"], "NAME_TAKEN");
+        gone(&client, "going").await;
+        client.ask(DELETE, json!({ "name": "strange" })).await;
+        gone(&client, "strange").await;
+        assert_eq!(listed(&discs), ["placed.iso", "strange.iso", "unplaced.iso"]);
+        assert_eq!(std::fs::read(discs.join("strange.iso")).unwrap(), b"somebody else's");
+        assert_eq!(std::fs::read(discs.join("unplaced.iso")).unwrap(), *iso);
+        daemon.stop();
+        drop(library);
+    }
+
     async fn an_import_can_be_cancelled_and_asked_for_again(db: TestDatabase) {
         let work = tempfile::tempdir().unwrap();
         let iso = Arc::new(debian(work.path(), 8 << 20));
