@@ -45,6 +45,7 @@ use crate::{
     hypervisor::Hypervisor,
     images::Images,
     lifecycle::Lifecycle,
+    media::Media,
     metrics::Metrics,
     store::Store,
     vm::{HostId, LinkCounters, LinkObservation, VmId},
@@ -79,6 +80,8 @@ pub struct ApiContext {
     pub accounts: Accounts,
     /// The library.
     pub images: Images,
+    /// Disks and discs that are brought in.
+    pub media: Media,
     /// What happens.
     pub events: EventBus,
     /// The host's capacity and leases.

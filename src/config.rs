@@ -9,12 +9,14 @@
 //! defaults, its reader and the reference that `infinibayd config keys` prints.
 
 mod load;
+mod media;
 mod rules;
 mod section;
 mod value;
 mod webhook;
 
 pub use load::{Config, ConfigError, ConfigErrors, Sources};
+pub use media::{Directories, Networks};
 pub use section::KeyDoc;
 pub use webhook::{WebhookMistake, WebhookTarget};
 
@@ -215,6 +217,37 @@ section! {
         /// hidden, or all of the match where there is no group. They read the line as the built-in
         /// rules left it.
         patterns: Option<String> = "",
+    }
+}
+
+section! {
+    /// Bringing in disks and installation discs.
+    MediaConfig "media" {
+        /// Where installation discs are kept; empty: `media` in the state directory.
+        dir: Option<PathBuf> = "",
+        /// Directories of this host that admins may import files from, separated by commas; empty:
+        /// none. Nothing outside is reached, by no link.
+        import_dirs: Directories = "",
+        /// Addresses and networks, separated by commas, that a URL may lead to although they are
+        /// loopback, private, link-local or otherwise not of the open Internet.
+        allow_addresses: Networks = "",
+        /// The largest file that is brought in, bytes.
+        max_bytes: u64 = "68719476736" in 65536..=70368744177664,
+        /// What an import leaves free on the file system, bytes.
+        reserve_bytes: u64 = "1073741824" in 0..=70368744177664,
+        /// Imports under way at once.
+        max_parallel: u32 = "2" in 1..=16,
+        /// Imports that wait or are under way.
+        max_open: u32 = "100" in 1..=1000,
+        /// An attempt that brings less than `min_bytes_per_second` on average over this time is
+        /// broken off.
+        stall_timeout: Duration = "60s" in 1..=3600,
+        /// See `stall_timeout`.
+        min_bytes_per_second: u32 = "16384" in 1..=1073741824,
+        /// How long an import may take, attempts and waits included.
+        max_duration: Duration = "24h" in 5..=604800,
+        /// Attempts that may fail one after another, each bringing less than 1 MiB.
+        max_attempts: u32 = "5" in 1..=100,
     }
 }
 

@@ -4,11 +4,15 @@
 //! at on every use: declared formats only, no file that names other files, and a checksum that
 //! must be right.
 
+mod clusters;
 mod digest;
 mod folder;
+mod incoming;
 mod manifest;
 mod memory;
 mod qcow2;
+
+pub use incoming::{DiskRefusal, INCOMING_DISK, MANIFEST, check_disk, incoming_manifest};
 
 use std::{
     collections::HashSet,

@@ -24,6 +24,7 @@ pub mod accounts;
 pub mod alerts;
 pub mod commands;
 pub mod images;
+pub mod media;
 pub mod metrics;
 pub mod reconcile;
 

@@ -171,6 +171,7 @@ impl Lifecycle {
         let accepted = created.map_err(|error| match error {
             StoreError::NameTaken => LifecycleError::NameTaken(new.spec.name.to_string()),
             StoreError::IdTaken => LifecycleError::IdTaken,
+            StoreError::ImageGone => ImageError::NotFound(new.spec.image.name.to_string()).into(),
             other => LifecycleError::Store(other),
         })?;
         self.waker.wake(id);

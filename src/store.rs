@@ -11,6 +11,7 @@ mod commands;
 mod db;
 mod expiry;
 mod lock;
+mod media;
 mod metrics;
 mod operations;
 mod page;
@@ -26,6 +27,7 @@ pub use alerts::{AlertChanges, AlertLook, DueAlert, NewAlert, OpenAlert, Told, W
 pub use commands::{CommandEnd, CommandRecord, CommandStatus, LateNote, NewCommand, NotLogged};
 pub use db::Store;
 pub use lock::StoreLock;
+pub use media::{MediaBounds, MediumEnd, MediumUses, NewMedium, NotAsked};
 pub use metrics::{MetricsRow, PackedSample};
 pub use page::{Page, PageOf};
 pub use schema::SchemaState;
@@ -80,6 +82,9 @@ pub enum StoreError {
     /// Another change of the VM is under way.
     #[error("another change of the VM is under way")]
     ChangeUnderWay(Box<Operation>),
+    /// The image is on its way out; no VM can be made of it.
+    #[error("the image is being deleted")]
+    ImageGone,
     /// Another controller holds this database for this host.
     #[error("the database is held by another controller of this host ({holder})")]
     Locked {

@@ -14,6 +14,7 @@ mod ids;
 mod image;
 mod intent;
 mod loss;
+mod medium;
 mod metrics;
 mod name;
 mod observation;
@@ -34,10 +35,11 @@ pub use change::{
 pub use command::{CommandOutcome, GuestCommand, LinkEnd, UnsafeCommand};
 pub use condition::{Condition, ConditionKind, ConditionStatus};
 pub use event::VmEvent;
-pub use ids::{CommandId, HostId, OperationId, TokenId, UserId, VmId};
+pub use ids::{CommandId, HostId, MediumId, OperationId, TokenId, UserId, VmId};
 pub use image::{Image, ImageFormat, KernelBoot, OsFamily, Provisioning};
 pub use intent::{DesiredPower, Milestone, Milestones, VmIntent, VmRecord};
 pub use loss::{LossCounts, LossReason};
+pub use medium::{DiskFacts, Medium, MediumFacts, MediumFailure, MediumKind, MediumSource, MediumState};
 pub use metrics::{
     Aggregate, DiskRates, FrameText, MetricsSample, NetworkRates, Readings, Resolution, Series, SeriesField,
     SeriesPoint, SeriesRequest,

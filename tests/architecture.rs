@@ -4,7 +4,7 @@
 use std::{fs, path::Path};
 
 /// Each room with its floor, and whom of its own floor it knows.
-const ROOMS: [(&str, u8, &[&str]); 19] = [
+const ROOMS: [(&str, u8, &[&str]); 20] = [
     ("vm", 0, &[]),
     ("config", 0, &["vm"]),
     ("access", 1, &[]),
@@ -18,6 +18,7 @@ const ROOMS: [(&str, u8, &[&str]); 19] = [
     ("alerts", 3, &[]),
     ("commands", 3, &[]),
     ("images", 3, &[]),
+    ("media", 3, &["images"]),
     ("metrics", 3, &[]),
     ("reconcile", 3, &[]),
     ("lifecycle", 4, &[]),

@@ -27,6 +27,7 @@ libxml2-utils: xmllint: tests of the domain XML
 procps: kill: tests
 util-linux: flock setpriv setsid blkid: these scripts and the tests
 shellcheck: shellcheck: checking the scripts
+genisoimage: genisoimage: tests of installation discs
 '
 
 # need_equivalents PACKAGE…: goes on when all that these packages stand for is there; else says what

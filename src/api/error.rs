@@ -12,6 +12,7 @@ use crate::{
     hypervisor::HypervisorError,
     images::ImageError,
     lifecycle::LifecycleError,
+    media::MediaError,
     store::StoreError,
     vm::{VmId, chain},
 };
@@ -140,6 +141,24 @@ impl From<ImageError> for ApiError {
             ImageError::Unusable { .. } => Self::new("IMAGE_UNUSABLE", error.to_string()),
             ImageError::BeingChecked(_) => Self::new("IMAGE_BEING_CHECKED", error.to_string()),
             ImageError::Library { .. } => Self::internal(&error),
+        }
+    }
+}
+
+impl From<MediaError> for ApiError {
+    fn from(error: MediaError) -> Self {
+        let coded = |code| Self::new(code, error.to_string());
+        match error {
+            MediaError::Invalid { field, ref reason } => Self::invalid(field, reason.clone()),
+            MediaError::Forbidden(why) => Self::new("FORBIDDEN", why),
+            MediaError::PathNotAllowed(_) => coded("PATH_NOT_ALLOWED"),
+            MediaError::NameTaken(_) => coded("NAME_TAKEN"),
+            MediaError::NotFound(_) => coded("MEDIUM_NOT_FOUND"),
+            MediaError::InUse { .. } => coded("MEDIUM_IN_USE"),
+            MediaError::WrongState(_) => coded("WRONG_STATE"),
+            MediaError::TooMany(_) => coded("QUEUE_FULL"),
+            MediaError::Disk(_) => Self::internal(&error),
+            MediaError::Store(error) => error.into(),
         }
     }
 }

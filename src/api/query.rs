@@ -11,8 +11,9 @@ use super::{
     series::{self, Wanted},
     types::{
         AlertConnection, AlertObject, CommandLog, CommandLogConnection, HostObject, ImageConnection,
-        ImageObject, MAX_FIRST, MetricsField, MetricsResolution, MetricsSeries, OperationObject, PageInfo,
-        User, VmConnection, VmErrorConnection, VmErrorEntry, VmFilter, VmMetrics, VmObject, page,
+        ImageObject, MAX_FIRST, MediumConnection, MediumObject, MetricsField, MetricsResolution,
+        MetricsSeries, OperationObject, PageInfo, User, VmConnection, VmErrorConnection, VmErrorEntry,
+        VmFilter, VmMetrics, VmObject, page,
     },
 };
 use crate::{
@@ -227,5 +228,29 @@ impl QueryRoot {
         let images = usable.into_iter().map(ImageObject::from);
         let all = images.chain(broken.into_iter().map(ImageObject::from)).collect();
         ImageConnection::cut(all, first, after.as_deref())
+    }
+
+    /// One medium, by name; null where there is none, or none that you may see.
+    async fn medium(&self, ctx: &Context<'_>, name: String) -> Result<Option<MediumObject>, ApiError> {
+        let call = Call::of(ctx)?;
+        let found = call.api.media.get(call.actor, &name).await?;
+        Ok(found.map(|medium| MediumObject::new(medium, call.actor.admin)))
+    }
+
+    /// Disks and installation discs that were brought in, newest first: for admins all of them, with
+    /// how far they are; for others those that are ready.
+    #[graphql(complexity = "page_complexity(first, child_complexity)")]
+    async fn media(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(default = 50)] first: i32,
+        after: Option<String>,
+    ) -> Result<MediumConnection, ApiError> {
+        let call = Call::of(ctx)?;
+        let found = call.api.media.list(call.actor, page(first, after.as_deref())?).await?;
+        let last = found.nodes.last().map(|medium| medium.id);
+        let nodes =
+            found.nodes.into_iter().map(|medium| MediumObject::new(medium, call.actor.admin)).collect();
+        Ok(MediumConnection { nodes, page_info: PageInfo::new(found.has_next, last) })
     }
 }

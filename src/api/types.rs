@@ -5,6 +5,7 @@ mod alert;
 mod command;
 mod host;
 mod input;
+mod medium;
 mod metrics;
 mod operation;
 mod page;
@@ -17,6 +18,7 @@ pub(super) use alert::AlertObject;
 pub(super) use command::{CommandLog, VmCommandResult, VmErrorEntry};
 pub(super) use host::{HostObject, ImageObject};
 pub(super) use input::{CommandInput, CreateVmInput, VmFilter};
+pub(super) use medium::{ImportMediumInput, MediumConnection, MediumObject};
 pub(super) use metrics::VmMetrics;
 pub(super) use operation::OperationObject;
 pub(super) use page::{

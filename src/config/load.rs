@@ -6,7 +6,7 @@ use secrecy::ExposeSecret;
 
 use super::{
     AgentsConfig, AlertsConfig, ApiConfig, CommandsConfig, DatabaseConfig, GuestsConfig, HypervisorConfig,
-    KeyDoc, LogConfig, MetricsConfig, PathsConfig, ReconcileConfig, RedactionConfig, rules,
+    KeyDoc, LogConfig, MediaConfig, MetricsConfig, PathsConfig, ReconcileConfig, RedactionConfig, rules,
 };
 
 /// The whole configuration, checked.
@@ -32,6 +32,8 @@ pub struct Config {
     pub alerts: AlertsConfig,
     /// See [`RedactionConfig`].
     pub redaction: RedactionConfig,
+    /// See [`MediaConfig`].
+    pub media: MediaConfig,
     /// See [`ReconcileConfig`].
     pub reconcile: ReconcileConfig,
     /// See [`LogConfig`].
@@ -136,6 +138,7 @@ impl Config {
             commands: CommandsConfig::read(&take(CommandsConfig::SECTION), &mut errors),
             alerts: AlertsConfig::read(&take(AlertsConfig::SECTION), &mut errors),
             redaction: RedactionConfig::read(&take(RedactionConfig::SECTION), &mut errors),
+            media: MediaConfig::read(&take(MediaConfig::SECTION), &mut errors),
             reconcile: ReconcileConfig::read(&take(ReconcileConfig::SECTION), &mut errors),
             log: LogConfig::read(&take(LogConfig::SECTION), &mut errors),
         };
@@ -144,6 +147,12 @@ impl Config {
         }
         config.check_together(&mut errors);
         if errors.is_empty() { Ok(config) } else { Err(ConfigErrors(errors)) }
+    }
+
+    /// Where installation discs are kept.
+    #[must_use]
+    pub fn media_dir(&self) -> PathBuf {
+        self.media.dir.clone().unwrap_or_else(|| self.paths.state_dir.join("media"))
     }
 
     /// Every key, with its default and meaning.
@@ -160,6 +169,7 @@ impl Config {
             CommandsConfig::keys(),
             AlertsConfig::keys(),
             RedactionConfig::keys(),
+            MediaConfig::keys(),
             ReconcileConfig::keys(),
             LogConfig::keys(),
         ]

@@ -46,6 +46,16 @@ macro_rules! number {
 number!(u16);
 number!(u32);
 
+impl ConfigValue for u64 {
+    const EXPECTS: &'static str = "a whole number";
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| "is not a whole number in range".to_owned())
+    }
+    fn magnitude(&self) -> Option<u64> {
+        Some(*self)
+    }
+}
+
 impl ConfigValue for bool {
     const EXPECTS: &'static str = "true or false";
     fn parse(text: &str) -> Result<Self, String> {

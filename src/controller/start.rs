@@ -23,6 +23,7 @@ use crate::{
     hypervisor::{Hypervisor, libvirt::LibvirtHypervisor},
     images::Images,
     lifecycle::Lifecycle,
+    media::Media,
     metrics::Metrics,
     reconcile::{HostFiles, HostStore, Parts, Reconciler, Settings, SystemClock, SystemRandomness},
     store::{Store, StoreError, StoreLock, database_url},
@@ -126,6 +127,15 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
         .remembering(config.paths.state_dir.join("image-digests.json"))
         .await
         .only(|family| templates.has(family));
+    let media = Media::new(
+        host,
+        config.media.clone(),
+        config.media_dir(),
+        config.paths.images_dir.clone(),
+        store.clone(),
+        images.clone(),
+        |family| templates.has(family),
+    );
 
     let (reconciler, waker) = Reconciler::new(Parts {
         hypervisor: hypervisor.clone(),
@@ -191,6 +201,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
         telemetry: telemetry.clone(),
         accounts,
         images: images.clone(),
+        media: media.clone(),
         events,
         hypervisor,
     };
@@ -204,6 +215,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     parts.spawn("the database's lock", keep_lock(database_lock, stop.clone()));
     parts.spawn("late answers", commands.clone().tend(late, stop.clone()));
     parts.spawn("expiry", expire(config.clone(), store.clone(), stop.clone()));
+    parts.spawn("the importer", media.run(stop.clone()));
     parts.spawn("the images' check", check_images(images, stop.clone()));
     if let Some(guests) = config.guests.listen {
         parts

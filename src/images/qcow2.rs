@@ -35,6 +35,9 @@ pub(super) enum Qcow2Error {
     Refused(&'static str),
 }
 
+/// The reason of what is no qcow2 at all.
+pub(super) const NO_HEADER: &str = "it does not begin with a qcow2 header";
+
 fn refuse<T>(reason: &'static str) -> Result<T, Qcow2Error> {
     Err(Qcow2Error::Refused(reason))
 }
@@ -44,7 +47,7 @@ pub(super) fn virtual_size(file: impl Read) -> Result<u64, Qcow2Error> {
     let mut head = Vec::new();
     file.take(MAX_READ).read_to_end(&mut head)?;
     if head.len() < HEAD_V2 || !head.starts_with(&MAGIC) {
-        return refuse("it does not begin with a qcow2 header");
+        return refuse(NO_HEADER);
     }
     let version = u32_at(&head, 4)?;
     if u64_at(&head, 8)? != 0 || u32_at(&head, 16)? != 0 {

@@ -76,6 +76,10 @@ id!(
     TokenId
 );
 id!(
+    /// One disk or disc that was brought in.
+    MediumId
+);
+id!(
     /// The hypervisor host a controller owns. Generated once, kept in the state directory.
     HostId
 );

@@ -14,7 +14,7 @@ use crate::{
         audit::{self, AuditRow},
         column::{JsonText, Word, storable},
         db::{Tx, on_tx},
-        failed, operations,
+        failed, media, operations,
     },
     vm::{
         DesiredPower, NetworkAttachment, Operation, OperationId, OperationKind, OperationStatus, UserId,
@@ -31,7 +31,7 @@ impl Store {
     /// inherit the history.
     ///
     /// # Errors
-    /// `NameTaken`, `IdTaken`.
+    /// `NameTaken`, `IdTaken`, `ImageGone`.
     pub async fn create_vm(
         &self,
         vm: &NewVm,
@@ -50,6 +50,7 @@ impl Store {
         if has_history(&mut tx, vm.id).await? {
             return Err(StoreError::IdTaken);
         }
+        media::hold_image(&mut tx, vm.host, &vm.spec.image.name).await?;
         let operation = new_operation(operation, vm.id, OperationKind::Create, 1, vm.owner, now);
         operations::insert(&mut tx, &operation).await?;
         let network = match &vm.spec.network {
