@@ -21,8 +21,8 @@ use crate::{
     reconcile::Waker,
     store::{NewVm, Store, StoreError},
     vm::{
-        DesiredPower, DomainObservation, HostId, NetworkAttachment, Operation, OperationId, PowerKeeping,
-        VmChange, VmId, VmRecord, VmSpec, WrongState, truncate_to_micros,
+        DomainObservation, HostId, NetworkAttachment, Operation, OperationId, PowerKeeping, VmChange, VmId,
+        VmRecord, VmSpec, WrongState, truncate_to_micros,
     },
 };
 
