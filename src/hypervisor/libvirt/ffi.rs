@@ -123,7 +123,9 @@ impl Callbacks {
         // SAFETY: as above; the reboot callback's signature is the generic one.
         let callback = unsafe { generic(on_reboot as RebootFn as *const ()) };
         match callbacks.add(sys::VIR_DOMAIN_EVENT_ID_REBOOT, callback, hooks) {
-            Ok(()) => hooks.reboots.begin(),
+            // The test driver takes the registration and never tells any.
+            Ok(()) if conn.driver_type()? == "QEMU" => hooks.reboots.begin(),
+            Ok(()) => {}
             Err(error) => tracing::debug!(%error, "this driver does not tell reboots"),
         }
         callbacks.add_close(hooks);

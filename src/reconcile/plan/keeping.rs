@@ -72,9 +72,12 @@ pub(super) fn fate(look: &Look<'_>, facts: &DomainFacts) -> Option<Fate> {
         return None;
     }
     let off = how(facts)?;
+    let restarts = record.spec.keeping.on_crash == OnCrash::Restart;
+    let corrects = record.spec.keeping.on_power_off == OnPowerOff::Correct;
     let wanted = match off {
-        Off::Crashed => record.spec.keeping.on_crash == OnCrash::Restart,
-        Off::ByItself | Off::Outside => record.spec.keeping.on_power_off == OnPowerOff::Correct,
+        // One that could not be started was not started for nothing.
+        Off::Crashed => restarts || (corrects && facts.reason == shutoff::FAILED),
+        Off::ByItself | Off::Outside => corrects,
         // After a boot of the host, those start that are to start with it.
         Off::Unseen => false,
     };

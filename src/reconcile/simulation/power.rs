@@ -142,6 +142,30 @@ async fn a_rename_survives_a_crash_at_every_gate() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_name_that_is_taken_meanwhile_is_given_back_whatever_crashes() {
+    let refused = |world: &World| ended(world, OperationKind::Rename) == Some(OperationStatus::Failed);
+    let old = ("simulated".to_owned(), "simulated".to_owned());
+    for gate in 1.. {
+        let mut any = false;
+        for crash in [Crash::Before(gate), Crash::After(gate)] {
+            let (world, run) = running().await;
+            world.ask_power(DesiredPower::Stopped);
+            run.waker.wake(world.vm());
+            until(&world, "a stopped VM", |world| phase(world) == Some(VmPhase::Stopped)).await;
+            run.stop().await;
+            world.take_new_name();
+            world.ask_change(VmChange::Setting(SettingChange::Rename("taken".parse().unwrap())));
+            any |= through_crash(&world, crash, &format!("the refusal after {crash:?}"), refused).await;
+            assert_eq!(world.names(), old, "{crash:?}");
+        }
+        if !any {
+            assert!(gate > 3, "only {gate} gates were reached: the simulation misses effects");
+            break;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_policy_brings_a_vm_back_until_it_is_a_boot_loop() {
     const CRASHED: i32 = 3;
     let (world, run) = running().await;

@@ -54,6 +54,7 @@ struct State {
     starts: u32,
     resets: u32,
     reboots_asked: u32,
+    name_taken: bool,
     reboots: Reboots,
     autostart: bool,
     reachable: bool,
@@ -203,6 +204,11 @@ impl World {
 
     pub(super) fn is_saved(&self) -> bool {
         self.state().saved
+    }
+
+    /// Somebody asks for a VM under the name that ours is about to get.
+    pub(super) fn take_new_name(&self) {
+        self.state().name_taken = true;
     }
 
     pub(super) fn names(&self) -> (String, String) {
@@ -573,7 +579,11 @@ impl LoopStore for World {
         now: DateTime<Utc>,
     ) -> Result<Option<Operation>, StoreError> {
         self.effect(|state| {
-            let Some(bundle) = &mut state.bundle else { return };
+            let Some(bundle) = &mut state.bundle else { return Ok(()) };
+            let renamed = outcome.spec.as_ref().is_some_and(|spec| spec.name != bundle.record.spec.name);
+            if renamed && state.name_taken {
+                return Err(StoreError::NameTaken);
+            }
             let (ended, open): (Vec<_>, Vec<_>) =
                 bundle.operations.drain(..).partition(|operation| operation.id == id);
             bundle.operations = open;
@@ -591,8 +601,9 @@ impl LoopStore for World {
                     ..operation
                 });
             }
+            Ok(())
         })
-        .await;
+        .await?;
         self.operation(id).await
     }
 

@@ -129,6 +129,8 @@ fn a_policy_brings_back_what_went_off_and_no_more() {
         (Correct, Stay, 3, None),
         (Follow, Restart, 3, Some(1)),
         (Follow, Restart, 6, Some(1)),
+        (Correct, Stay, 6, Some(1)),
+        (Follow, Stay, 6, None),
         // The host booted, or it was migrated.
         (Correct, Restart, 0, None),
         (Correct, Restart, 4, None),
