@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use infinibay::{
     store::{ChangeOutcome, NewVm, StoreError},
     vm::{
-        DesiredPower, Effect, GuestChange, HostId, NetworkAttachment, OperationId, OperationKind, OperationStatus,
-        SettingChange, UserId, VmChange, VmId,
+        DesiredPower, Effect, GuestChange, HostId, NetworkAttachment, OperationId, OperationKind,
+        OperationStatus, SettingChange, UserId, VmChange, VmId,
     },
 };
 use support::sample::{create, new_vm, now};

@@ -67,8 +67,11 @@ on_both! {
         }
         let renamed = client.refused(RENAME, json!({ "id": vm, "name": "other" }));
         assert_eq!(renamed.await, "WRONG_STATE", "what is saved belongs to its name");
-        // Off is what it is, and what was saved is kept.
+        // None of that ended what was begun before. Off is what it is, and what was saved is kept; but a
+        // stop ends the making.
+        assert_eq!(client.operation(&create).await["status"], "RUNNING");
         asked(client, "stopVm", &vm).await;
+        assert_eq!(client.operation(&create).await["status"], "SUPERSEDED");
         client.phase_is(&vm, "SAVED", SOON).await;
         assert_eq!(done(client, START, json!({ "id": vm, "discard": false })).await, "START");
         client.phase_is(&vm, "INSTALLING", SOON).await;
@@ -79,10 +82,7 @@ on_both! {
         let kept = client.ask(KEPT, json!({ "id": vm })).await;
         assert_eq!(kept["vm"]["power"], "RUNNING", "however it was started");
 
-        // None of that ended what was begun before; a stop does.
-        assert_eq!(client.operation(&create).await["status"], "RUNNING");
         asked(client, "stopVm", &vm).await;
-        assert_eq!(client.operation(&create).await["status"], "SUPERSEDED");
         client.phase_is(&vm, "STOPPED", SOON).await;
         for mutation in ["suspendVm", "resumeVm", "saveVm", "rebootVm"] {
             assert_eq!(client.refused(&plain(mutation), json!({ "id": vm })).await, "WRONG_STATE", "{mutation}");
