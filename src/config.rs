@@ -258,6 +258,8 @@ section! {
         scan_interval: Duration = "30s" in 1..=600,
         /// How long a guest is given to power off when asked, before its plug is pulled.
         stop_grace: Duration = "90s" in 1..=3600,
+        /// How long a guest is given to boot anew when asked, before it is reset.
+        reboot_grace: Duration = "60s" in 1..=600,
         /// How long a domain may be gone, without anybody having asked, before it is `Missing`.
         missing_grace: Duration = "15s" in 1..=600,
         /// How long a first boot may take before it counts as stuck.

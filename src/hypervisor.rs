@@ -19,7 +19,7 @@ pub mod libvirt;
 mod snapshots;
 
 pub use devices::Devices;
-pub use guest::GuestControls;
+pub use guest::{GuestControls, Reboots};
 pub use snapshots::Snapshots;
 
 /// Why a call failed.

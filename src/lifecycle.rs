@@ -4,6 +4,7 @@
 //! before it is answered. Nothing here waits for a VM.
 
 mod change;
+mod power;
 mod request;
 
 pub use request::{CreateVm, UnattendedRequest};
@@ -20,7 +21,7 @@ use crate::{
     reconcile::Waker,
     store::{NewVm, Store, StoreError},
     vm::{
-        DesiredPower, DomainObservation, HostId, NetworkAttachment, Operation, OperationId, VmChange, VmId,
+        DomainObservation, HostId, NetworkAttachment, Operation, OperationId, PowerKeeping, VmChange, VmId,
         VmRecord, VmSpec, WrongState, truncate_to_micros,
     },
 };
@@ -160,6 +161,7 @@ impl Lifecycle {
             pool: parsed.pool,
             network: parsed.network,
             unattended,
+            keeping: PowerKeeping::default(),
         };
         spec.check().map_err(request::spec_error)?;
         if known.is_none() {
@@ -176,28 +178,6 @@ impl Lifecycle {
         })?;
         self.waker.wake(id);
         Ok(accepted)
-    }
-
-    /// Asks for power.
-    ///
-    /// # Errors
-    /// See [`LifecycleError`].
-    pub async fn start(&self, actor: &Actor, vm: VmId) -> Result<(VmRecord, Operation), LifecycleError> {
-        self.power(actor, vm, DesiredPower::Running).await
-    }
-
-    /// Asks for no power: politely with a grace, or at once.
-    ///
-    /// # Errors
-    /// See [`LifecycleError`].
-    pub async fn stop(
-        &self,
-        actor: &Actor,
-        vm: VmId,
-        force: bool,
-    ) -> Result<(VmRecord, Operation), LifecycleError> {
-        let power = if force { DesiredPower::ForcedOff } else { DesiredPower::Stopped };
-        self.power(actor, vm, power).await
     }
 
     /// Asks for the end.
@@ -221,20 +201,6 @@ impl Lifecycle {
         self.authorize(actor, vm).await?;
         self.waker.resync(vm).await;
         Ok(())
-    }
-
-    async fn power(
-        &self,
-        actor: &Actor,
-        vm: VmId,
-        power: DesiredPower,
-    ) -> Result<(VmRecord, Operation), LifecycleError> {
-        self.authorize(actor, vm).await?;
-        let now = truncate_to_micros(Utc::now());
-        let asked = self.store.request_power(vm, power, OperationId::generate(), actor.user, now).await;
-        let accepted = asked.map_err(|error| changed(error, vm))?;
-        self.waker.wake(vm);
-        Ok(accepted)
     }
 
     async fn authorize(&self, actor: &Actor, vm: VmId) -> Result<(), LifecycleError> {

@@ -14,7 +14,8 @@ use infinibay::{
         DomainInputs, DomainKind, Templates, inject_channel, mac_address, read_facts, remove_channel, render,
     },
     vm::{
-        Image, ImageFormat, KernelBoot, NetworkAttachment, OsFamily, Provisioning, Unattended, VmId, VmSpec,
+        Image, ImageFormat, KernelBoot, NetworkAttachment, OsFamily, PowerKeeping, Provisioning, Unattended,
+        VmId, VmSpec,
     },
 };
 
@@ -88,6 +89,7 @@ fn spec(name: &str) -> VmSpec {
         pool: "default".parse().unwrap(),
         network: NetworkAttachment::Network("default".parse().unwrap()),
         unattended: Unattended::default(),
+        keeping: PowerKeeping::default(),
     }
 }
 

@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use infinibay::{
     store::{ChangeOutcome, NewVm, StoreError},
     vm::{
-        DesiredPower, Effect, HostId, NetworkAttachment, OperationId, OperationKind, OperationStatus,
-        SettingChange, UserId, VmChange, VmId,
+        DesiredPower, Effect, GuestChange, HostId, NetworkAttachment, OperationId, OperationKind,
+        OperationStatus, SettingChange, UserId, VmChange, VmId,
     },
 };
 use support::sample::{create, new_vm, now};
@@ -177,6 +177,48 @@ on_both! {
         assert_eq!(bundle.operations[0].generation, 101);
         assert_eq!(db.number("SELECT count(*) FROM operations WHERE status = 'superseded'").await, 100);
         assert_eq!(db.number("SELECT count(*) FROM audit_log WHERE action = 'vm.power'").await, 100);
+    }
+
+    async fn a_halt_supersedes_power_and_reboots_but_not_the_making(db: TestDatabase) {
+        let store = db.store().await;
+        let by = UserId::generate();
+        let asked = new_vm(HostId::generate(), by, "web-1");
+        let (_, made) = create(&store, &asked).await;
+        let status = async |id| store.operation(id).await.unwrap().expect("an operation").status;
+        let mut before = None;
+        for (power, kind) in [
+            (DesiredPower::Paused, OperationKind::Suspend),
+            (DesiredPower::Saved, OperationKind::Save),
+            (DesiredPower::ColdRunning, OperationKind::Start),
+            (DesiredPower::Paused, OperationKind::Suspend),
+        ] {
+            let change = VmChange::Guest(GuestChange::Reboot { force: false });
+            let reboot = store.request_change(asked.id, &change, OperationId::generate(), by, now()).await;
+            let reboot = reboot.expect("asking for a reboot").1;
+            let (record, operation) =
+                store.request_power(asked.id, power, OperationId::generate(), by, now()).await.unwrap();
+            assert_eq!((record.intent.power, operation.kind), (power, kind));
+            assert_eq!(store.vm(asked.id).await.unwrap().unwrap().record.intent, record.intent);
+            let halted = !power.is_on();
+            assert_eq!(status(reboot.id).await == OperationStatus::Superseded, halted, "{power:?}");
+            if !halted {
+                store.finish_operation(reboot.id, OperationStatus::Succeeded, None, now()).await.unwrap();
+            }
+            if let Some(before) = before.replace(operation.id) {
+                assert_eq!(status(before).await, OperationStatus::Superseded);
+            }
+        }
+        assert_eq!(status(made.id).await, OperationStatus::Pending);
+    }
+
+    async fn names_are_found_on_their_host(db: TestDatabase) {
+        let store = db.store().await;
+        let asked = new_vm(HostId::generate(), UserId::generate(), "web-1");
+        create(&store, &asked).await;
+        let find = async |host, name: &str| store.vm_named(host, &name.parse().unwrap()).await.unwrap();
+        assert_eq!(find(asked.host, "web-1").await, Some(asked.id));
+        assert_eq!(find(asked.host, "web-2").await, None);
+        assert_eq!(find(HostId::generate(), "web-1").await, None);
     }
 
     async fn a_later_request_supersedes_what_it_contradicts(db: TestDatabase) {

@@ -96,8 +96,16 @@ struct History {
 
 #[derive(Debug, Clone)]
 enum Connection {
-    None { since: DateTime<Utc>, last_error: Option<String> },
-    Open { since: DateTime<Utc>, last_message_at: Option<DateTime<Utc>>, skew: Option<TimeDelta> },
+    None {
+        since: DateTime<Utc>,
+        last_error: Option<String>,
+    },
+    Open {
+        since: DateTime<Utc>,
+        last_message_at: Option<DateTime<Utc>>,
+        greeted_at: Option<DateTime<Utc>>,
+        skew: Option<TimeDelta>,
+    },
 }
 
 /// What a session learned from one read.
@@ -138,7 +146,8 @@ impl Shared {
     /// The connection stands; gives the counters to go on with.
     pub(super) fn opened(&self, at: DateTime<Utc>) -> LinkCounters {
         let mut state = self.state();
-        state.connection = Connection::Open { since: at, last_message_at: None, skew: None };
+        state.connection =
+            Connection::Open { since: at, last_message_at: None, greeted_at: None, skew: None };
         // An agent known from before is asked at once, so that it need not be waited for.
         self.metrics_wanted.fetch_or(state.history.heard_before, Ordering::Relaxed);
         state.history.counters
@@ -176,6 +185,11 @@ impl Shared {
         if let Some(greeting) = news.greeting {
             notable |= state.history.greeting != greeting;
             state.history.greeting = greeting;
+            if let Connection::Open { greeted_at, .. } = &mut state.connection {
+                // A second one on the same connection: the agent, or all of its system, began anew.
+                notable |= greeted_at.is_some();
+                *greeted_at = Some(at);
+            }
         }
         drop(state);
         self.tell(|told| {
@@ -210,18 +224,21 @@ impl Shared {
             Connection::None { since, last_error } => {
                 LinkObservation::Connecting { since, last_error, counters }
             }
-            Connection::Open { since, last_message_at, skew } => LinkObservation::Open(OpenLink {
-                since,
-                last_message_at,
-                version: greeting.version,
-                platform: greeting.platform,
-                capabilities: greeting.capabilities,
-                reported_state,
-                actions: greeting.actions,
-                skew,
-                first_boot: greeting.first_boot,
-                counters,
-            }),
+            Connection::Open { since, last_message_at, greeted_at, skew } => {
+                LinkObservation::Open(OpenLink {
+                    since,
+                    last_message_at,
+                    greeted_at,
+                    version: greeting.version,
+                    platform: greeting.platform,
+                    capabilities: greeting.capabilities,
+                    reported_state,
+                    actions: greeting.actions,
+                    skew,
+                    first_boot: greeting.first_boot,
+                    counters,
+                })
+            }
         }
     }
 

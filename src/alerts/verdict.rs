@@ -104,6 +104,7 @@ fn offline(vm: &WatchedVm, status: &VmStatus) -> Verdict {
         | VmPhase::Starting
         | VmPhase::Stopping
         | VmPhase::Stopped
+        | VmPhase::Saved
         | VmPhase::Paused
         | VmPhase::Deleting
         | VmPhase::Failed => Verdict::Clear,

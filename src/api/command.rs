@@ -286,14 +286,14 @@ fn not_connected(state: Option<VmState>) -> &'static str {
     let Some((phase, agent)) = state else { return WAIT };
     match (phase, agent) {
         (VmPhase::Provisioning | VmPhase::Installing | VmPhase::Starting, _) => WAIT,
-        (VmPhase::Stopped | VmPhase::Crashed, _) => {
+        (VmPhase::Stopped | VmPhase::Saved | VmPhase::Crashed, _) => {
             "the VM is off; start it with `startVm`, and send the command again when `agent.connectivity` \
              is `ONLINE`"
         }
         (VmPhase::Stopping, _) => {
             "the VM is going off; start it with `startVm` when it is off, and send the command again"
         }
-        (VmPhase::Paused, _) => "the VM is paused; resume it with libvirt, and send the command again",
+        (VmPhase::Paused, _) => "the VM is paused; resume it with `resumeVm`, and send the command again",
         (VmPhase::Failed, _) => {
             "a step for the VM failed; its conditions say which, and `startVm` tries it again"
         }

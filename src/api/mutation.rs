@@ -46,10 +46,17 @@ impl VmMutations {
         payload(&call, call.api.lifecycle.create(call.actor, input.into()).await).await
     }
 
-    /// Powers a VM on; tries again what failed while it was made.
-    async fn start_vm(&self, ctx: &Context<'_>, id: Uuid) -> Result<VmPayload, ApiError> {
+    /// Powers a VM on; tries again what failed while it was made. One that was saved goes on from
+    /// where it was.
+    async fn start_vm(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which.")] id: Uuid,
+        #[graphql(default = false, desc = "Drop what was saved of its memory, and boot it anew.")]
+        discard_saved: bool,
+    ) -> Result<VmPayload, ApiError> {
         let call = Call::of(ctx)?;
-        payload(&call, call.api.lifecycle.start(call.actor, VmId(id)).await).await
+        payload(&call, call.api.lifecycle.start(call.actor, VmId(id), discard_saved).await).await
     }
 
     /// Powers a VM off: politely, and after a grace by force; with `force` at once.
@@ -61,6 +68,39 @@ impl VmMutations {
     ) -> Result<VmPayload, ApiError> {
         let call = Call::of(ctx)?;
         payload(&call, call.api.lifecycle.stop(call.actor, VmId(id), force).await).await
+    }
+
+    /// Halts a VM's processors; its memory stays where it is. Refused with `WRONG_STATE` where nothing
+    /// runs.
+    async fn suspend_vm(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which.")] id: Uuid,
+    ) -> Result<VmPayload, ApiError> {
+        let call = Call::of(ctx)?;
+        payload(&call, call.api.lifecycle.suspend(call.actor, VmId(id)).await).await
+    }
+
+    /// Goes on with a VM that is paused, whoever or whatever paused it. Refused with `WRONG_STATE`
+    /// where it is off.
+    async fn resume_vm(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which.")] id: Uuid,
+    ) -> Result<VmPayload, ApiError> {
+        let call = Call::of(ctx)?;
+        payload(&call, call.api.lifecycle.resume(call.actor, VmId(id)).await).await
+    }
+
+    /// Writes a VM's memory to the host's disk and powers it off; `startVm` goes on from there. Refused
+    /// with `WRONG_STATE` where nothing runs.
+    async fn save_vm(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which.")] id: Uuid,
+    ) -> Result<VmPayload, ApiError> {
+        let call = Call::of(ctx)?;
+        payload(&call, call.api.lifecycle.save(call.actor, VmId(id)).await).await
     }
 
     /// Deletes a VM and everything that was made for it.

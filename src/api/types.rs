@@ -27,4 +27,4 @@ pub(super) use page::{
 };
 pub(super) use series::{MetricsField, MetricsResolution, MetricsSeries};
 pub(super) use user::User;
-pub(super) use vm::{VmEventNotice, VmObject, VmPayload};
+pub(super) use vm::{OnCrashName, OnPowerOffName, VmEventNotice, VmObject, VmPayload};

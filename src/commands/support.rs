@@ -39,6 +39,7 @@ mod tests {
         OpenLink {
             since: Utc::now(),
             last_message_at: Some(Utc::now()),
+            greeted_at: None,
             version: None,
             platform: platform.map(str::to_owned),
             capabilities: Vec::new(),

@@ -5,7 +5,7 @@ use chrono::Utc;
 use super::{Lifecycle, LifecycleError, changed};
 use crate::{
     access::{Action, Actor, authorize},
-    vm::{Operation, OperationId, VmChange, VmId, VmRecord, truncate_to_micros},
+    vm::{Operation, OperationId, SettingChange, VmChange, VmId, VmName, VmRecord, truncate_to_micros},
 };
 
 impl Lifecycle {
@@ -27,10 +27,23 @@ impl Lifecycle {
             return Err(LifecycleError::Deleting(vm));
         }
         change.check(&view.record, view.status.as_ref())?;
+        if let VmChange::Setting(SettingChange::Rename(name)) = &change {
+            self.check_new_name(vm, name).await?;
+        }
         let now = truncate_to_micros(Utc::now());
         let asked = self.store.request_change(vm, &change, OperationId::generate(), actor.user, now).await;
         let accepted = asked.map_err(|error| changed(error, vm))?;
         self.waker.wake(vm);
         Ok(accepted)
+    }
+
+    /// Whether nobody else has the name: no VM of ours, made or half made, and no domain of others.
+    async fn check_new_name(&self, vm: VmId, name: &VmName) -> Result<(), LifecycleError> {
+        let named = self.hypervisor.domain_named(name.as_str()).await.map_err(LifecycleError::Hypervisor)?;
+        let stored = self.store.vm_named(self.host, name).await.map_err(LifecycleError::Store)?;
+        if named.into_iter().chain(stored).any(|other| other != vm) {
+            return Err(LifecycleError::NameTaken(name.to_string()));
+        }
+        Ok(())
     }
 }

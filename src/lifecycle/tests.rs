@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::{
     hypervisor::{NetworkFacts, PoolFacts},
-    vm::{Image, ImageFormat, OsFamily, Provisioning, Unattended},
+    vm::{Image, ImageFormat, OsFamily, PowerKeeping, Provisioning, Unattended},
 };
 
 fn host() -> HostFacts {
@@ -37,6 +37,7 @@ fn spec(pool: &str, network: NetworkAttachment) -> VmSpec {
         pool: pool.parse().unwrap(),
         network,
         unattended: Unattended::default(),
+        keeping: PowerKeeping::default(),
     }
 }
 

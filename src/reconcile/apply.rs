@@ -11,9 +11,9 @@ use super::{
 use crate::{
     domain_xml::{DomainInputs, DomainKind, RenderError, Templates, render},
     hypervisor::{DomainType, Hypervisor, HypervisorError, OverlayVolume},
-    store::{StoreError, VmBundle},
+    store::{ChangeOutcome, StoreError, VmBundle},
     vm::{
-        ImageFormat, Milestone, Operation, OperationError, OperationId, OperationStatus, Resource,
+        Effect, ImageFormat, Milestone, Operation, OperationError, OperationId, OperationStatus, Resource,
         ResourceKind, ResourceState, VmId,
     },
 };
@@ -73,8 +73,14 @@ pub(super) struct Hands {
 impl Hands {
     /// Gives the operation that ended with the step, if one did.
     pub(super) async fn apply(&self, bundle: &VmBundle, step: &Step) -> Result<Option<Operation>, StepError> {
-        if let Step::Change(operation) = step {
-            return self.change(bundle, *operation).await;
+        match step {
+            Step::Change(operation) => return self.change(bundle, *operation).await,
+            Step::Settle(operation) => {
+                let outcome = ChangeOutcome { effect: Some(Effect::Live), ..ChangeOutcome::default() };
+                let now = self.clock.now();
+                return Ok(self.store.finish_change(bundle.record.id, *operation, &outcome, now).await?);
+            }
+            _ => {}
         }
         self.act(bundle, step).await.map(|()| None)
     }
@@ -82,11 +88,15 @@ impl Hands {
     async fn act(&self, bundle: &VmBundle, step: &Step) -> Result<(), StepError> {
         let id = bundle.record.id;
         match step {
-            Step::Change(_) => Ok(()),
+            Step::Change(_) | Step::Settle(_) => Ok(()),
+            Step::RequestReboot(_) => Ok(self.hypervisor.request_reboot(id).await?),
             Step::CreateDisk => self.create_disk(bundle).await,
             Step::WriteSeed => self.write_seed(bundle).await,
             Step::Define => self.define(bundle).await,
-            Step::Start => Ok(self.hypervisor.start(id).await?),
+            Step::Start | Step::Restart => Ok(self.hypervisor.start(id).await?),
+            Step::DiscardSaved => Ok(self.hypervisor.discard_saved(id).await?),
+            Step::Suspend => Ok(self.hypervisor.suspend(id).await?),
+            Step::Save => Ok(self.hypervisor.save(id).await?),
             Step::Resume => Ok(self.hypervisor.resume(id).await?),
             Step::RequestShutdown => Ok(self.hypervisor.request_shutdown(id).await?),
             Step::Destroy => Ok(self.hypervisor.destroy(id).await?),
@@ -104,7 +114,17 @@ impl Hands {
         let Some(change) = asked.and_then(|operation| operation.change.as_ref()) else { return Ok(None) };
         let now = self.clock.now();
         match change::carry_out(self, bundle, change).await {
-            Ok(outcome) => Ok(self.store.finish_change(bundle.record.id, id, &outcome, now).await?),
+            Ok(outcome) => match self.store.finish_change(bundle.record.id, id, &outcome, now).await {
+                // Another VM was asked for under the new name meanwhile.
+                Err(StoreError::NameTaken) => {
+                    change::take_name_back(self, bundle).await.map_err(StepError::Change)?;
+                    let message = "another VM has that name by now; choose another name".to_owned();
+                    let error = OperationError { code: "NAME_TAKEN".to_owned(), message };
+                    let status = OperationStatus::Failed;
+                    Ok(self.store.finish_operation(id, status, Some(error), now).await?)
+                }
+                ended => Ok(ended?),
+            },
             Err(ChangeError::Refused { code, message }) => {
                 let error = OperationError { code: code.to_owned(), message };
                 let status = OperationStatus::Failed;

@@ -19,7 +19,6 @@ use crate::{
 pub(super) enum ChangeError {
     /// It never can be, as things are: the operation ends with this.
     #[error("{message}")]
-    #[expect(dead_code, reason = "the changes that can be refused are to come")]
     Refused {
         /// Stable, for programs.
         code: &'static str,
@@ -30,6 +29,11 @@ pub(super) enum ChangeError {
     Hypervisor(#[from] HypervisorError),
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Gives a domain back the name that its VM still has.
+pub(super) async fn take_name_back(hands: &Hands, bundle: &VmBundle) -> Result<(), ChangeError> {
+    Ok(hands.hypervisor.rename(bundle.record.id, &bundle.record.spec.name).await?)
 }
 
 pub(super) async fn carry_out(

@@ -82,6 +82,7 @@ impl Reconciler {
         let Parts { config, agents, .. } = &parts;
         let rules = Rules {
             stop_grace: config.stop_grace,
+            reboot_grace: config.reboot_grace,
             missing_grace: config.missing_grace,
             install_budget: config.install_budget,
             offline_after: agents.offline_after,

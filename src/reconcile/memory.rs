@@ -7,6 +7,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::step::Step;
 use crate::vm::{AgentConnectivity, OperationId};
 
+/// Times that a VM is started again without being asked, within [`RESTARTS_WITHIN`].
+pub const MAX_RESTARTS: usize = 5;
+/// See [`MAX_RESTARTS`].
+pub const RESTARTS_WITHIN: TimeDelta = TimeDelta::minutes(10);
+
 /// A step that failed, and when to try again.
 #[derive(Debug, Clone)]
 pub struct Failure {
@@ -49,6 +54,14 @@ pub struct Memory {
     pub last_done: Option<Step>,
     /// When the guest was last asked to power off.
     pub shutdown_asked_at: Option<DateTime<Utc>>,
+    /// When the guest was last asked to boot anew, and by which operation.
+    pub reboot_asked: Option<(OperationId, DateTime<Utc>)>,
+    /// Since when the domain has been seen off.
+    pub off_since: Option<DateTime<Utc>>,
+    /// When it was started again without being asked, of late.
+    restarts: Vec<DateTime<Utc>>,
+    /// It was started again too often; over until somebody asks.
+    pub boot_loop: bool,
     /// The last failure, until a step succeeds.
     pub failure: Option<Failure>,
     /// The last judgement on the agent; `None` until the first look.
@@ -66,6 +79,10 @@ impl Memory {
             stopping_since: None,
             last_done: None,
             shutdown_asked_at: None,
+            reboot_asked: None,
+            off_since: None,
+            restarts: Vec::new(),
+            boot_loop: false,
             failure: None,
             agent: None,
         }
@@ -73,6 +90,10 @@ impl Memory {
 
     /// A new request wipes the slate: what failed for the last one may work for this one.
     pub fn enter(&mut self, generation: i64, change: Option<OperationId>) {
+        if self.request.0 != generation {
+            self.restarts.clear();
+            self.boot_loop = false;
+        }
         if self.request != (generation, change) {
             self.request = (generation, change);
             self.stopping_since = None;
@@ -83,16 +104,47 @@ impl Memory {
     }
 
     /// Whether this step was just done, and is wanted again: it has no lasting effect, as when a
-    /// hypervisor dies as soon as it is started. Asking a guest again is no such case.
+    /// hypervisor dies as soon as it is started. Asking a guest again is no such case, and starting it
+    /// again has a bound of its own.
     #[must_use]
     pub fn is_in_vain(&self, step: &Step) -> bool {
-        !matches!(step, Step::RequestShutdown) && self.last_done.as_ref() == Some(step)
+        !matches!(step, Step::RequestShutdown | Step::Restart) && self.last_done.as_ref() == Some(step)
     }
 
     /// Notes that what was asked for is reached: what failed on the way is past.
     pub fn reached(&mut self) {
         self.failure = None;
         self.last_done = None;
+    }
+
+    /// Notes that the domain was seen, and whether it was off.
+    pub fn seen(&mut self, off: bool, now: DateTime<Utc>) {
+        if off {
+            self.off_since.get_or_insert(now);
+            self.boot_loop |= self.restarts_before(now) >= MAX_RESTARTS;
+        } else {
+            self.off_since = None;
+        }
+    }
+
+    /// How often it was started again without being asked, of late.
+    #[must_use]
+    pub fn restarts_before(&self, now: DateTime<Utc>) -> usize {
+        self.restarts.iter().filter(|at| now - **at < RESTARTS_WITHIN).count()
+    }
+
+    /// Notes that a step is about to be taken.
+    pub fn attempting(&mut self, step: &Step, now: DateTime<Utc>) {
+        if matches!(step, Step::Restart) {
+            self.restarts.retain(|at| now - *at < RESTARTS_WITHIN);
+            self.restarts.push(now);
+        }
+    }
+
+    /// Notes that the guest was asked to boot anew; `begun` is from before it was: what it does
+    /// then is done because it was asked.
+    pub fn asked_to_reboot(&mut self, operation: OperationId, begun: DateTime<Utc>) {
+        self.reboot_asked = Some((operation, begun));
     }
 
     /// Notes that a step ended well.
@@ -124,13 +176,36 @@ impl Memory {
 }
 
 /// `base`, doubled for every attempt after the first, up to `max`.
-fn backoff(attempts: u32, base: Duration, max: Duration) -> Duration {
+pub fn backoff(attempts: u32, base: Duration, max: Duration) -> Duration {
     base.saturating_mul(1u32.checked_shl(attempts.saturating_sub(1)).unwrap_or(u32::MAX)).min(max)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_boot_loop_is_one_that_goes_on_after_the_last_restart() {
+        let start = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let mut memory = Memory::new(start);
+        memory.enter(1, None);
+        for n in 0..5 {
+            let at = start + TimeDelta::seconds(100 * n);
+            memory.seen(true, at);
+            assert!(!memory.boot_loop, "after {n} restarts");
+            memory.attempting(&Step::Restart, at);
+            memory.seen(false, at + TimeDelta::seconds(1));
+        }
+        let mut later = memory.clone();
+        later.seen(true, start + TimeDelta::seconds(601));
+        assert!(!later.boot_loop, "the first one is past");
+        memory.seen(true, start + TimeDelta::seconds(599));
+        assert!(memory.boot_loop);
+        memory.enter(1, Some(OperationId::generate()));
+        assert!(memory.boot_loop, "a change is no request to run");
+        memory.enter(2, None);
+        assert!(!memory.boot_loop && memory.restarts_before(start) == 0);
+    }
 
     #[test]
     fn waits_double_up_to_the_bound() {

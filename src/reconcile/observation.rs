@@ -1,6 +1,9 @@
 //! What one look at one VM saw.
 
-use crate::vm::{DomainObservation, LinkObservation, SocketObservation};
+use crate::{
+    hypervisor::Reboots,
+    vm::{DomainObservation, LinkObservation, SocketObservation},
+};
 
 /// Everything the planner knows of the present.
 #[derive(Debug, Clone)]
@@ -9,6 +12,8 @@ pub struct Observation {
     pub domain: DomainObservation,
     /// Whether an earlier call on the domain is still under way: nothing may be changed then.
     pub busy: bool,
+    /// When the domain booted anew, as far as that is told.
+    pub reboots: Reboots,
     /// Our end of the channel.
     pub link: LinkObservation,
     /// The socket file; looked at only where it matters (deletion).

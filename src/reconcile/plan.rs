@@ -6,8 +6,12 @@
 mod agent;
 mod conditions;
 mod course;
+mod drift;
+mod keeping;
 mod operations;
 mod phase;
+mod power;
+mod reboot;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -31,6 +35,8 @@ use crate::{
 pub struct Rules {
     /// From a polite request to pulling the plug.
     pub stop_grace: Duration,
+    /// From a polite request to reboot to the reset button.
+    pub reboot_grace: Duration,
     /// How long a domain may be gone before it is `Missing`.
     pub missing_grace: Duration,
     /// How long a first boot may take.
@@ -101,6 +107,10 @@ pub struct Plan {
 /// Failures of one step after which the request it serves is given up.
 const MAX_ATTEMPTS: u32 = 6;
 
+/// How long a domain is off before that counts as its state: some libvirts show a reboot as an end
+/// and a beginning.
+const OFF_GRACE: Duration = Duration::from_secs(15);
+
 /// How long a greeting is waited for after another message was heard.
 const GREETING_GRACE: Duration = Duration::from_secs(5);
 
@@ -126,6 +136,13 @@ impl Look<'_> {
                 .memory
                 .missing_since
                 .is_some_and(|since| self.now >= after(since, self.rules.missing_grace))
+    }
+
+    /// The domain is off, and not only between its end and its beginning, as which some libvirts
+    /// show a reboot.
+    fn is_off_for_good(&self) -> bool {
+        matches!(&self.observed.domain, DomainObservation::Present(facts) if facts.state.is_off())
+            && self.memory.off_since.is_some_and(|since| self.now >= after(since, OFF_GRACE))
     }
 
     /// The request was tried often enough.
@@ -154,6 +171,10 @@ impl Look<'_> {
             let words =
                 "The VM's domain is gone from the host; restore it under the same UUID, or delete the VM";
             return error("VM_MISSING", words.to_owned());
+        }
+        if matches!(change, VmChange::Guest(_)) && self.is_off_for_good() {
+            let words = "the guest powered off instead of booting anew; start it with `startVm`";
+            return error("GUEST_OFF", words.to_owned());
         }
         let failure = self.memory.failure.as_ref().filter(|failure| failure.step == CHANGE);
         if let Some(failure) = failure.filter(|failure| failure.attempts >= MAX_ATTEMPTS) {

@@ -17,8 +17,16 @@ pub enum Step {
     Define,
     /// Power on.
     Start,
+    /// Power on what went off although it was asked to run.
+    Restart,
+    /// Drop what was saved of the memory.
+    DiscardSaved,
     /// Unpause.
     Resume,
+    /// Halt the processors.
+    Suspend,
+    /// Write the memory to disk and power off.
+    Save,
     /// Ask the guest to power off.
     RequestShutdown,
     /// Pull the plug.
@@ -27,6 +35,10 @@ pub enum Step {
     ScrubSeed,
     /// Carry out the change that this operation asks for.
     Change(OperationId),
+    /// Ask the guest to boot anew, as this operation wants.
+    RequestReboot(OperationId),
+    /// Close the change of this operation: it was seen to be done.
+    Settle(OperationId),
     /// Undefine the domain.
     Undefine,
     /// Remove the socket that a killed hypervisor left behind.
@@ -46,11 +58,15 @@ impl Step {
             Self::WriteSeed => "WriteSeed",
             Self::Define => "Define",
             Self::Start => "Start",
+            Self::Restart => "Restart",
+            Self::DiscardSaved => "DiscardSaved",
             Self::Resume => "Resume",
+            Self::Suspend => "Suspend",
+            Self::Save => "Save",
             Self::RequestShutdown => "RequestShutdown",
             Self::Destroy => "Destroy",
             Self::ScrubSeed => "ScrubSeed",
-            Self::Change(_) => CHANGE,
+            Self::Change(_) | Self::RequestReboot(_) | Self::Settle(_) => CHANGE,
             Self::Undefine => "Undefine",
             Self::RemoveSocket => "RemoveSocket",
             Self::Remove(_) => "Remove",
@@ -61,6 +77,14 @@ impl Step {
     /// Whether doing it on incomplete knowledge could lose something.
     #[cfg(test)]
     pub(super) fn is_destructive(&self) -> bool {
-        matches!(self, Self::Destroy | Self::Undefine | Self::RemoveSocket | Self::Remove(_) | Self::Forget)
+        matches!(
+            self,
+            Self::Destroy
+                | Self::DiscardSaved
+                | Self::Undefine
+                | Self::RemoveSocket
+                | Self::Remove(_)
+                | Self::Forget
+        )
     }
 }

@@ -30,7 +30,7 @@ use crate::{
     events::EventBus,
     store::{StoreError, VmBundle},
     vm::{
-        AgentConnectivity, DesiredPower, DomainObservation, LinkEnd, LinkObservation, Milestone,
+        AgentConnectivity, DesiredPower, DomainObservation, DomainState, LinkEnd, LinkObservation, Milestone,
         OperationKind, SocketObservation, VmEvent, VmId, VmStatus, chain,
     },
 };
@@ -241,6 +241,11 @@ impl Worker {
             DomainObservation::Unknown => {}
             _ => self.memory.missing_since = None,
         }
+        if let DomainObservation::Present(facts) = &domain
+            && facts.state != DomainState::Unknown
+        {
+            self.memory.seen(facts.state.is_off(), now);
+        }
         let stops = record.intent.is_open() && record.intent.power == DesiredPower::Stopped;
         if stops && matches!(&domain, DomainObservation::Present(facts) if facts.state.is_active()) {
             self.memory.stopping_since.get_or_insert(now);
@@ -254,6 +259,7 @@ impl Worker {
         let observed = Observation {
             domain,
             busy: self.shared.hands.hypervisor.is_busy(self.id),
+            reboots: self.shared.hands.hypervisor.reboots(self.id),
             link: self.shared.links.observe(self.id),
             socket,
         };
@@ -339,6 +345,8 @@ impl Worker {
 
     async fn take(&mut self, bundle: &VmBundle, step: &Step) {
         tracing::info!(vm = %self.id, step = step.name(), "taking a step");
+        let begun = self.now();
+        self.memory.attempting(step, begun);
         match self.shared.hands.apply(bundle, step).await {
             Ok(None) if self.memory.is_in_vain(step) => {
                 tracing::warn!(vm = %self.id, step = step.name(), "a step was done again and had no lasting effect");
@@ -348,6 +356,9 @@ impl Worker {
             }
             Ok(ended) => {
                 self.memory.succeeded(step, self.now());
+                if let Step::RequestReboot(operation) = step {
+                    self.memory.asked_to_reboot(*operation, begun);
+                }
                 if let Some(ended) = ended {
                     self.shared.events.publish(VmEvent::Operation(Arc::new(ended)));
                 }
@@ -362,8 +373,9 @@ impl Worker {
                 let why = chain(&error);
                 tracing::warn!(vm = %self.id, step = step.name(), %correlation, error = why, "a step failed");
                 let message = format!("{error} (the log tells why under {correlation})");
-                // That a guest cannot be asked is no reason to let it run: the plug is pulled in time.
-                let counted = error.is_counted() && !matches!(step, Step::RequestShutdown);
+                // That a guest cannot be asked is no reason to let it run on: it is forced in time.
+                let polite = matches!(step, Step::RequestShutdown | Step::RequestReboot(_));
+                let counted = error.is_counted() && !polite;
                 self.note_failure(step, counted, message);
             }
         }

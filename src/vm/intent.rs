@@ -11,10 +11,30 @@ use super::{HostId, UserId, VmId, VmSpec};
 pub enum DesiredPower {
     /// On.
     Running,
+    /// On, from cold: what was saved of the memory is dropped first.
+    ColdRunning,
     /// Off, politely first; forced when the grace has passed.
     Stopped,
     /// Off, at once.
     ForcedOff,
+    /// There, with its processors halted.
+    Paused,
+    /// Off, with its memory kept on disk.
+    Saved,
+}
+
+impl DesiredPower {
+    /// Whether the VM is to be on and at work.
+    #[must_use]
+    pub fn is_on(self) -> bool {
+        matches!(self, Self::Running | Self::ColdRunning)
+    }
+
+    /// Whether the VM is to be off, whatever becomes of what it was doing.
+    #[must_use]
+    pub fn is_off(self) -> bool {
+        matches!(self, Self::Stopped | Self::ForcedOff)
+    }
 }
 
 /// What was asked. Every mutation raises `generation`; the loop notes in `satisfied` the last

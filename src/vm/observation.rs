@@ -27,6 +27,12 @@ pub enum DomainState {
 }
 
 impl DomainState {
+    /// Whether it is off, by whatever end.
+    #[must_use]
+    pub fn is_off(self) -> bool {
+        matches!(self, Self::Shutoff | Self::Crashed)
+    }
+
     /// Whether a process of the hypervisor exists for the domain.
     #[must_use]
     pub fn is_active(self) -> bool {
@@ -63,6 +69,8 @@ pub struct DomainFacts {
     pub reason: i32,
     /// Whether a configuration survives its end.
     pub persistent: bool,
+    /// Whether its memory is kept on disk, to go on from at the next start.
+    pub managed_save: bool,
     /// Our channel, if its XML has it.
     pub channel: Option<ChannelFacts>,
     /// Its network cards.
@@ -128,6 +136,8 @@ pub struct OpenLink {
     pub since: DateTime<Utc>,
     /// When the last valid message came, by our clock. `None`: connected, but not heard.
     pub last_message_at: Option<DateTime<Utc>>,
+    /// When the agent last greeted, by our clock: upon a connection, and when it starts.
+    pub greeted_at: Option<DateTime<Utc>>,
     /// The agent's version, from its handshake.
     pub version: Option<String>,
     /// `linux`, `windows`, from its handshake.

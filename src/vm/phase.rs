@@ -23,6 +23,8 @@ pub enum VmPhase {
     Stopping,
     /// Off.
     Stopped,
+    /// Off, with its memory kept on disk; the next start goes on from there.
+    Saved,
     /// Paused.
     Paused,
     /// Ended by a fault.
@@ -39,13 +41,14 @@ pub enum VmPhase {
 
 impl VmPhase {
     /// Every phase there is.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Provisioning,
         Self::Installing,
         Self::Starting,
         Self::Running,
         Self::Stopping,
         Self::Stopped,
+        Self::Saved,
         Self::Paused,
         Self::Crashed,
         Self::Missing,
@@ -64,6 +67,7 @@ impl fmt::Display for VmPhase {
             Self::Running => "RUNNING",
             Self::Stopping => "STOPPING",
             Self::Stopped => "STOPPED",
+            Self::Saved => "SAVED",
             Self::Paused => "PAUSED",
             Self::Crashed => "CRASHED",
             Self::Missing => "MISSING",

@@ -123,6 +123,43 @@ pub struct VmSpec {
     pub network: NetworkAttachment,
     /// First-boot settings.
     pub unattended: Unattended,
+    /// How its power is kept.
+    #[serde(default)]
+    pub keeping: PowerKeeping,
+}
+
+/// How a VM's power is kept when nobody asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PowerKeeping {
+    /// Whether the host starts it when it boots itself, as last asked for here.
+    pub autostart: bool,
+    /// What to do when it is off although it was asked to run.
+    pub on_power_off: OnPowerOff,
+    /// What to do when it was ended by a fault although it was asked to run.
+    pub on_crash: OnCrash,
+}
+
+/// What to do with a VM that was powered off, by its guest or behind this controller's back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnPowerOff {
+    /// It stays off.
+    #[default]
+    Follow,
+    /// It is started again.
+    Correct,
+}
+
+/// What to do with a VM that crashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnCrash {
+    /// It stays as it is.
+    #[default]
+    Stay,
+    /// It is started again.
+    Restart,
 }
 
 impl VmSpec {

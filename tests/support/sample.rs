@@ -8,7 +8,8 @@ use infinibay::{
     store::{NewVm, Store},
     vm::{
         FrameText, HostId, Image, ImageFormat, MetricsSample, NetworkAttachment, Operation, OperationId,
-        OsFamily, Provisioning, Readings, Unattended, UserId, VmId, VmRecord, VmSpec, truncate_to_micros,
+        OsFamily, PowerKeeping, Provisioning, Readings, Unattended, UserId, VmId, VmRecord, VmSpec,
+        truncate_to_micros,
     },
 };
 use serde_json::json;
@@ -39,6 +40,7 @@ pub(crate) fn spec(name: &str) -> VmSpec {
         pool: "default".parse().expect("a valid name"),
         network: NetworkAttachment::None,
         unattended: Unattended { user: Some("ana".to_owned()), ..Unattended::default() },
+        keeping: PowerKeeping::default(),
     }
 }
 

@@ -19,4 +19,15 @@ impl GuestMutations {
     async fn reset_vm(&self, ctx: &Context<'_>, id: Uuid) -> Result<VmPayload, ApiError> {
         change(ctx, id, VmChange::Guest(GuestChange::Reset)).await
     }
+
+    /// Has a running VM boot anew: asks its guest, and resets it when it does not follow within a
+    /// grace.
+    async fn reboot_vm(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which.")] id: Uuid,
+        #[graphql(default = false, desc = "Reset it at once, without asking its guest.")] force: bool,
+    ) -> Result<VmPayload, ApiError> {
+        change(ctx, id, VmChange::Guest(GuestChange::Reboot { force })).await
+    }
 }

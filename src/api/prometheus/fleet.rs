@@ -128,7 +128,10 @@ mod tests {
         ] {
             assert!(text.lines().any(|told| told == line), "{line} is not in\n{text}");
         }
-        assert_eq!(text.lines().filter(|line| !line.starts_with('#')).count(), 12 + 5);
+        assert_eq!(
+            text.lines().filter(|line| !line.starts_with('#')).count(),
+            VmPhase::ALL.len() + AgentConnectivity::ALL.len()
+        );
     }
 
     #[test]

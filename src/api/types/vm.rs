@@ -14,8 +14,8 @@ use crate::{
     events::Notice,
     store::{MetricsRow, VmView},
     vm::{
-        Condition, ConditionKind, ConditionStatus, DesiredPower, NetworkAttachment, Operation, VmEvent, VmId,
-        VmPhase, VmRecord,
+        Condition, ConditionKind, ConditionStatus, DesiredPower, NetworkAttachment, OnCrash, OnPowerOff,
+        Operation, VmEvent, VmId, VmPhase, VmRecord,
     },
 };
 
@@ -35,6 +35,8 @@ pub(crate) enum VmPhaseName {
     Stopping,
     /// Off.
     Stopped,
+    /// Off, with its memory kept on disk; `startVm` goes on from there.
+    Saved,
     /// Paused.
     Paused,
     /// Ended by a fault.
@@ -51,7 +53,7 @@ pub(crate) enum VmPhaseName {
 
 /// The power somebody asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
-#[graphql(remote = "DesiredPower", name = "DesiredPower")]
+#[graphql(name = "DesiredPower")]
 pub(crate) enum DesiredPowerName {
     /// On.
     Running,
@@ -59,6 +61,54 @@ pub(crate) enum DesiredPowerName {
     Stopped,
     /// Off, at once.
     ForcedOff,
+    /// There, with its processors halted.
+    Paused,
+    /// Off, with its memory kept on disk.
+    Saved,
+}
+
+impl From<DesiredPower> for DesiredPowerName {
+    fn from(power: DesiredPower) -> Self {
+        match power {
+            // How it was started is past once it runs.
+            DesiredPower::Running | DesiredPower::ColdRunning => Self::Running,
+            DesiredPower::Stopped => Self::Stopped,
+            DesiredPower::ForcedOff => Self::ForcedOff,
+            DesiredPower::Paused => Self::Paused,
+            DesiredPower::Saved => Self::Saved,
+        }
+    }
+}
+
+/// What to do with a VM that was asked to run and was powered off, by its guest or outside of this
+/// controller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "OnPowerOff", name = "OnPowerOff")]
+pub(crate) enum OnPowerOffName {
+    /// It stays off.
+    Follow,
+    /// It is started again, 15 s later.
+    Correct,
+}
+
+/// What to do with a VM that was asked to run and crashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "OnCrash", name = "OnCrash")]
+pub(crate) enum OnCrashName {
+    /// It stays as it is.
+    Stay,
+    /// It is started again, at most 5 times within 10 minutes.
+    Restart,
+}
+
+/// How a VM's power is kept when nobody asks for it.
+#[derive(Debug, SimpleObject)]
+#[graphql(name = "VmPolicy")]
+pub(crate) struct VmPolicyObject {
+    /// When it was powered off.
+    on_power_off: OnPowerOffName,
+    /// When it crashed.
+    on_crash: OnCrashName,
 }
 
 /// Whether a condition holds.
@@ -183,6 +233,17 @@ impl VmObject {
     /// The power last asked for.
     async fn power(&self) -> DesiredPowerName {
         self.view.record.intent.power.into()
+    }
+
+    /// Whether the host starts it when it boots itself, as last asked for by `setVmAutostart`.
+    async fn autostart(&self) -> bool {
+        self.view.record.spec.keeping.autostart
+    }
+
+    /// How its power is kept when nobody asks for it.
+    async fn policy(&self) -> VmPolicyObject {
+        let keeping = self.view.record.spec.keeping;
+        VmPolicyObject { on_power_off: keeping.on_power_off.into(), on_crash: keeping.on_crash.into() }
     }
 
     /// Who may use it, besides admins.

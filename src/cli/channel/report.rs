@@ -139,6 +139,7 @@ mod tests {
             state: DomainState::Running,
             reason: 1,
             persistent: true,
+            managed_save: false,
             channel,
             interfaces: Vec::new(),
         };

@@ -6,7 +6,8 @@ use super::{DomainInputs, DomainKind, RenderError, Templates, render};
 use crate::{
     domain_xml::{document::Document, mac_address, read_facts},
     vm::{
-        Image, ImageFormat, KernelBoot, NetworkAttachment, OsFamily, Provisioning, Unattended, VmId, VmSpec,
+        Image, ImageFormat, KernelBoot, NetworkAttachment, OsFamily, PowerKeeping, Provisioning, Unattended,
+        VmId, VmSpec,
     },
 };
 
@@ -30,6 +31,7 @@ fn spec() -> VmSpec {
         pool: "default".parse().unwrap(),
         network: NetworkAttachment::Network("default".parse().unwrap()),
         unattended: Unattended::default(),
+        keeping: PowerKeeping::default(),
     }
 }
 

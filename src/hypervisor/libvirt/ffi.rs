@@ -120,6 +120,14 @@ impl Callbacks {
         if let Err(error) = callbacks.add(sys::VIR_DOMAIN_EVENT_ID_CHANNEL_LIFECYCLE, callback, hooks) {
             tracing::debug!(%error, "this driver has no channel events");
         }
+        // SAFETY: as above; the reboot callback's signature is the generic one.
+        let callback = unsafe { generic(on_reboot as RebootFn as *const ()) };
+        match callbacks.add(sys::VIR_DOMAIN_EVENT_ID_REBOOT, callback, hooks) {
+            // The test driver takes the registration and never tells any.
+            Ok(()) if conn.driver_type()? == "QEMU" => hooks.reboots.begin(),
+            Ok(()) => {}
+            Err(error) => tracing::debug!(%error, "this driver does not tell reboots"),
+        }
         callbacks.add_close(hooks);
         Ok(callbacks)
     }
@@ -188,6 +196,7 @@ impl Drop for Callbacks {
 type LifecycleFn =
     unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void) -> c_int;
 type DeviceFn = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *const c_char, *mut c_void);
+type RebootFn = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
 type ChannelFn =
     unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *const c_char, c_int, c_int, *mut c_void);
 
@@ -233,6 +242,11 @@ unsafe extern "C" fn on_channel(
 ) {
     // SAFETY: as in `on_lifecycle`.
     unsafe { hint(dom, opaque, DomainHint::Channel) };
+}
+
+unsafe extern "C" fn on_reboot(_conn: sys::virConnectPtr, dom: sys::virDomainPtr, opaque: *mut c_void) {
+    // SAFETY: as in `on_lifecycle`.
+    unsafe { hint(dom, opaque, DomainHint::Rebooted) };
 }
 
 unsafe extern "C" fn on_close(_conn: sys::virConnectPtr, reason: c_int, opaque: *mut c_void) {

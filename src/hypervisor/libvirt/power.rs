@@ -90,7 +90,7 @@ fn undefine_as_far_as_known(call: &Call<'_>, domain: &Domain) -> Result<(), Erro
 
 /// Success, too, if the domain is already in the state that was wanted. Drivers refuse that with
 /// different codes, so every refusal is reason to look.
-fn unless(
+pub(super) fn unless(
     call: &Call<'_>,
     domain: &Domain,
     outcome: Result<(), HypervisorError>,

@@ -4,11 +4,12 @@
 use std::{collections::HashMap, sync::Arc};
 
 use futures_util::{StreamExt, stream};
-use virt::{error::Error, sys};
+use virt::{domain::Domain, error::Error, sys};
 
 use super::{
     LibvirtHypervisor,
     cache::XmlPart,
+    error::is_unsupported,
     ffi::{self, RawState, StateRecord},
     gate::Lane,
     session::{Call, absent_as_none},
@@ -24,6 +25,7 @@ use crate::{
 struct Listed {
     name: String,
     persistent: bool,
+    managed_save: bool,
     state: Option<RawState>,
 }
 
@@ -50,7 +52,8 @@ impl LibvirtHypervisor {
             };
             let part = self.cache.get(id);
             let state = if doubtful || part.is_none() { None } else { listed.state };
-            domains.insert(id, present(listed.name, state, listed.persistent, part.unwrap_or_default()));
+            let Listed { name, persistent, managed_save, .. } = listed;
+            domains.insert(id, present(name, state, (persistent, managed_save), part.unwrap_or_default()));
         }
         Ok(HostObservation { domains })
     }
@@ -126,19 +129,28 @@ enum Unread {
     Failed,
 }
 
-/// Every domain, by three calls.
+/// Every domain, by four calls. What is saved is asked for after the states: it is there before its
+/// domain is off.
 fn list(call: &Call<'_>) -> Result<HashMap<VmId, Listed>, HypervisorError> {
     let all = names(call, 0)?;
     let states = call.bulk_states()?;
     let persistent = names(call, sys::VIR_CONNECT_LIST_DOMAINS_PERSISTENT)?;
-    Ok(merge(all, states, &persistent))
+    let saved = match names_raw(call, sys::VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE) {
+        Err(error) if is_unsupported(&error) => HashMap::new(),
+        outcome => outcome.map_err(|error| call.sort(error))?,
+    };
+    Ok(merge(all, states, &persistent, &saved))
 }
 
 fn names(call: &Call<'_>, flags: u32) -> Result<HashMap<VmId, String>, HypervisorError> {
-    let domains = call.ask(|conn| conn.list_all_domains(flags))?;
+    names_raw(call, flags).map_err(|error| call.sort(error))
+}
+
+fn names_raw(call: &Call<'_>, flags: u32) -> Result<HashMap<VmId, String>, Error> {
+    let domains = call.ask_raw(|conn| conn.list_all_domains(flags))?;
     // Name and UUID come with the list; asking for them sends nothing.
-    let named = |domain: virt::domain::Domain| Ok((VmId(domain.uuid()?), domain.name()?));
-    domains.into_iter().map(named).collect::<Result<_, Error>>().map_err(|error| call.sort(error))
+    let named = |domain: Domain| Ok((VmId(domain.uuid()?), domain.name()?));
+    domains.into_iter().map(named).collect()
 }
 
 /// A domain counts as seen if either list has it: one that is missing here would be taken for
@@ -147,9 +159,12 @@ fn merge(
     all: HashMap<VmId, String>,
     states: Vec<StateRecord>,
     persistent: &HashMap<VmId, String>,
+    saved: &HashMap<VmId, String>,
 ) -> HashMap<VmId, Listed> {
-    let listed =
-        |id: VmId, name, state| (id, Listed { name, persistent: persistent.contains_key(&id), state });
+    let listed = |id: VmId, name, state| {
+        let (persistent, managed_save) = (persistent.contains_key(&id), saved.contains_key(&id));
+        (id, Listed { name, persistent, managed_save, state })
+    };
     let mut merged: HashMap<VmId, Listed> =
         all.into_iter().map(|(id, name)| listed(id, name, None)).collect();
     merged.extend(states.into_iter().map(|record| listed(VmId(record.id), record.name, record.state)));
@@ -170,19 +185,35 @@ fn look(call: &Call<'_>, id: VmId) -> Result<(DomainFacts, RawState, XmlPart), H
     let xml = call.ask(|_| domain.xml_desc(0))?;
     let part = parse(call, &xml)?;
     let persistent = call.ask(|_| domain.is_persistent())?;
-    // Last, so that it is not older than the rest.
+    // So late that it is not older than the rest.
     let raw = call.ask(|_| ffi::domain_state(&domain))?;
+    // What is saved is there before its domain is off, and gone before it runs again.
+    let saved = !state(raw).is_active() && has_managed_save(call, &domain)?;
     let name = domain.name().map_err(|error| call.sort(error))?;
-    Ok((present(name, Some(raw), persistent, part.clone()), raw, part))
+    Ok((present(name, Some(raw), (persistent, saved), part.clone()), raw, part))
+}
+
+/// Not where the driver cannot save at all.
+fn has_managed_save(call: &Call<'_>, domain: &Domain) -> Result<bool, HypervisorError> {
+    match call.ask_raw(|_| domain.has_managed_save(0)) {
+        Err(error) if is_unsupported(&error) => Ok(false),
+        outcome => outcome.map_err(|error| call.sort(error)),
+    }
 }
 
 /// The facts of a domain that exists.
-fn present(name: String, raw: Option<RawState>, persistent: bool, part: XmlPart) -> DomainFacts {
+fn present(
+    name: String,
+    raw: Option<RawState>,
+    (persistent, managed_save): (bool, bool),
+    part: XmlPart,
+) -> DomainFacts {
     DomainFacts {
         name,
         state: raw.map_or(DomainState::Unknown, state),
         reason: raw.map_or(0, |raw| raw.reason),
         persistent,
+        managed_save,
         channel: part.channel,
         interfaces: part.interfaces,
     }
@@ -229,12 +260,13 @@ mod tests {
         let all = [both, only_listed, stateless].into_iter().map(|id| (id, "a".to_owned())).collect();
         let states = vec![record(both, running), record(only_stated, running), record(stateless, None)];
         let persistent = HashMap::from([(both, "a".to_owned())]);
-        let merged = merge(all, states, &persistent);
+        let merged = merge(all, states, &persistent, &HashMap::from([(stateless, "a".to_owned())]));
         let of = |id| merged.get(&id).map(|listed: &Listed| (listed.state, listed.persistent));
         assert_eq!(of(both), Some((running, true)));
         assert_eq!(of(only_listed), Some((None, false)));
         assert_eq!(of(only_stated), Some((running, false)));
         assert_eq!(of(stateless), Some((None, false)));
+        assert!(merged[&stateless].managed_save && !merged[&both].managed_save);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::{
     ffi::{self, Callbacks, StateRecord},
 };
 use crate::{
-    hypervisor::{DomainType, HypervisorError},
+    hypervisor::{DomainType, HypervisorError, Reboots},
     vm::VmId,
 };
 
@@ -75,6 +75,11 @@ impl Session {
             nowait: OnceLock::new(),
             domain_type: OnceLock::new(),
         })
+    }
+
+    /// What was told on this connection of a domain's booting anew.
+    pub(super) fn reboots(&self, id: VmId) -> Reboots {
+        self.hooks.reboots.of(id)
     }
 
     /// Whether the connection still stands, as far as this side knows. Asks nobody.

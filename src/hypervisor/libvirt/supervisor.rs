@@ -13,7 +13,11 @@ use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use virt::error::Error;
 
-use super::{cache::XmlCache, events::SessionHooks, session::Session};
+use super::{
+    cache::XmlCache,
+    events::{RebootLog, SessionHooks},
+    session::Session,
+};
 use crate::hypervisor::HypervisorEvent;
 
 /// Longest wait between two attempts.
@@ -179,7 +183,12 @@ impl Supervisor {
     /// One attempt. It is waited for however long it takes: a second one against a server that
     /// does not answer the first would only hang too.
     async fn open(&self, lost: Arc<Notify>) -> Result<Session, Error> {
-        let hooks = Arc::new(SessionHooks { events: self.events.clone(), dirty: self.cache.dirty(), lost });
+        let hooks = Arc::new(SessionHooks {
+            events: self.events.clone(),
+            dirty: self.cache.dirty(),
+            reboots: RebootLog::default(),
+            lost,
+        });
         let (uri, calls) = (self.uri.clone(), Arc::clone(&self.calls));
         let limit = self.call_timeout;
         let opening = tokio::task::spawn_blocking(move || Session::open(&uri, limit, hooks, calls));

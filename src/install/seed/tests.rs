@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 use super::{
     AgentFiles, SeedError, SeedFile, SeedInputs, default_hostname, scrubbed_seed_files, seed_files, yaml,
 };
-use crate::vm::{Image, ImageFormat, NetworkAttachment, OsFamily, Provisioning, Unattended, VmId, VmSpec};
+use crate::vm::{
+    Image, ImageFormat, NetworkAttachment, OsFamily, PowerKeeping, Provisioning, Unattended, VmId, VmSpec,
+};
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 ada";
 const HASH: &str = "$6$salt$abc";
@@ -39,6 +41,7 @@ fn spec() -> VmSpec {
             packages: vec!["nginx".to_owned()],
             first_boot_commands: vec!["echo token-4711 >> /x".to_owned()],
         },
+        keeping: PowerKeeping::default(),
     }
 }
 

@@ -2,13 +2,14 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Look, after};
+use super::{Look, after, drift};
 use crate::vm::{
     AgentConnectivity, Condition, ConditionKind, ConditionStatus, DomainObservation, DomainState, FirstBoot,
     LinkObservation, Milestone,
 };
 
-type Draft = (ConditionKind, ConditionStatus, &'static str, String);
+/// A condition without its time.
+pub(super) type Draft = (ConditionKind, ConditionStatus, &'static str, String);
 
 pub(super) fn derive(look: &Look<'_>, agent: AgentConnectivity) -> Vec<Condition> {
     let drafts = [
@@ -17,7 +18,7 @@ pub(super) fn derive(look: &Look<'_>, agent: AgentConnectivity) -> Vec<Condition
         Some(connected(look, agent)),
         clock(look),
         install(look),
-        drift(look),
+        drift::derive(look),
         disks(look),
         Some(reconciled(look)),
     ];
@@ -36,6 +37,12 @@ pub(super) fn derive(look: &Look<'_>, agent: AgentConnectivity) -> Vec<Condition
 fn hypervisor(look: &Look<'_>) -> Draft {
     let kind = ConditionKind::HypervisorReachable;
     match look.observed.domain {
+        DomainObservation::Unknown if look.observed.busy => (
+            kind,
+            ConditionStatus::Unknown,
+            "CallUnderWay",
+            "A libvirt call on this domain is still under way, such as one that saves its memory.".to_owned(),
+        ),
         DomainObservation::Unknown => (
             kind,
             ConditionStatus::False,
@@ -201,32 +208,6 @@ fn install(look: &Look<'_>) -> Option<Draft> {
             (kind, ConditionStatus::True, "Booting", "The system boots for the first time.".to_owned())
         }
     })
-}
-
-fn drift(look: &Look<'_>) -> Option<Draft> {
-    if !look.passed(Milestone::Defined) || look.bundle.record.intent.deleting {
-        return None;
-    }
-    let kind = ConditionKind::DriftedFromIntent;
-    match &look.observed.domain {
-        DomainObservation::Absent if look.is_missing() => Some((
-            kind,
-            ConditionStatus::True,
-            "DomainMissing",
-            "The domain is gone although nobody asked this controller. Restore it under the same UUID, or delete the VM."
-                .to_owned(),
-        )),
-        DomainObservation::Present(facts) if facts.name != look.bundle.record.spec.name.as_str() => Some((
-            kind,
-            ConditionStatus::True,
-            "Renamed",
-            "The domain was renamed outside of this controller; rename it back.".to_owned(),
-        )),
-        DomainObservation::Present(_) => {
-            Some((kind, ConditionStatus::False, "AsAsked", "The domain is as it was asked for.".to_owned()))
-        }
-        _ => None,
-    }
 }
 
 /// What the hypervisor says of the disks, without asking it more than it tells anyway.

@@ -1,17 +1,12 @@
-//! Which one step comes next, if any: making, powering, tidying, deleting.
-
-use std::time::Duration;
+//! Which one step comes next, if any: making, changing, powering, tidying, deleting.
 
 use chrono::{DateTime, Utc};
 
-use super::{Look, Step, after};
+use super::{Look, Step, after, keeping, power, reboot};
 use crate::vm::{
-    DesiredPower, DomainObservation, DomainState, Milestone, OperationError, Provisioning, ResourceKind,
-    SocketObservation,
+    DesiredPower, DomainObservation, DomainState, GuestChange, Milestone, OperationError, Provisioning,
+    ResourceKind, SocketObservation, VmChange,
 };
-
-/// A guest that did not react is asked again after this: early in its boot it cannot hear.
-const ASK_AGAIN: Duration = Duration::from_secs(20);
 
 /// The way ahead.
 #[derive(Debug, Default)]
@@ -27,21 +22,27 @@ pub(super) struct Course {
 }
 
 impl Course {
-    fn step(step: Step) -> Self {
+    pub(super) fn step(step: Step) -> Self {
         Self { step: Some(step), ..Self::default() }
     }
 
-    fn wait_until(at: DateTime<Utc>) -> Self {
+    pub(super) fn wait_until(at: DateTime<Utc>) -> Self {
         Self { wake_at: Some(at), ..Self::default() }
     }
 
-    fn given_up(generation: i64, code: &str, message: String) -> Self {
+    pub(super) fn given_up(generation: i64, code: &str, message: String) -> Self {
         let error = OperationError { code: code.to_owned(), message };
         Self { given_up: Some((generation, error)), ..Self::default() }
     }
 
-    fn satisfied(generation: i64) -> Self {
+    pub(super) fn satisfied(generation: i64) -> Self {
         Self { satisfied: Some(generation), ..Self::default() }
+    }
+
+    /// Nothing to do, and nothing to wait for.
+    fn is_idle(&self) -> bool {
+        let Self { step, satisfied, given_up, wake_at } = self;
+        step.is_none() && satisfied.is_none() && given_up.is_none() && wake_at.is_none()
     }
 }
 
@@ -72,7 +73,7 @@ fn pause(look: &Look<'_>) -> Option<DateTime<Utc>> {
     let retry_at = look.memory.failure.as_ref()?.retry_at;
     let intent = &look.bundle.record.intent;
     let stopping = !intent.deleting && intent.is_open() && intent.power == DesiredPower::Stopped;
-    let end = if stopping { retry_at.min(stop_deadline(look)) } else { retry_at };
+    let end = if stopping { retry_at.min(power::stop_deadline(look)) } else { retry_at };
     // After the deadline a failed attempt by force is paced like any other.
     let forced = look.memory.failure.as_ref().is_some_and(|failure| failure.step == Step::Destroy.name());
     let end = if forced { retry_at } else { end };
@@ -98,22 +99,18 @@ fn live(look: &Look<'_>) -> Course {
             }
         }
         DomainObservation::Absent if intent.is_open() => match intent.power {
-            DesiredPower::Running => make(look),
+            DesiredPower::Running | DesiredPower::ColdRunning => make(look),
             // Half made, and asked to be off: it is.
             DesiredPower::Stopped | DesiredPower::ForcedOff => Course::satisfied(intent.generation),
+            DesiredPower::Paused | DesiredPower::Saved => power::cannot_be_reached(look),
         },
         DomainObservation::Absent => Course::default(),
         DomainObservation::Present(facts) => {
             if let Some(course) = change(look, facts.state) {
                 return course;
             }
-            if intent.is_open() {
-                let course = power(look, facts.state);
-                if course.step.is_some() || course.wake_at.is_some() || course.satisfied.is_some() {
-                    return course;
-                }
-            }
-            tidy(look)
+            let course = if intent.is_open() { power::next(look, facts) } else { keeping::next(look, facts) };
+            if course.is_idle() { tidy(look) } else { course }
         }
     }
 }
@@ -139,44 +136,12 @@ fn change(look: &Look<'_>, state: DomainState) -> Option<Course> {
         return None;
     }
     let end = after(operation.created_at, change.budget());
-    Some(Course { wake_at: Some(end), ..Course::step(Step::Change(operation.id)) })
-}
-
-fn power(look: &Look<'_>, state: DomainState) -> Course {
-    let intent = &look.bundle.record.intent;
-    let reached = || Course::satisfied(intent.generation);
-    match (intent.power, state) {
-        (_, DomainState::Unknown) => Course::default(),
-        (DesiredPower::Running, DomainState::Running | DomainState::Blocked) => reached(),
-        (DesiredPower::Running, DomainState::Paused | DomainState::Suspended) => Course::step(Step::Resume),
-        // On its way down: it has to arrive before it can be started.
-        (DesiredPower::Running, DomainState::ShuttingDown) => Course::default(),
-        (DesiredPower::Running, DomainState::Shutoff | DomainState::Crashed) => Course::step(Step::Start),
-        (_, DomainState::Shutoff) => reached(),
-        (DesiredPower::ForcedOff, _) | (_, DomainState::Crashed) => Course::step(Step::Destroy),
-        (DesiredPower::Stopped, _) => stop(look, state),
-    }
-}
-
-fn stop_deadline(look: &Look<'_>) -> DateTime<Utc> {
-    after(look.memory.stopping_since.unwrap_or(look.now), look.rules.stop_grace)
-}
-
-fn stop(look: &Look<'_>, state: DomainState) -> Course {
-    let deadline = stop_deadline(look);
-    if look.now >= deadline {
-        return Course::step(Step::Destroy);
-    }
-    let hears = matches!(state, DomainState::Running | DomainState::Blocked);
-    let ask_at = match look.memory.shutdown_asked_at {
-        None => look.now,
-        Some(asked) => after(asked, ASK_AGAIN),
+    let course = match change {
+        VmChange::Guest(_) if state.is_off() => reboot::is_it_back(look),
+        VmChange::Guest(GuestChange::Reboot { force: false }) => reboot::next(look, operation, state),
+        _ => Course::step(Step::Change(operation.id)),
     };
-    match (hears, ask_at <= look.now) {
-        (true, true) => Course::step(Step::RequestShutdown),
-        (true, false) => Course::wait_until(ask_at.min(deadline)),
-        (false, _) => Course::wait_until(deadline),
-    }
+    Some(Course { wake_at: Some(course.wake_at.map_or(end, |at| at.min(end))), ..course })
 }
 
 /// Nothing is asked of the VM's power; what is left to put right?

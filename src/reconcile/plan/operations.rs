@@ -19,6 +19,9 @@ fn one(look: &Look<'_>, course: &Course, operation: &Operation) -> Option<Operat
         // Ended by its step, together with what it made of the VM; or given up.
         return match look.gives_change_up() {
             Some(error) => Some(fail(operation, error)),
+            None if is_asked(look, operation) => {
+                progress(operation, 50, "asked to reboot; waiting for the guest to boot anew")
+            }
             None => progress(operation, 10, change.stage()),
         };
     }
@@ -31,9 +34,15 @@ fn one(look: &Look<'_>, course: &Course, operation: &Operation) -> Option<Operat
     match operation.kind {
         // Closed by `Forget`, in the transaction that removes the VM.
         OperationKind::Delete => progress(operation, 50, deletion_stage(course)),
-        OperationKind::Start | OperationKind::Stop if reached => Some(succeed(operation)),
+        OperationKind::Start | OperationKind::Stop | OperationKind::Suspend | OperationKind::Save
+            if reached =>
+        {
+            Some(succeed(operation))
+        }
         OperationKind::Start => progress(operation, 30, stage(look, course)),
         OperationKind::Stop => progress(operation, 30, "waiting for the guest to power off"),
+        OperationKind::Suspend => progress(operation, 30, "halting the processors"),
+        OperationKind::Save => progress(operation, 30, "writing the memory to disk"),
         OperationKind::Create if look.passed(Milestone::Installed) => Some(succeed(operation)),
         OperationKind::Create if overdue(look) => Some(fail(
             operation,
@@ -47,6 +56,11 @@ fn one(look: &Look<'_>, course: &Course, operation: &Operation) -> Option<Operat
         // Every other kind carries its change, which was answered for above.
         _ => None,
     }
+}
+
+/// Whether a reboot was asked of the guest.
+fn is_asked(look: &Look<'_>, operation: &Operation) -> bool {
+    look.memory.reboot_asked.is_some_and(|(by, _)| by == operation.id)
 }
 
 fn overdue(look: &Look<'_>) -> bool {
@@ -77,6 +91,7 @@ fn stage(look: &Look<'_>, course: &Course) -> &'static str {
         Some(Step::WriteSeed) => "writing the seed medium",
         Some(Step::Define) => "defining the domain",
         Some(Step::Start) => "starting the domain",
+        Some(Step::DiscardSaved) => "dropping what was saved",
         Some(Step::Resume) => "resuming the domain",
         _ if look.memory.failure.is_some() => "a step failed and is tried again",
         _ => match &look.observed.domain {

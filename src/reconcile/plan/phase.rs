@@ -20,10 +20,13 @@ pub(super) fn derive(look: &Look<'_>) -> VmPhase {
                 VmPhase::Unknown
             }
         }
-        DomainObservation::Absent if look.gave_up() || !intent.is_open() => match intent.power {
-            DesiredPower::Running => VmPhase::Failed,
-            DesiredPower::Stopped | DesiredPower::ForcedOff => VmPhase::Stopped,
-        },
+        DomainObservation::Absent if look.gave_up() || !intent.is_open() => {
+            if intent.power.is_off() {
+                VmPhase::Stopped
+            } else {
+                VmPhase::Failed
+            }
+        }
         DomainObservation::Absent => VmPhase::Provisioning,
         DomainObservation::Present(facts) => of_domain(look, facts),
     }
@@ -35,16 +38,14 @@ fn of_domain(look: &Look<'_>, facts: &DomainFacts) -> VmPhase {
     match (facts.state, wants) {
         (DomainState::Unknown, _) => VmPhase::Unknown,
         (DomainState::Paused | DomainState::Suspended, _) => VmPhase::Paused,
-        (DomainState::Shutoff | DomainState::Crashed, Some(DesiredPower::Running)) => VmPhase::Starting,
+        (DomainState::Shutoff | DomainState::Crashed, Some(wanted)) if wanted.is_on() => VmPhase::Starting,
         (DomainState::Crashed, _) => VmPhase::Crashed,
-        (DomainState::Shutoff, _) if look.gave_up() && intent.power == DesiredPower::Running => {
-            VmPhase::Failed
-        }
+        (DomainState::Shutoff, _) if look.gave_up() && intent.power.is_on() => VmPhase::Failed,
+        (DomainState::Shutoff, _) if facts.managed_save => VmPhase::Saved,
         (DomainState::Shutoff, _) if facts.reason == SHUTOFF_CRASHED => VmPhase::Crashed,
         (DomainState::Shutoff, _) => VmPhase::Stopped,
-        (_, Some(DesiredPower::Stopped | DesiredPower::ForcedOff)) | (DomainState::ShuttingDown, _) => {
-            VmPhase::Stopping
-        }
+        (_, Some(wanted)) if wanted.is_off() || wanted == DesiredPower::Saved => VmPhase::Stopping,
+        (DomainState::ShuttingDown, _) => VmPhase::Stopping,
         (DomainState::Running | DomainState::Blocked, _) => {
             if look.passed(Milestone::Installed) {
                 VmPhase::Running

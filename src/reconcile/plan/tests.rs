@@ -1,6 +1,7 @@
 //! The decision, by table and by property.
 
 mod faults;
+mod power;
 
 use std::path::PathBuf;
 
@@ -8,12 +9,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    hypervisor::Reboots,
     reconcile::memory::Failure,
     vm::{
         AgentConnectivity, ChannelFacts, ConditionKind, DesiredPower, DomainFacts, HostId, Image,
         ImageFormat, LinkCounters, LinkEnd, LinkObservation, Milestones, NetworkAttachment, OpenLink,
-        Operation, OperationKind, OsFamily, Provisioning, Resource, ResourceKind, ResourceState,
-        SocketObservation, Unattended, UserId, VmId, VmIntent, VmPhase, VmRecord, VmSpec,
+        Operation, OperationKind, OsFamily, PowerKeeping, Provisioning, Resource, ResourceKind,
+        ResourceState, SocketObservation, Unattended, UserId, VmId, VmIntent, VmPhase, VmRecord, VmSpec,
     },
 };
 
@@ -24,6 +26,7 @@ fn now() -> DateTime<Utc> {
 fn rules() -> Rules {
     Rules {
         stop_grace: Duration::from_secs(90),
+        reboot_grace: Duration::from_secs(60),
         missing_grace: Duration::from_secs(15),
         install_budget: Duration::from_secs(1800),
         offline_after: Duration::from_secs(60),
@@ -52,6 +55,7 @@ fn spec() -> VmSpec {
         pool: "default".parse().unwrap(),
         network: NetworkAttachment::None,
         unattended: Unattended::default(),
+        keeping: PowerKeeping::default(),
     }
 }
 
@@ -108,19 +112,27 @@ fn domain(state: DomainState) -> DomainObservation {
         state,
         reason: 1,
         persistent: true,
+        managed_save: false,
         channel: Some(ChannelFacts { path: "/run/a.sock".into(), guest_connected: None }),
         interfaces: Vec::new(),
     })
 }
 
 fn observed(domain: DomainObservation) -> Observation {
-    Observation { domain, busy: false, link: LinkObservation::None, socket: SocketObservation::Missing }
+    Observation {
+        domain,
+        busy: false,
+        reboots: Reboots::default(),
+        link: LinkObservation::None,
+        socket: SocketObservation::Missing,
+    }
 }
 
 fn heard(ago: i64, first_boot: FirstBoot) -> LinkObservation {
     LinkObservation::Open(OpenLink {
         since: now() - TimeDelta::seconds(ago + 5),
         last_message_at: Some(now() - TimeDelta::seconds(ago)),
+        greeted_at: Some(now() - TimeDelta::seconds(ago)),
         version: Some("1".to_owned()),
         platform: None,
         capabilities: Vec::new(),
@@ -434,8 +446,17 @@ fn any_domain() -> impl Strategy<Value = DomainObservation> {
     ]
 }
 
+const POWERS: [DesiredPower; 6] = [
+    DesiredPower::Running,
+    DesiredPower::ColdRunning,
+    DesiredPower::Stopped,
+    DesiredPower::ForcedOff,
+    DesiredPower::Paused,
+    DesiredPower::Saved,
+];
+
 fn any_vm() -> impl Strategy<Value = VmBundle> {
-    (any::<[bool; 7]>(), 0..3usize, any::<bool>(), 0..2i64, 0..200i64, any::<bool>()).prop_map(
+    (any::<[bool; 7]>(), 0..6usize, any::<bool>(), 0..2i64, 0..200i64, any::<bool>()).prop_map(
         |(milestones, power, deleting, satisfied, asked, resources)| {
             let mut vm = bundle();
             let all = [
@@ -450,8 +471,7 @@ fn any_vm() -> impl Strategy<Value = VmBundle> {
             for (milestone, _) in all.iter().zip(milestones).filter(|(_, passed)| *passed) {
                 vm.record.milestones.pass(*milestone, now() - TimeDelta::hours(1));
             }
-            vm.record.intent.power =
-                [DesiredPower::Running, DesiredPower::Stopped, DesiredPower::ForcedOff][power];
+            vm.record.intent.power = POWERS[power];
             vm.record.intent.deleting = deleting;
             vm.record.intent.satisfied = satisfied;
             vm.record.intent.asked_at = now() - TimeDelta::seconds(asked);

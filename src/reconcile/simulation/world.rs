@@ -18,7 +18,7 @@ use tokio::sync::{Notify, broadcast};
 use crate::{
     hypervisor::{
         DomainType, HostFacts, HostObservation, Hypervisor, HypervisorError, HypervisorEvent, Lease,
-        OverlayVolume,
+        OverlayVolume, Reboots,
     },
     reconcile::ports::{Clock, Files, FilesError, LoopLinks, LoopStore, Randomness, SeedPlace},
     store::{ChangeOutcome, StoreError, VmBundle},
@@ -26,8 +26,8 @@ use crate::{
         ChannelFacts, DesiredPower, DomainFacts, DomainObservation, DomainState, FirstBoot, HostId, Image,
         ImageFormat, LinkCounters, LinkEnd, LinkObservation, Milestone, Milestones, NetworkAttachment,
         OpenLink, Operation, OperationError, OperationId, OperationKind, OperationStatus, OsFamily,
-        Provisioning, Resource, ResourceState, SocketObservation, Unattended, UserId, VmChange, VmId,
-        VmIntent, VmRecord, VmSpec, VmStatus,
+        PowerKeeping, Provisioning, Resource, ResourceState, SocketObservation, Unattended, UserId, VmChange,
+        VmId, VmIntent, VmRecord, VmSpec, VmStatus,
     },
 };
 
@@ -43,12 +43,19 @@ struct State {
     bundle: Option<VmBundle>,
     finished: Vec<Operation>,
     domain: Option<DomainState>,
+    /// libvirt's reason for the state.
+    reason: i32,
+    name: Option<String>,
+    saved: bool,
     volumes: BTreeSet<String>,
     files: BTreeSet<PathBuf>,
     links: HashMap<VmId, PathBuf>,
     scrubbed: bool,
     starts: u32,
     resets: u32,
+    reboots_asked: u32,
+    name_taken: bool,
+    reboots: Reboots,
     autostart: bool,
     reachable: bool,
     deaf: bool,
@@ -176,6 +183,46 @@ impl World {
         let _ = self.events.send(event);
     }
 
+    /// The domain is in this state, whoever brought it there.
+    pub(super) fn set_domain(&self, domain: DomainState, reason: i32) {
+        {
+            let mut state = self.state();
+            state.domain = Some(domain);
+            state.reason = reason;
+        }
+        let _ = self.events.send(HypervisorEvent::Domain(self.vm));
+    }
+
+    /// libvirt tells reboots, from now on.
+    pub(super) fn tell_reboots(&self) {
+        self.state().reboots.told_since = Some(self.now());
+    }
+
+    pub(super) fn reboots_asked(&self) -> u32 {
+        self.state().reboots_asked
+    }
+
+    pub(super) fn is_saved(&self) -> bool {
+        self.state().saved
+    }
+
+    /// Somebody asks for a VM under the name that ours is about to get.
+    pub(super) fn take_new_name(&self) {
+        self.state().name_taken = true;
+    }
+
+    pub(super) fn names(&self) -> (String, String) {
+        let state = self.state();
+        let stored = state.bundle.as_ref().map(|bundle| bundle.record.spec.name.to_string());
+        (state.name.clone().unwrap_or_else(|| "simulated".to_owned()), stored.unwrap_or_default())
+    }
+
+    pub(super) fn set_policy(&self, keeping: PowerKeeping) {
+        if let Some(bundle) = &mut self.state().bundle {
+            bundle.record.spec.keeping = keeping;
+        }
+    }
+
     pub(super) fn set_deaf(&self, deaf: bool) {
         self.state().deaf = deaf;
     }
@@ -194,7 +241,12 @@ impl World {
     }
 
     pub(super) fn ask_power(&self, power: DesiredPower) {
-        let kind = if power == DesiredPower::Running { OperationKind::Start } else { OperationKind::Stop };
+        let kind = match power {
+            DesiredPower::Running | DesiredPower::ColdRunning => OperationKind::Start,
+            DesiredPower::Stopped | DesiredPower::ForcedOff => OperationKind::Stop,
+            DesiredPower::Paused => OperationKind::Suspend,
+            DesiredPower::Saved => OperationKind::Save,
+        };
         self.ask(kind, |intent| intent.power = power);
     }
 
@@ -319,15 +371,17 @@ fn spec() -> VmSpec {
         pool: "default".parse().unwrap(),
         network: NetworkAttachment::None,
         unattended: Unattended::default(),
+        keeping: PowerKeeping::default(),
     }
 }
 
-fn facts(state: DomainState) -> DomainFacts {
+fn facts(domain: DomainState, state: &State) -> DomainFacts {
     DomainFacts {
-        name: "simulated".to_owned(),
-        state,
-        reason: 1,
+        name: state.name.clone().unwrap_or_else(|| "simulated".to_owned()),
+        state: domain,
+        reason: state.reason,
         persistent: true,
+        managed_save: state.saved,
         channel: Some(ChannelFacts { path: PathBuf::from("/sockets/a.sock"), guest_connected: None }),
         interfaces: Vec::new(),
     }
@@ -370,6 +424,7 @@ impl LoopLinks for World {
         LinkObservation::Open(OpenLink {
             since: now,
             last_message_at: Some(now),
+            greeted_at: Some(now),
             version: Some("1".to_owned()),
             platform: None,
             capabilities: Vec::new(),
@@ -524,7 +579,11 @@ impl LoopStore for World {
         now: DateTime<Utc>,
     ) -> Result<Option<Operation>, StoreError> {
         self.effect(|state| {
-            let Some(bundle) = &mut state.bundle else { return };
+            let Some(bundle) = &mut state.bundle else { return Ok(()) };
+            let renamed = outcome.spec.as_ref().is_some_and(|spec| spec.name != bundle.record.spec.name);
+            if renamed && state.name_taken {
+                return Err(StoreError::NameTaken);
+            }
             let (ended, open): (Vec<_>, Vec<_>) =
                 bundle.operations.drain(..).partition(|operation| operation.id == id);
             bundle.operations = open;
@@ -542,8 +601,9 @@ impl LoopStore for World {
                     ..operation
                 });
             }
+            Ok(())
         })
-        .await;
+        .await?;
         self.operation(id).await
     }
 
@@ -608,7 +668,7 @@ impl Hypervisor for World {
         if !state.reachable {
             return Err(HypervisorError::Unreachable { operation: "observe".to_owned(), source: None });
         }
-        let domains = state.domain.map(|domain| (self.vm, facts(domain))).into_iter().collect();
+        let domains = state.domain.map(|domain| (self.vm, facts(domain, &state))).into_iter().collect();
         Ok(HostObservation { domains })
     }
 
@@ -650,6 +710,7 @@ impl Hypervisor for World {
                 state.files.insert(PathBuf::from("/sockets").join(self.vm.socket_name()));
             }
             state.domain = Some(DomainState::Running);
+            (state.reason, state.saved) = (1, false);
         })
         .await
     }
@@ -658,6 +719,7 @@ impl Hypervisor for World {
         self.on_host("shutdown", |state| {
             if !state.deaf {
                 state.domain = Some(DomainState::Shutoff);
+                state.reason = 1;
             }
         })
         .await

@@ -15,7 +15,7 @@ use crate::{
         operations::OperationRow,
         resources::ResourceRow,
     },
-    vm::{AgentConnectivity, HostId, Operation, Resource, UserId, VmId, VmPhase, chain},
+    vm::{AgentConnectivity, HostId, Operation, Resource, UserId, VmId, VmName, VmPhase, chain},
 };
 
 /// A VM, its owner, whether it is on its way out, and its status.
@@ -49,6 +49,20 @@ impl Store {
             .map_err(failed(OPERATION))?
             .map(|row| row.view(OPERATION))
             .transpose()
+    }
+
+    /// The VM of this host that has this name.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub async fn vm_named(&self, host: HostId, name: &VmName) -> Result<Option<VmId>, StoreError> {
+        on_pool!(self, db => sqlx::query_scalar::<_, Uuid>("SELECT id FROM vms WHERE host_id = $1 AND name = $2")
+            .bind(host.uuid())
+            .bind(name.as_str())
+            .fetch_optional(db)
+            .await)
+        .map(|id| id.map(VmId))
+        .map_err(failed("looking for a VM by name"))
     }
 
     /// Several VMs in one statement, in the order of their ids; those that do not exist are left

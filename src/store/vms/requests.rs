@@ -78,9 +78,9 @@ impl Store {
         Ok((record, operation))
     }
 
-    /// Asks for a power state: generation + 1, a `Start` or `Stop` operation, an audit row; open
-    /// operations for power become `Superseded`. (An open `Create`, `Reboot` or `Reset` stays open
-    /// on `Running`, and is superseded by a stop.)
+    /// Asks for a power state: generation + 1, an operation of its kind, an audit row; open
+    /// operations for power become `Superseded`. So does an open `Reboot` or `Reset`, but not when
+    /// the VM is to run; and an open `Create` when it is to be off for good.
     ///
     /// # Errors
     /// `NotFound`, `Deleting`.
@@ -96,6 +96,14 @@ impl Store {
         let now = storable(now);
         const POWER: [OperationKind; 4] =
             [OperationKind::Start, OperationKind::Stop, OperationKind::Suspend, OperationKind::Save];
+        const HALTED: [OperationKind; 6] = [
+            OperationKind::Start,
+            OperationKind::Stop,
+            OperationKind::Suspend,
+            OperationKind::Save,
+            OperationKind::Reboot,
+            OperationKind::Reset,
+        ];
         const OFF: [OperationKind; 7] = [
             OperationKind::Start,
             OperationKind::Stop,
@@ -106,7 +114,9 @@ impl Store {
             OperationKind::Reset,
         ];
         let (kind, superseded): (_, &[OperationKind]) = match power {
-            DesiredPower::Running => (OperationKind::Start, &POWER),
+            DesiredPower::Running | DesiredPower::ColdRunning => (OperationKind::Start, &POWER),
+            DesiredPower::Paused => (OperationKind::Suspend, &HALTED),
+            DesiredPower::Saved => (OperationKind::Save, &HALTED),
             DesiredPower::Stopped | DesiredPower::ForcedOff => (OperationKind::Stop, &OFF),
         };
         let mut tx = self.begin(OPERATION).await?;

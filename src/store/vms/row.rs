@@ -14,7 +14,14 @@ use crate::{
     vm::{DesiredPower, Milestones, VmId, VmIntent, VmRecord},
 };
 
-words!(DesiredPower { Running => "running", Stopped => "stopped", ForcedOff => "forced_off" });
+words!(DesiredPower {
+    Running => "running",
+    ColdRunning => "cold_running",
+    Stopped => "stopped",
+    ForcedOff => "forced_off",
+    Paused => "paused",
+    Saved => "saved",
+});
 
 #[derive(Debug, sqlx::FromRow)]
 pub(super) struct VmRow {

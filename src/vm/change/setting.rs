@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::WrongState;
-use crate::vm::{OperationKind, VmStatus};
+use crate::vm::{OnCrash, OnPowerOff, OperationKind, VmName, VmPhase, VmStatus};
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,25 +11,45 @@ use crate::vm::{OperationKind, VmStatus};
 pub enum SettingChange {
     /// Whether the host starts the VM when it boots itself.
     Autostart(bool),
+    /// Another name, for the VM and its domain.
+    Rename(VmName),
+    /// What to do when the VM is off although it was asked to run.
+    Policy {
+        /// When it was powered off.
+        on_power_off: OnPowerOff,
+        /// When it crashed.
+        on_crash: OnCrash,
+    },
 }
 
 impl SettingChange {
     pub(super) fn kind(&self) -> OperationKind {
         match self {
             Self::Autostart(_) => OperationKind::SetAutostart,
+            Self::Rename(_) => OperationKind::Rename,
+            Self::Policy { .. } => OperationKind::SetPolicy,
         }
     }
 
     pub(super) fn stage(&self) -> &'static str {
         match self {
             Self::Autostart(_) => "telling libvirt",
+            Self::Rename(_) => "renaming the domain",
+            Self::Policy { .. } => "taking it down",
         }
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "others of its kind depend on the state")]
-    pub(super) fn check(&self, _status: Option<&VmStatus>) -> Result<(), WrongState> {
+    pub(super) fn check(&self, status: Option<&VmStatus>) -> Result<(), WrongState> {
         match self {
-            Self::Autostart(_) => Ok(()),
+            Self::Autostart(_) | Self::Policy { .. } => Ok(()),
+            Self::Rename(_) => match status.map(|status| status.phase) {
+                Some(VmPhase::Stopped | VmPhase::Crashed | VmPhase::Failed) => Ok(()),
+                Some(VmPhase::Saved) => Err(WrongState(
+                    "what was saved of the VM belongs to its name; start it and stop it before it is renamed"
+                        .to_owned(),
+                )),
+                _ => Err(WrongState("the VM is not off; stop it with `stopVm`".to_owned())),
+            },
         }
     }
 }

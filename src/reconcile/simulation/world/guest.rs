@@ -1,11 +1,12 @@
-//! The reset button and libvirt's settings, simulated.
+//! Halting, saving, rebooting, and libvirt's settings, simulated.
 
 use async_trait::async_trait;
 
 use super::World;
 use crate::{
-    hypervisor::{GuestControls, HypervisorError},
-    vm::{DomainState, VmId},
+    hypervisor::{GuestControls, HypervisorError, Reboots},
+    reconcile::ports::Clock,
+    vm::{DomainState, VmId, VmName},
 };
 
 #[async_trait]
@@ -18,7 +19,56 @@ impl GuestControls for World {
         .await
     }
 
+    async fn request_reboot(&self, _id: VmId) -> Result<(), HypervisorError> {
+        let now = self.now();
+        self.on_host("reboot", |state| {
+            assert_eq!(state.domain, Some(DomainState::Running), "a domain that is off was rebooted");
+            state.reboots_asked += 1;
+            if !state.deaf && state.reboots.told_since.is_some() {
+                state.reboots.last = Some(now);
+            }
+        })
+        .await
+    }
+
+    fn reboots(&self, _id: VmId) -> Reboots {
+        self.state().reboots
+    }
+
+    async fn suspend(&self, _id: VmId) -> Result<(), HypervisorError> {
+        self.on_host("suspend", |state| {
+            assert!(state.domain.is_some_and(DomainState::is_active), "a domain that is off was halted");
+            state.domain = Some(DomainState::Paused);
+        })
+        .await
+    }
+
+    async fn save(&self, _id: VmId) -> Result<(), HypervisorError> {
+        self.on_host("save", |state| {
+            assert!(state.domain.is_some_and(DomainState::is_active), "a domain that is off was saved");
+            state.domain = Some(DomainState::Shutoff);
+            (state.reason, state.saved) = (5, true);
+        })
+        .await
+    }
+
+    async fn discard_saved(&self, _id: VmId) -> Result<(), HypervisorError> {
+        self.on_host("discard", |state| {
+            assert_eq!(state.domain, Some(DomainState::Shutoff), "what a domain goes on from was dropped");
+            state.saved = false;
+        })
+        .await
+    }
+
     async fn set_autostart(&self, _id: VmId, on: bool) -> Result<(), HypervisorError> {
         self.on_host("set autostart", |state| state.autostart = on).await
+    }
+
+    async fn rename(&self, _id: VmId, name: &VmName) -> Result<(), HypervisorError> {
+        self.on_host("rename", |state| {
+            assert_eq!(state.domain, Some(DomainState::Shutoff), "a domain was renamed while it runs");
+            state.name = Some(name.to_string());
+        })
+        .await
     }
 }
