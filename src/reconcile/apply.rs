@@ -83,6 +83,7 @@ impl Hands {
         let id = bundle.record.id;
         match step {
             Step::Change(_) => Ok(()),
+            Step::Thaw(_) => change::thaw(self, bundle).await.map_err(StepError::Change),
             Step::CreateDisk => self.create_disk(bundle).await,
             Step::WriteSeed => self.write_seed(bundle).await,
             Step::Define => self.define(bundle).await,

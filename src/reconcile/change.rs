@@ -19,7 +19,6 @@ use crate::{
 pub(super) enum ChangeError {
     /// It never can be, as things are: the operation ends with this.
     #[error("{message}")]
-    #[expect(dead_code, reason = "the changes that can be refused are to come")]
     Refused {
         /// Stable, for programs.
         code: &'static str,
@@ -31,6 +30,8 @@ pub(super) enum ChangeError {
     #[error(transparent)]
     Store(#[from] StoreError),
 }
+
+pub(in crate::reconcile) use snapshot::thaw;
 
 pub(super) async fn carry_out(
     hands: &Hands,

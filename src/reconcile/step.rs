@@ -6,6 +6,9 @@ use crate::vm::{OperationId, Resource};
 /// power.
 pub const CHANGE: &str = "Change";
 
+/// The name of the step that thaws a guest's file systems: its failures are its own.
+pub const THAW: &str = "Thaw";
+
 /// One change of the world. Each is idempotent: done again, it finds its work done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
@@ -27,6 +30,8 @@ pub enum Step {
     ScrubSeed,
     /// Carry out the change that this operation asks for.
     Change(OperationId),
+    /// Thaw the guest's file systems, which this operation's change may have left frozen.
+    Thaw(OperationId),
     /// Undefine the domain.
     Undefine,
     /// Remove the socket that a killed hypervisor left behind.
@@ -51,6 +56,7 @@ impl Step {
             Self::Destroy => "Destroy",
             Self::ScrubSeed => "ScrubSeed",
             Self::Change(_) => CHANGE,
+            Self::Thaw(_) => THAW,
             Self::Undefine => "Undefine",
             Self::RemoveSocket => "RemoveSocket",
             Self::Remove(_) => "Remove",

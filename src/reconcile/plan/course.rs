@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::{Look, Step, after};
+use super::{Look, Step, THAW, after};
 use crate::vm::{
     DesiredPower, DomainObservation, DomainState, Milestone, OperationError, Provisioning, ResourceKind,
     SocketObservation,
@@ -12,6 +12,9 @@ use crate::vm::{
 
 /// A guest that did not react is asked again after this: early in its boot it cannot hear.
 const ASK_AGAIN: Duration = Duration::from_secs(20);
+
+/// A guest whose processors are halted with frozen file systems is looked at again after this.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// The way ahead.
 #[derive(Debug, Default)]
@@ -47,6 +50,9 @@ impl Course {
 
 pub(super) fn choose(look: &Look<'_>) -> Course {
     let generation = look.bundle.record.intent.generation;
+    if let Some(course) = thaw(look) {
+        return course;
+    }
     if look.observed.busy {
         // An earlier call has not returned: whatever it does, nothing else may be done beside it.
         return Course::default();
@@ -129,16 +135,34 @@ fn make(look: &Look<'_>) -> Course {
     Course::step(Step::Define)
 }
 
+/// File systems that may be frozen are thawed, beside a call that hangs too. Only what ends the
+/// guest comes before.
+fn thaw(look: &Look<'_>) -> Option<Course> {
+    let intent = &look.bundle.record.intent;
+    let ends = intent.deleting || (intent.is_open() && intent.power == DesiredPower::ForcedOff);
+    let operation = look.thaws_for().filter(|_| !ends && look.gives_change_up().is_none())?;
+    let failure = look.memory.failure.as_ref().filter(|failure| failure.step == THAW);
+    match failure.map(|failure| failure.retry_at).filter(|retry_at| *retry_at > look.now) {
+        Some(retry_at) => Some(Course::wait_until(retry_at)),
+        None => Some(Course::step(Step::Thaw(operation))),
+    }
+}
+
 /// The change that is under way, unless it has to wait.
 fn change(look: &Look<'_>, state: DomainState) -> Option<Course> {
     let (operation, change) = look.change()?;
     let intent = &look.bundle.record.intent;
+    let halted = matches!(state, DomainState::Paused | DomainState::Suspended | DomainState::ShuttingDown);
     let pulls_the_plug =
         intent.is_open() && intent.power == DesiredPower::ForcedOff && state != DomainState::Shutoff;
     if pulls_the_plug || look.gives_change_up().is_some() || state == DomainState::Unknown {
         return None;
     }
     let end = after(operation.created_at, change.budget());
+    if change.may_be_frozen() && halted {
+        // Thawed as soon as the processors go on, and nothing before that.
+        return Some(Course::wait_until(after(look.now, LOOK_AGAIN).min(end)));
+    }
     Some(Course { wake_at: Some(end), ..Course::step(Step::Change(operation.id)) })
 }
 

@@ -11,6 +11,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
+use self::snapshots::Shots;
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{Notify, broadcast};
@@ -55,6 +56,7 @@ struct State {
     faults: Vec<bool>,
     effects: u32,
     crash: Option<Crash>,
+    shots: Shots,
 }
 
 pub(super) struct World {
@@ -516,6 +518,15 @@ impl LoopStore for World {
         self.operation(id).await
     }
 
+    async fn note_change(&self, id: OperationId, change: &VmChange) -> Result<(), StoreError> {
+        self.on_bundle(|bundle| {
+            for operation in bundle.operations.iter_mut().filter(|operation| operation.id == id) {
+                operation.change = Some(change.clone());
+            }
+        })
+        .await
+    }
+
     async fn finish_change(
         &self,
         _vm: VmId,
@@ -532,7 +543,8 @@ impl LoopStore for World {
                 if let Some(spec) = &outcome.spec {
                     bundle.record.spec = spec.clone();
                 }
-                if let Some(power) = outcome.power {
+                let power = outcome.power;
+                if let Some(power) = power.filter(|_| bundle.record.intent.generation == operation.generation) {
                     bundle.record.intent.power = power;
                 }
                 state.finished.push(Operation {
@@ -622,7 +634,7 @@ impl Hypervisor for World {
     }
 
     fn is_busy(&self, _id: VmId) -> bool {
-        false
+        self.is_taking_late()
     }
 
     fn events(&self) -> broadcast::Receiver<HypervisorEvent> {
