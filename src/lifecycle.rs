@@ -21,8 +21,8 @@ use crate::{
     reconcile::Waker,
     store::{NewVm, Store, StoreError},
     vm::{
-        DesiredPower, DomainObservation, HostId, MAX_SNAPSHOTS, NetworkAttachment, Operation, OperationId, VmChange, VmId,
-        VmRecord, VmSpec, WrongState, truncate_to_micros,
+        DesiredPower, DomainObservation, HostId, MAX_SNAPSHOTS, NetworkAttachment, Operation, OperationId,
+        VmChange, VmId, VmRecord, VmSpec, WrongState, truncate_to_micros,
     },
 };
 

@@ -73,7 +73,10 @@ fn check(new: &NewSnapshot) -> Result<(), LifecycleError> {
     let invalid = |field, reason: String| Err(LifecycleError::Invalid { field, reason });
     let length = new.description.chars().count();
     if length > MAX_DESCRIPTION_CHARS {
-        return invalid("description", format!("has {length} characters; {MAX_DESCRIPTION_CHARS} are the most"));
+        return invalid(
+            "description",
+            format!("has {length} characters; {MAX_DESCRIPTION_CHARS} are the most"),
+        );
     }
     // XML has no other control characters, and none of those that are no characters.
     let odd = |c: char| (c.is_control() && !matches!(c, '\n' | '\t')) || matches!(c, '\u{fffe}' | '\u{ffff}');

@@ -134,13 +134,9 @@ impl Look<'_> {
     fn gives_up(&self) -> bool {
         !self.bundle.record.intent.deleting
             && self.bundle.record.intent.is_open()
-            && self
-                .memory
-                .failure
-                .as_ref()
-                .is_some_and(|failure| {
-                    !matches!(failure.step, CHANGE | THAW) && failure.attempts >= MAX_ATTEMPTS
-                })
+            && self.memory.failure.as_ref().is_some_and(|failure| {
+                !matches!(failure.step, CHANGE | THAW) && failure.attempts >= MAX_ATTEMPTS
+            })
     }
 
     /// The change that is under way, with its operation.

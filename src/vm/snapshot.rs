@@ -173,11 +173,8 @@ mod tests {
 
     #[test]
     fn a_tag_comes_back_whatever_people_write_above_it() {
-        let forged = SnapshotTag {
-            operation: OperationId::generate(),
-            memory: true,
-            quiesced: Quiesced::Yes,
-        };
+        let forged =
+            SnapshotTag { operation: OperationId::generate(), memory: true, quiesced: Quiesced::Yes };
         for (quiesced, _) in Quiesced::WORDS {
             let tag = SnapshotTag { operation: OperationId::generate(), memory: false, quiesced };
             for written in ["", "before the upgrade", "two\nlines", "ends in a line\n", &forged.to_string()] {

@@ -35,7 +35,8 @@ impl Snapshots for LibvirtHypervisor {
 
     async fn snapshot(&self, id: VmId, name: &SnapshotName) -> Result<Option<Snapshot>, HypervisorError> {
         let (operation, name) = (format!("look up snapshot {name:?} of domain {id}"), name.clone());
-        self.call(operation, Some(Subject::Snapshots(id)), Lane::Work, move |call| find(call, id, &name)).await
+        self.call(operation, Some(Subject::Snapshots(id)), Lane::Work, move |call| find(call, id, &name))
+            .await
     }
 
     async fn create_snapshot(&self, id: VmId, request: SnapshotRequest) -> Result<(), HypervisorError> {
@@ -75,7 +76,9 @@ fn list(call: &Call<'_>, id: VmId) -> Result<Vec<Snapshot>, HypervisorError> {
         return Ok(Vec::new());
     }
     if found.len() > MAX_LISTED {
-        return Err(call.invalid(format_args!("there are {} snapshots, more than can be listed", found.len())));
+        return Err(
+            call.invalid(format_args!("there are {} snapshots, more than can be listed", found.len()))
+        );
     }
     let current = absent_as_none(call.ask(|_| domain.current_snapshot(0)))?;
     let current = current.map(|current| current.name()).transpose().map_err(|error| call.sort(error))?;

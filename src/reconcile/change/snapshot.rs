@@ -152,9 +152,10 @@ async fn domain_state(hands: &Hands, id: VmId) -> Result<DomainState, ChangeErro
 /// What libvirt or a disk can never do is not tried again.
 fn unless_impossible(error: HypervisorError) -> ChangeError {
     match error {
-        HypervisorError::Refused { ref source, .. } if is_impossible(source) => {
-            refused("SNAPSHOT_UNSUPPORTED", format!("libvirt cannot do that with this VM: {}", source.message()))
-        }
+        HypervisorError::Refused { ref source, .. } if is_impossible(source) => refused(
+            "SNAPSHOT_UNSUPPORTED",
+            format!("libvirt cannot do that with this VM: {}", source.message()),
+        ),
         error => error.into(),
     }
 }

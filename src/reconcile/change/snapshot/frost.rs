@@ -5,9 +5,7 @@ use crate::{
     hypervisor::{Freeze, HypervisorError, Thaw},
     reconcile::apply::Hands,
     store::VmBundle,
-    vm::{
-        DomainState, Frost, NewSnapshot, OperationId, Quiesce, Quiesced, SnapshotChange, VmChange, VmId,
-    },
+    vm::{DomainState, Frost, NewSnapshot, OperationId, Quiesce, Quiesced, SnapshotChange, VmChange, VmId},
 };
 
 /// How often a snapshot is taken with frozen file systems that then turn out to have been thawed
