@@ -33,7 +33,8 @@ for name in /sys/class/virtio-ports/*/name; do
 done
 cat >/tmp/qga <<'EOF'
 exec 3<>$1
-while read -r line <&3; do
+# Nothing is read until libvirt has connected.
+while :; do read -r line <&3 || { sleep 1; continue; }
     case $line in
     *guest-sync*) id=${line##*\"id\":}; id=${id# }; id=${id%%\}*}; echo "{\"return\": $id}" >&3 ;;
     *fsfreeze-freeze*) echo freeze >>/tmp/qga.log; sleep PAUSE; echo '{"return": 1}' >&3 ;;
