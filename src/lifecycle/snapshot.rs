@@ -132,6 +132,7 @@ mod tests {
             created_at: Utc::now(),
             state: SnapshotState::Shutoff,
             current: false,
+            machine: None,
             tag: None,
         };
         let create = SnapshotChange::Create(new("", None, Quiesce::Never));

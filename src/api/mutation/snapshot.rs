@@ -19,7 +19,6 @@ pub(in crate::api) struct SnapshotMutations;
 #[Object]
 impl SnapshotMutations {
     /// Takes a snapshot of a VM that runs, is paused or is off, inside its disks.
-    #[expect(clippy::too_many_arguments, reason = "each is an argument of the mutation")]
     async fn create_vm_snapshot(
         &self,
         ctx: &Context<'_>,

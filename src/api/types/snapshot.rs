@@ -3,7 +3,7 @@
 use async_graphql::{Enum, SimpleObject};
 use chrono::{DateTime, Utc};
 
-use crate::vm::{Quiesce, Snapshot, SnapshotState};
+use crate::vm::{Quiesce, Quiesced, Snapshot, SnapshotState};
 
 /// Whether a guest's file systems are brought to rest before a snapshot.
 #[derive(Enum, Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +62,8 @@ impl From<Snapshot> for VmSnapshot {
             created_at: snapshot.created_at,
             state: snapshot.state.into(),
             current: snapshot.current,
-            quiesced: quiesced.and_then(|quiesced| quiesced.answer()),
-            quiesced_reason: quiesced.and_then(|quiesced| quiesced.reason()).map(str::to_owned),
+            quiesced: quiesced.and_then(Quiesced::answer),
+            quiesced_reason: quiesced.and_then(Quiesced::reason).map(str::to_owned),
         }
     }
 }

@@ -15,9 +15,9 @@ use crate::{
     reconcile::apply::Hands,
     store::{ChangeOutcome, VmBundle},
     vm::{
-        Before, DesiredPower, DomainObservation, DomainState, Effect, MAX_SNAPSHOTS, NewSnapshot, Operation,
-        OperationId, Quiesce, Quiesced, SnapshotChange, SnapshotName, SnapshotState, SnapshotTag, VmChange,
-        VmId,
+        Before, DesiredPower, DomainObservation, DomainState, Effect, MAX_SNAPSHOTS, Machine, NewSnapshot,
+        Operation, OperationId, Quiesce, Quiesced, SnapshotChange, SnapshotName, SnapshotState, SnapshotTag,
+        VmChange, VmId, VmSpec,
     },
 };
 
@@ -32,7 +32,7 @@ pub(super) async fn carry_out(
     };
     match change {
         SnapshotChange::Create(new) => create(hands, id, operation, new).await,
-        SnapshotChange::Revert { name, before } => revert(hands, id, operation, name, *before).await,
+        SnapshotChange::Revert { name, before } => revert(hands, bundle, operation, name, *before).await,
         SnapshotChange::Delete { name, children } => {
             hands.hypervisor.delete_snapshot(id, name, *children).await?;
             Ok(live())
@@ -110,18 +110,24 @@ async fn take(hands: &Hands, id: VmId, request: SnapshotRequest) -> Result<(), C
 
 async fn revert(
     hands: &Hands,
-    id: VmId,
+    bundle: &VmBundle,
     operation: &Operation,
     name: &SnapshotName,
     before: Option<Before>,
 ) -> Result<ChangeOutcome, ChangeError> {
-    let hypervisor = &hands.hypervisor;
+    let (hypervisor, id) = (&hands.hypervisor, bundle.record.id);
     let found = hypervisor.snapshot(id, name).await?.ok_or_else(|| missing(name))?;
     let (to, power) = match found.state {
         SnapshotState::Running => (RevertTo::Running, DesiredPower::Running),
         SnapshotState::Shutoff | SnapshotState::Disk => (RevertTo::Off, DesiredPower::Stopped),
     };
-    let outcome = ChangeOutcome { power: Some(power), ..live() };
+    // The domain's configuration goes back too.
+    let spec = found.machine.map(|Machine { vcpus, memory_mib }| VmSpec {
+        vcpus,
+        memory_mib,
+        ..bundle.record.spec.clone()
+    });
+    let outcome = ChangeOutcome { power: Some(power), spec, ..live() };
     let instance = hypervisor.instance(id).await?;
     match before {
         // Done before a crash: done again, it would take from the guest what it did since.

@@ -187,6 +187,7 @@ impl Snapshots for World {
                 (true, false) => SnapshotState::Disk,
             },
             current: state.shots.current.as_ref() == Some(&shot.name),
+            machine: None,
             tag: shot.tag,
         });
         Ok(shown.collect())
