@@ -20,7 +20,7 @@ mod snapshots;
 
 pub use devices::Devices;
 pub use guest::{GuestControls, Reboots};
-pub use snapshots::Snapshots;
+pub use snapshots::{FileSystems, Freeze, RevertTo, SnapshotRequest, Snapshots, Thaw};
 
 /// Why a call failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -170,7 +170,7 @@ pub enum HypervisorEvent {
 
 /// The hypervisor as the rest of the house sees it.
 #[async_trait]
-pub trait Hypervisor: GuestControls + Devices + Snapshots + Send + Sync + 'static {
+pub trait Hypervisor: GuestControls + Devices + Snapshots + FileSystems + Send + Sync + 'static {
     /// Every domain in one look, with a constant number of calls however many there are.
     /// An `Err` means that nothing is known; an `Ok` is complete.
     async fn observe_all(&self) -> Result<HostObservation, HypervisorError>;

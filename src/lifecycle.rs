@@ -6,6 +6,7 @@
 mod change;
 mod power;
 mod request;
+mod snapshot;
 
 pub use request::{CreateVm, UnattendedRequest};
 
@@ -21,8 +22,8 @@ use crate::{
     reconcile::Waker,
     store::{NewVm, Store, StoreError},
     vm::{
-        DomainObservation, HostId, NetworkAttachment, Operation, OperationId, PowerKeeping, VmChange, VmId,
-        VmRecord, VmSpec, WrongState, truncate_to_micros,
+        DomainObservation, HostId, MAX_SNAPSHOTS, NetworkAttachment, Operation, OperationId, PowerKeeping,
+        VmChange, VmId, VmRecord, VmSpec, WrongState, truncate_to_micros,
     },
 };
 
@@ -77,6 +78,15 @@ pub enum LifecycleError {
         /// What it is about.
         stage: &'static str,
     },
+    /// `SNAPSHOT_EXISTS`.
+    #[error("the VM has a snapshot {0:?}; choose another name")]
+    SnapshotExists(String),
+    /// `SNAPSHOT_NOT_FOUND`.
+    #[error("the VM has no snapshot {0:?}")]
+    SnapshotNotFound(String),
+    /// `TOO_MANY_SNAPSHOTS`.
+    #[error("the VM has {MAX_SNAPSHOTS} snapshots; delete some first")]
+    TooManySnapshots,
     /// `FORBIDDEN`.
     #[error("{0}")]
     Forbidden(&'static str),

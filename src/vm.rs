@@ -22,6 +22,7 @@ mod operation;
 mod phase;
 mod redact;
 mod resource;
+mod snapshot;
 mod spec;
 mod text;
 
@@ -30,7 +31,8 @@ pub use alert::{
     error_fingerprint,
 };
 pub use change::{
-    DeviceChange, Effect, GuestChange, SettingChange, SizeChange, SnapshotChange, VmChange, WrongState,
+    Before, DeviceChange, Effect, Frost, GuestChange, NewSnapshot, SettingChange, SizeChange, SnapshotChange,
+    VmChange, WrongState,
 };
 pub use command::{CommandOutcome, GuestCommand, LinkEnd, UnsafeCommand};
 pub use condition::{Condition, ConditionKind, ConditionStatus};
@@ -44,7 +46,7 @@ pub use metrics::{
     Aggregate, DiskRates, FrameText, MetricsSample, NetworkRates, Readings, Resolution, Series, SeriesField,
     SeriesPoint, SeriesRequest,
 };
-pub use name::{InvalidName, ResourceName, VmName};
+pub use name::{InvalidName, ResourceName, SnapshotName, VmName};
 pub use observation::{
     ChannelFacts, DomainFacts, DomainObservation, DomainState, FirstBoot, InterfaceFacts, LinkCounters,
     LinkObservation, OpenLink, SocketObservation,
@@ -53,6 +55,9 @@ pub use operation::{Operation, OperationError, OperationKind, OperationStatus};
 pub use phase::{AgentConnectivity, VmPhase, VmStatus};
 pub use redact::{RedactionError, Redactor};
 pub use resource::{Resource, ResourceKind, ResourceState};
+pub use snapshot::{
+    MAX_DESCRIPTION_CHARS, MAX_SNAPSHOTS, Machine, Quiesce, Quiesced, Snapshot, SnapshotState, SnapshotTag,
+};
 pub use spec::{NetworkAttachment, OnCrash, OnPowerOff, PowerKeeping, SpecError, Unattended, VmSpec};
 
 pub use text::chain;

@@ -1,5 +1,7 @@
 //! Questions.
 
+mod snapshot;
+
 use async_graphql::{Context, Object};
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
@@ -13,7 +15,7 @@ use super::{
         AlertConnection, AlertObject, CommandLog, CommandLogConnection, HostObject, ImageConnection,
         ImageObject, MAX_FIRST, MediumConnection, MediumObject, MetricsField, MetricsResolution,
         MetricsSeries, OperationObject, PageInfo, User, VmConnection, VmErrorConnection, VmErrorEntry,
-        VmFilter, VmMetrics, VmObject, page,
+        VmFilter, VmMetrics, VmObject, VmSnapshot, page,
     },
 };
 use crate::{
@@ -58,6 +60,16 @@ impl QueryRoot {
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The snapshots of a VM, oldest first; each names its parent. As libvirt has them now.
+    #[graphql(complexity = "snapshot::COMPLEXITY + child_complexity")]
+    async fn vm_snapshots(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The VM.")] vm_id: Uuid,
+    ) -> Result<Vec<VmSnapshot>, ApiError> {
+        snapshot::list(ctx, VmId(vm_id)).await
     }
 
     /// Your VMs; for admins everybody's, or those of one owner.

@@ -11,6 +11,7 @@ mod operation;
 mod page;
 mod result;
 mod series;
+mod snapshot;
 mod user;
 mod vm;
 
@@ -26,5 +27,6 @@ pub(super) use page::{
     VmErrorConnection, page,
 };
 pub(super) use series::{MetricsField, MetricsResolution, MetricsSeries};
+pub(super) use snapshot::{SnapshotQuiesce, VmSnapshot};
 pub(super) use user::User;
 pub(super) use vm::{OnCrashName, OnPowerOffName, VmEventNotice, VmObject, VmPayload};

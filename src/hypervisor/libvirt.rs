@@ -2,7 +2,7 @@
 //!
 //! One supervised connection (`supervisor`), one gate for all calls (`gate`), one cache of what
 //! domain XML tells (`cache`), one flight for those who ask the same (`flights`), and the calls themselves, by subject: `scan`, `power`, `volumes`,
-//! `host`, `channels`. libvirt's handles never leave the thread of the call that made them.
+//! `host`, `channels`, `snapshots`, `filesystems`. libvirt's handles never leave the thread of the call that made them.
 
 mod cache;
 mod channels;
@@ -10,6 +10,7 @@ mod devices;
 mod error;
 mod events;
 mod ffi;
+mod filesystems;
 mod flights;
 mod gate;
 mod guest;

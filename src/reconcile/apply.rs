@@ -90,6 +90,7 @@ impl Hands {
         match step {
             Step::Change(_) | Step::Settle(_) => Ok(()),
             Step::RequestReboot(_) => Ok(self.hypervisor.request_reboot(id).await?),
+            Step::Thaw(_) => change::thaw(self, bundle).await.map_err(StepError::Change),
             Step::CreateDisk => self.create_disk(bundle).await,
             Step::WriteSeed => self.write_seed(bundle).await,
             Step::Define => self.define(bundle).await,

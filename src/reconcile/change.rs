@@ -31,6 +31,7 @@ pub(super) enum ChangeError {
     Store(#[from] StoreError),
 }
 
+pub(in crate::reconcile) use snapshot::thaw;
 /// Gives a domain back the name that its VM still has.
 pub(super) async fn take_name_back(hands: &Hands, bundle: &VmBundle) -> Result<(), ChangeError> {
     Ok(hands.hypervisor.rename(bundle.record.id, &bundle.record.spec.name).await?)

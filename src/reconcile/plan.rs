@@ -20,7 +20,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::{
     memory::Memory,
     observation::Observation,
-    step::{CHANGE, Step},
+    step::{CHANGE, Step, THAW},
 };
 use crate::{
     store::VmBundle,
@@ -114,6 +114,10 @@ const OFF_GRACE: Duration = Duration::from_secs(15);
 /// How long a greeting is waited for after another message was heard.
 const GREETING_GRACE: Duration = Duration::from_secs(5);
 
+/// Failures to thaw a guest's file systems after which a person has to. The agent was asked in vain
+/// for half a minute at least.
+const MAX_THAWS: u32 = 30;
+
 /// What all parts of the decision see.
 struct Look<'a> {
     rules: &'a Rules,
@@ -149,17 +153,27 @@ impl Look<'_> {
     fn gives_up(&self) -> bool {
         !self.bundle.record.intent.deleting
             && self.bundle.record.intent.is_open()
-            && self
-                .memory
-                .failure
-                .as_ref()
-                .is_some_and(|failure| failure.step != CHANGE && failure.attempts >= MAX_ATTEMPTS)
+            && self.memory.failure.as_ref().is_some_and(|failure| {
+                !matches!(failure.step, CHANGE | THAW) && failure.attempts >= MAX_ATTEMPTS
+            })
     }
 
     /// The change that is under way, with its operation.
     fn change(&self) -> Option<(&Operation, &VmChange)> {
         let open = self.bundle.operations.iter().filter(|operation| !operation.status.is_final());
         open.filter_map(|operation| Some((operation, operation.change.as_ref()?))).next()
+    }
+
+    /// The operation on whose behalf the guest's file systems may be frozen, where they can be
+    /// thawed now: the guest runs, or a call for it hangs and it may.
+    fn thaws_for(&self) -> Option<OperationId> {
+        let (operation, _) = self.change().filter(|(_, change)| change.may_be_frozen())?;
+        let runs = matches!(
+            &self.observed.domain,
+            DomainObservation::Present(facts)
+                if matches!(facts.state, DomainState::Running | DomainState::Blocked)
+        );
+        (runs || self.observed.busy).then_some(operation.id)
     }
 
     /// Why the change that is under way is given up, if it is: it failed too often, took too long,
@@ -175,6 +189,16 @@ impl Look<'_> {
         if matches!(change, VmChange::Guest(_)) && self.is_off_for_good() {
             let words = "the guest powered off instead of booting anew; start it with `startVm`";
             return error("GUEST_OFF", words.to_owned());
+        }
+        if self.thaws_for().is_some() {
+            // Nothing else ends it before: neither its time nor its failures.
+            let thaw = self.memory.failure.as_ref().filter(|failure| failure.step == THAW);
+            let words = "the guest's file systems may still be frozen, and its QEMU agent does not thaw them; \
+                         run `virsh domfsthaw` on the host, or reset the VM";
+            return match thaw.is_some_and(|failure| failure.attempts >= MAX_THAWS) {
+                true => error("THAW_FAILED", words.to_owned()),
+                false => None,
+            };
         }
         let failure = self.memory.failure.as_ref().filter(|failure| failure.step == CHANGE);
         if let Some(failure) = failure.filter(|failure| failure.attempts >= MAX_ATTEMPTS) {

@@ -9,7 +9,7 @@ use crate::{
     store::{ChangeOutcome, StoreError, VmBundle},
     vm::{
         LinkEnd, LinkObservation, Milestone, Operation, OperationError, OperationId, OperationStatus,
-        Resource, SocketObservation, VmId, VmSpec, VmStatus,
+        Resource, SocketObservation, VmChange, VmId, VmSpec, VmStatus,
     },
 };
 
@@ -54,6 +54,8 @@ pub trait LoopStore: Send + Sync + 'static {
         error: Option<OperationError>,
         now: DateTime<Utc>,
     ) -> Result<Option<Operation>, StoreError>;
+    /// Writes down how far a change has come, before it goes on.
+    async fn note_change(&self, id: OperationId, change: &VmChange) -> Result<(), StoreError>;
     /// Ends a change that was carried out, together with what it made of the VM.
     async fn finish_change(
         &self,

@@ -5,6 +5,7 @@
 //! Trying every gate in turn proves "a crash between any two lines" by exhaustion.
 
 mod power;
+mod snapshots;
 mod world;
 
 use std::{sync::Arc, time::Duration};

@@ -6,6 +6,9 @@ use crate::vm::{OperationId, Resource};
 /// power.
 pub const CHANGE: &str = "Change";
 
+/// The name of the step that thaws a guest's file systems: its failures are its own.
+pub const THAW: &str = "Thaw";
+
 /// One change of the world. Each is idempotent: done again, it finds its work done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
@@ -39,6 +42,8 @@ pub enum Step {
     RequestReboot(OperationId),
     /// Close the change of this operation: it was seen to be done.
     Settle(OperationId),
+    /// Thaw the guest's file systems, which this operation's change may have left frozen.
+    Thaw(OperationId),
     /// Undefine the domain.
     Undefine,
     /// Remove the socket that a killed hypervisor left behind.
@@ -67,6 +72,7 @@ impl Step {
             Self::Destroy => "Destroy",
             Self::ScrubSeed => "ScrubSeed",
             Self::Change(_) | Self::RequestReboot(_) | Self::Settle(_) => CHANGE,
+            Self::Thaw(_) => THAW,
             Self::Undefine => "Undefine",
             Self::RemoveSocket => "RemoveSocket",
             Self::Remove(_) => "Remove",

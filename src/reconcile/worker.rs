@@ -23,7 +23,7 @@ use super::{
     pass::Pass,
     plan::{LinkWish, OperationUpdate, Plan, Rules, plan},
     ports::{LoopLinks, Randomness},
-    step::Step,
+    step::{Step, THAW},
 };
 use crate::{
     config::ReconcileConfig,
@@ -39,6 +39,8 @@ use crate::{
 const STEPS_PER_TURN: usize = 16;
 /// How soon a VM is looked at again whose libvirt call does not return.
 const BUSY_RECHECK: TimeDelta = TimeDelta::seconds(2);
+/// How soon thawing a guest's file systems is tried again.
+const THAW_AGAIN: Duration = Duration::from_secs(1);
 /// `lastSeen` alone is not worth a write more often than this.
 const LAST_SEEN_GRAIN: TimeDelta = TimeDelta::minutes(10);
 
@@ -384,7 +386,9 @@ impl Worker {
     fn note_failure(&mut self, step: &Step, counted: bool, message: String) {
         let config = &self.shared.config;
         let jitter = self.shared.randomness.jitter();
-        let wait = Wait { base: config.retry_base, max: config.retry_max, jitter };
+        // A guest is not left frozen for longer and longer.
+        let max = if step.name() == THAW { THAW_AGAIN } else { config.retry_max };
+        let wait = Wait { base: config.retry_base, max, jitter };
         self.memory.failed(step, counted, message, self.now(), wait);
     }
 

@@ -10,7 +10,7 @@ use super::{
     failed,
 };
 use crate::vm::{
-    Effect, Operation, OperationError, OperationId, OperationKind, OperationStatus, UserId, VmId,
+    Effect, Operation, OperationError, OperationId, OperationKind, OperationStatus, UserId, VmChange, VmId,
 };
 
 words!(OperationKind {
@@ -291,6 +291,19 @@ pub(super) async fn open_change(tx: &mut Tx, vm: VmId) -> Result<Option<Operatio
     .map_err(failed(OPERATION))?
     .map(|row| row.read(OPERATION))
     .transpose()
+}
+
+/// Replaces what is left to be done of a change.
+pub(super) async fn note_change(tx: &mut Tx, id: OperationId, change: &VmChange) -> Result<(), StoreError> {
+    const OPERATION: &str = "noting how far a change has come";
+    let change = JsonText::write(OPERATION, change)?;
+    on_tx!(tx, db => sqlx::query("UPDATE operations SET change = $2 WHERE id = $1 AND finished_at IS NULL")
+        .bind(id.uuid())
+        .bind(&change)
+        .execute(db)
+        .await
+        .map(drop))
+    .map_err(failed(OPERATION))
 }
 
 /// Notes when a change takes hold that is about to be ended.

@@ -18,7 +18,7 @@ pub use device::DeviceChange;
 pub use guest::GuestChange;
 pub use setting::SettingChange;
 pub use size::SizeChange;
-pub use snapshot::SnapshotChange;
+pub use snapshot::{Before, Frost, NewSnapshot, SnapshotChange};
 
 use super::{OperationKind, VmRecord, VmStatus};
 
@@ -111,5 +111,12 @@ impl VmChange {
     #[must_use]
     pub fn yields_to_power(&self) -> bool {
         matches!(self, Self::Guest(_))
+    }
+
+    /// Whether the guest's file systems may be frozen on its behalf: then they are thawed before
+    /// anything else.
+    #[must_use]
+    pub fn may_be_frozen(&self) -> bool {
+        matches!(self, Self::Snapshot(change) if change.may_be_frozen())
     }
 }

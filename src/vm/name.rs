@@ -111,6 +111,11 @@ name!(
     ResourceName,
     128
 );
+name!(
+    /// The name of a VM's snapshot. Never a path.
+    SnapshotName,
+    63
+);
 
 #[cfg(test)]
 mod tests {

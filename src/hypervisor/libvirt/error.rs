@@ -12,6 +12,7 @@ pub(super) fn classify(operation: &str, source: Error) -> HypervisorError {
     match source.code().known() {
         Some(
             ErrorNumber::NoDomain
+            | ErrorNumber::NoDomainSnapshot
             | ErrorNumber::NoStoragePool
             | ErrorNumber::NoStorageVolume
             | ErrorNumber::NoNetwork,

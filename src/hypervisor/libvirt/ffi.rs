@@ -1,6 +1,6 @@
 //! The one place with `unsafe`: what libvirt can do and the `virt` crate's safe wrappers cannot,
 //! or do wrongly. Events and the close callback, bulk statistics (the wrapper leaks), a domain's
-//! state (the wrapper ignores the error), DHCP leases.
+//! state (the wrapper ignores the error), DHCP leases, the guest agent's file systems.
 //!
 //! Every function here is a thin, total translation: it copies what it needs out of libvirt's
 //! memory, frees that memory, and decides nothing.
@@ -355,6 +355,27 @@ pub(super) fn domain_state(domain: &Domain) -> Result<RawState, Error> {
     // SAFETY: the domain is alive; both pointers are valid for the call.
     let outcome = unsafe { sys::virDomainGetState(domain.as_ptr(), &raw mut state, &raw mut reason, 0) };
     if outcome < 0 { Err(Error::last_error()) } else { Ok(RawState { state, reason }) }
+}
+
+/// How long libvirt waits for the domain's QEMU agent from now on, seconds; -2 for ever.
+pub(super) fn limit_agent(domain: &Domain, seconds: c_int) -> Result<(), Error> {
+    // SAFETY: the domain is alive; nothing else is passed by reference.
+    let outcome = unsafe { sys::virDomainAgentSetResponseTimeout(domain.as_ptr(), seconds, 0) };
+    if outcome < 0 { Err(Error::last_error()) } else { Ok(()) }
+}
+
+/// Freezes all of the guest's file systems; how many that were.
+pub(super) fn freeze(domain: &Domain) -> Result<u32, Error> {
+    // SAFETY: the domain is alive; null with a count of zero means all.
+    let count = unsafe { sys::virDomainFSFreeze(domain.as_ptr(), ptr::null_mut(), 0, 0) };
+    u32::try_from(count).map_err(|_| Error::last_error())
+}
+
+/// Thaws all of the guest's file systems; how many were frozen.
+pub(super) fn thaw(domain: &Domain) -> Result<u32, Error> {
+    // SAFETY: as above.
+    let count = unsafe { sys::virDomainFSThaw(domain.as_ptr(), ptr::null_mut(), 0, 0) };
+    u32::try_from(count).map_err(|_| Error::last_error())
 }
 
 /// One DHCP lease; fields that libvirt left out are empty.

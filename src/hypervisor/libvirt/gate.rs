@@ -39,6 +39,10 @@ pub(super) enum Lane {
 pub(super) enum Subject {
     /// This domain, or a volume of it.
     Domain(VmId),
+    /// The list of this domain's snapshots, which can be read while the domain is busy.
+    Snapshots(VmId),
+    /// This domain's QEMU agent, which can be talked to while the domain is busy.
+    Agent(VmId),
     /// What type new domains get.
     DomainType,
     /// The host.

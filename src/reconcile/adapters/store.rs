@@ -9,7 +9,8 @@ use crate::{
     reconcile::ports::LoopStore,
     store::{ChangeOutcome, Store, StoreError, VmBundle},
     vm::{
-        HostId, Milestone, Operation, OperationError, OperationId, OperationStatus, Resource, VmId, VmStatus,
+        HostId, Milestone, Operation, OperationError, OperationId, OperationStatus, Resource, VmChange, VmId,
+        VmStatus,
     },
 };
 
@@ -90,6 +91,10 @@ impl LoopStore for HostStore {
         now: DateTime<Utc>,
     ) -> Result<Option<Operation>, StoreError> {
         bounded(self.store.finish_operation(id, status, error, now)).await
+    }
+
+    async fn note_change(&self, id: OperationId, change: &VmChange) -> Result<(), StoreError> {
+        bounded(self.store.note_change(id, change)).await
     }
 
     async fn finish_change(

@@ -1,12 +1,17 @@
 //! Which one step comes next, if any: making, changing, powering, tidying, deleting.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 
-use super::{Look, Step, after, keeping, power, reboot};
+use super::{Look, Step, THAW, after, keeping, power, reboot};
 use crate::vm::{
     DesiredPower, DomainObservation, DomainState, GuestChange, Milestone, OperationError, Provisioning,
     ResourceKind, SocketObservation, VmChange,
 };
+
+/// A guest whose processors are halted with frozen file systems is looked at again after this.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// The way ahead.
 #[derive(Debug, Default)]
@@ -48,6 +53,9 @@ impl Course {
 
 pub(super) fn choose(look: &Look<'_>) -> Course {
     let generation = look.bundle.record.intent.generation;
+    if let Some(course) = thaw(look) {
+        return course;
+    }
     if look.observed.busy {
         // An earlier call has not returned: whatever it does, nothing else may be done beside it.
         return Course::default();
@@ -126,10 +134,24 @@ fn make(look: &Look<'_>) -> Course {
     Course::step(Step::Define)
 }
 
+/// File systems that may be frozen are thawed, beside a call that hangs too. Only what ends the
+/// guest comes before.
+fn thaw(look: &Look<'_>) -> Option<Course> {
+    let intent = &look.bundle.record.intent;
+    let ends = intent.deleting || (intent.is_open() && intent.power == DesiredPower::ForcedOff);
+    let operation = look.thaws_for().filter(|_| !ends && look.gives_change_up().is_none())?;
+    let failure = look.memory.failure.as_ref().filter(|failure| failure.step == THAW);
+    match failure.map(|failure| failure.retry_at).filter(|retry_at| *retry_at > look.now) {
+        Some(retry_at) => Some(Course::wait_until(retry_at)),
+        None => Some(Course::step(Step::Thaw(operation))),
+    }
+}
+
 /// The change that is under way, unless it has to wait.
 fn change(look: &Look<'_>, state: DomainState) -> Option<Course> {
     let (operation, change) = look.change()?;
     let intent = &look.bundle.record.intent;
+    let halted = matches!(state, DomainState::Paused | DomainState::Suspended | DomainState::ShuttingDown);
     let pulls_the_plug =
         intent.is_open() && intent.power == DesiredPower::ForcedOff && state != DomainState::Shutoff;
     if pulls_the_plug || look.gives_change_up().is_some() || state == DomainState::Unknown {
@@ -139,6 +161,8 @@ fn change(look: &Look<'_>, state: DomainState) -> Option<Course> {
     let course = match change {
         VmChange::Guest(_) if state.is_off() => reboot::is_it_back(look),
         VmChange::Guest(GuestChange::Reboot { force: false }) => reboot::next(look, operation, state),
+        // Thawed as soon as the processors go on, and nothing before that.
+        _ if change.may_be_frozen() && halted => Course::wait_until(after(look.now, LOOK_AGAIN)),
         _ => Course::step(Step::Change(operation.id)),
     };
     Some(Course { wake_at: Some(course.wake_at.map_or(end, |at| at.min(end))), ..course })

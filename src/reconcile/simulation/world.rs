@@ -8,13 +8,15 @@ mod snapshots;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, Weak},
 };
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{Notify, broadcast};
 
+pub(super) use self::snapshots::Hang;
+use self::snapshots::Shots;
 use crate::{
     hypervisor::{
         DomainType, HostFacts, HostObservation, Hypervisor, HypervisorError, HypervisorEvent, Lease,
@@ -62,6 +64,7 @@ struct State {
     faults: Vec<bool>,
     effects: u32,
     crash: Option<Crash>,
+    shots: Shots,
 }
 
 pub(super) struct World {
@@ -70,6 +73,7 @@ pub(super) struct World {
     events: broadcast::Sender<HypervisorEvent>,
     origin: tokio::time::Instant,
     vm: VmId,
+    me: Weak<World>,
 }
 
 fn epoch() -> DateTime<Utc> {
@@ -100,13 +104,19 @@ impl World {
         let operations = vec![operation(vm, owner, OperationKind::Create, 1)];
         let bundle = VmBundle { record, status: None, operations, resources: Vec::new() };
         let state = State { bundle: Some(bundle), reachable: true, ..State::default() };
-        Arc::new(Self {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
             state: Mutex::new(state),
             crashed: Notify::new(),
             events: broadcast::channel(64).0,
             origin: tokio::time::Instant::now(),
             vm,
         })
+    }
+
+    /// For what goes on after its caller is gone.
+    fn me(&self) -> Arc<Self> {
+        self.me.upgrade().expect("a world that is used is there")
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -165,6 +175,7 @@ impl World {
 
     pub(super) fn never_crash(&self) {
         self.state().crash = None;
+        self.state().shots.forget_late();
         // The process took its links with it.
         self.state().links.clear();
     }
@@ -571,6 +582,15 @@ impl LoopStore for World {
         self.operation(id).await
     }
 
+    async fn note_change(&self, id: OperationId, change: &VmChange) -> Result<(), StoreError> {
+        self.on_bundle(|bundle| {
+            for operation in bundle.operations.iter_mut().filter(|operation| operation.id == id) {
+                operation.change = Some(change.clone());
+            }
+        })
+        .await
+    }
+
     async fn finish_change(
         &self,
         _vm: VmId,
@@ -591,7 +611,9 @@ impl LoopStore for World {
                 if let Some(spec) = &outcome.spec {
                     bundle.record.spec = spec.clone();
                 }
-                if let Some(power) = outcome.power {
+                let power = outcome.power;
+                if let Some(power) = power.filter(|_| bundle.record.intent.generation == operation.generation)
+                {
                     bundle.record.intent.power = power;
                 }
                 state.finished.push(Operation {
@@ -682,7 +704,7 @@ impl Hypervisor for World {
     }
 
     fn is_busy(&self, _id: VmId) -> bool {
-        false
+        self.is_taking_late()
     }
 
     fn events(&self) -> broadcast::Receiver<HypervisorEvent> {
@@ -705,6 +727,7 @@ impl Hypervisor for World {
         self.on_host("start", |state| {
             if state.domain != Some(DomainState::Running) {
                 state.starts += 1;
+                state.shots.boot();
                 // QEMU makes the socket and the console's log.
                 state.files.insert(PathBuf::from(format!("/console/vm-{}.log", self.vm)));
                 state.files.insert(PathBuf::from("/sockets").join(self.vm.socket_name()));
@@ -742,6 +765,7 @@ impl Hypervisor for World {
         self.on_host("undefine", |state| {
             assert_eq!(state.domain, Some(DomainState::Shutoff), "undefined while it runs");
             state.domain = None;
+            state.shots = Shots::default();
         })
         .await
     }

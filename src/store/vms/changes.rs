@@ -54,6 +54,17 @@ impl Store {
         Ok((record, operation))
     }
 
+    /// Writes down how far a change has come, before it goes on. One that is ended stays as it is.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn note_change(&self, operation: OperationId, change: &VmChange) -> Result<(), StoreError> {
+        const OPERATION: &str = "noting how far a change has come";
+        let mut tx = self.begin(OPERATION).await?;
+        operations::note_change(&mut tx, operation, change).await?;
+        tx.commit(OPERATION).await
+    }
+
     /// Ends a change that was carried out, together with what it made of the VM. Gives the
     /// operation as it is now; one that is ended already, and its VM, stay as they are.
     ///
@@ -84,7 +95,8 @@ impl Store {
         if let Some(spec) = &outcome.spec {
             record.spec = spec.clone();
         }
-        if let Some(power) = outcome.power {
+        // Whoever asked for power since is heard.
+        if let Some(power) = outcome.power.filter(|_| record.intent.generation == ended.generation) {
             record.intent.power = power;
         }
         let spec = JsonText::write(OPERATION, &record.spec)?;
