@@ -50,7 +50,6 @@ async fn ready(store: &Store, new: &NewMedium) -> Medium {
 on_both! {
     async fn a_vm_is_made_of_an_image_or_the_image_is_deleted_never_both(db: TestDatabase) {
         let store = db.store().await;
-        let (mut made, mut deleted) = (0, 0);
         for round in 0..24 {
             let host = HostId::generate();
             let medium = ready(&store, &disk(host, "debian-12")).await;
@@ -75,18 +74,15 @@ on_both! {
             };
             match (make.await.unwrap(), delete.await.unwrap()) {
                 (Ok(()), Err(NotAsked::InUse(uses))) => {
-                    made += 1;
                     assert_eq!((uses.count, uses.some), (1, vec![format!("vm-{round}")]));
                     assert_eq!(store.medium_uses(&medium, FILE).await.unwrap().count, 1);
                 }
                 (Err(StoreError::ImageGone), Ok(())) => {
-                    deleted += 1;
                     assert!(store.vm(vm.id).await.unwrap().is_none());
                 }
                 other => panic!("both, or neither: {other:?}"),
             }
         }
-        assert_eq!(made + deleted, 24);
     }
 
     async fn what_comes_meanwhile_is_not_written_over(db: TestDatabase) {

@@ -15,6 +15,7 @@ use std::{
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use support::{
+    away::Away,
     daemon::Client,
     database::TestDatabase,
     origin::{ALLOWED, Manner, Origin},
@@ -250,6 +251,15 @@ on_both! {
         assert_eq!(asked[1].if_range.as_deref(), Some("\"state-1\""));
         assert!(origin.sent("/cut") < length + 1_000_000, "{} bytes for {length}", origin.sent("/cut"));
 
+        // One that became another file meanwhile is read from its beginning.
+        let old: Vec<u8> = iso.iter().map(|byte| byte ^ 1).collect();
+        let replaced = Manner::Replaces(Arc::new(old), 5_000_000, Arc::clone(&iso));
+        let replaced = origin.on("/replaced", replaced);
+        let moved = origin.on("/moved", Manner::Leads(replaced));
+        import(client, "moved", &moved, None).await;
+        assert_eq!(becomes(client, "moved", "READY").await["sha256"], sha256(&iso));
+        assert_eq!(origin.asked("/moved").len(), 2);
+
         // About four seconds; killed in the middle.
         let slow = origin.on("/slow", Manner::Slow(Arc::clone(&iso), 160_000));
         import(client, "slow", &slow, None).await;
@@ -281,7 +291,30 @@ on_both! {
         assert_eq!(asked.len(), 2, "{asked:?}");
         assert!(asked[1].from.is_some_and(|from| from >= before), "{asked:?}, {before}");
         assert_eq!(std::fs::read(discs.join("slow.iso")).unwrap(), *iso);
-        assert_eq!(listed(&discs), ["cut.iso", "slow.iso"]);
+        assert_eq!(listed(&discs), ["cut.iso", "moved.iso", "slow.iso"]);
+        trial.daemon.stop();
+    }
+
+    async fn a_database_that_goes_away_costs_no_byte_that_is_stored(db: TestDatabase) {
+        let work = tempfile::tempdir().unwrap();
+        let iso = Arc::new(debian(work.path(), 12 << 20));
+        let origin = Origin::new().await;
+        let mut away = Away::new(&db).await;
+        let env = [("INFINIBAY__MEDIA__ALLOW_ADDRESSES", ALLOWED), ("INFINIBAY__MEDIA__RESERVE_BYTES", "0")];
+        let trial = Trial::start_over(&away.url, &env).await;
+        let slow = origin.on("/slow", Manner::Slow(Arc::clone(&iso), 160_000));
+        import(&trial.client, "slow", &slow, None).await;
+        let deadline = Instant::now() + SOON;
+        while origin.sent("/slow") < 4_000_000 {
+            assert!(Instant::now() < deadline, "only {} bytes were sent", origin.sent("/slow"));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        away.cut().await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        away.restore().await;
+        assert_eq!(becomes(&trial.client, "slow", "READY").await["sha256"], sha256(&iso));
+        let asked = origin.asked("/slow");
+        assert!(asked.iter().skip(1).all(|asked| asked.from.is_some_and(|from| from > 1_000_000)), "{asked:?}");
         trial.daemon.stop();
     }
 

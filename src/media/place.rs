@@ -16,6 +16,12 @@ use crate::{
     vm::{Medium, MediumId, MediumKind, ResourceName},
 };
 
+/// The name of a disc's file.
+#[must_use]
+pub fn disc_file_name(name: &ResourceName) -> String {
+    format!("{name}.iso")
+}
+
 /// The two directories.
 #[derive(Debug, Clone)]
 pub(super) struct Places {
@@ -26,7 +32,7 @@ pub(super) struct Places {
 impl Places {
     /// A ready disc's file.
     pub(super) fn disc(&self, name: &ResourceName) -> PathBuf {
-        self.discs.join(format!("{name}.iso"))
+        self.discs.join(disc_file_name(name))
     }
 
     /// What a ready medium is: a disc's file, or an image's folder.

@@ -5,6 +5,8 @@ use crate::vm::{DiskFacts, ImageFormat, MediumKind, MediumSource, OsFamily, Prov
 
 /// Longest path.
 const MAX_PATH: usize = 4096;
+/// So long may a disc's name be, so that its file's name is a name, too.
+const MAX_DISC_NAME: usize = ResourceName::MAX_CHARS - 4;
 /// As the library's manifests have it.
 const MAX_DESCRIPTION: usize = 512;
 
@@ -80,6 +82,12 @@ impl ImportMedium {
                 })
             }
             MediumKind::Installation => {
+                if name.as_str().len() > MAX_DISC_NAME {
+                    return Err(invalid(
+                        "name",
+                        format!("that of a disc has at most {MAX_DISC_NAME} characters"),
+                    ));
+                }
                 for (field, given) in [
                     ("description", self.description.is_some()),
                     ("osFamily", self.os_family.is_some()),
@@ -133,6 +141,7 @@ mod tests {
         for (field, request) in [
             ("name", ImportMedium { name: "../x".to_owned(), ..disc() }),
             ("name", ImportMedium { name: String::new(), ..disc() }),
+            ("name", ImportMedium { name: "x".repeat(125), ..disc() }),
             ("url", url("file:///etc/shadow")),
             ("url", url("https://u:p@example.org/")),
             ("url", url("nonsense")),

@@ -25,7 +25,8 @@ impl Media {
     pub async fn run(self, stop: CancellationToken) {
         let turns = usize::try_from(self.config().max_parallel).unwrap_or(1);
         let turns = Arc::new(Semaphore::new(turns.min(Semaphore::MAX_PERMITS)));
-        let mut tasks: JoinSet<(MediumId, Result<(), Stop>)> = JoinSet::new();
+        let mut tasks: JoinSet<Result<(), Stop>> = JoinSet::new();
+        let mut ids: HashMap<tokio::task::Id, MediumId> = HashMap::new();
         let mut resting: HashMap<MediumId, Instant> = HashMap::new();
         while !stop.is_cancelled() {
             let now = Instant::now();
@@ -41,11 +42,12 @@ impl Media {
                             let Ok(turn) = Arc::clone(&turns).try_acquire_owned() else { continue };
                             let (media, told) = (self.clone(), stop.child_token());
                             self.under_way().insert(id, told.clone());
-                            tasks.spawn(async move {
+                            let task = tasks.spawn(async move {
                                 let done = media.bring_in(medium, told).await;
                                 drop(turn);
-                                (id, done)
+                                done
                             });
+                            ids.insert(task.id(), id);
                         } else if let Err(stopped) = self.take_away(&medium).await {
                             self.complain(id, &stopped);
                             resting.insert(id, now + REST);
@@ -59,20 +61,28 @@ impl Media {
                 () = stop.cancelled() => {}
                 () = self.shared.wake.notified() => {}
                 () = tokio::time::sleep_until(next.max(now + Duration::from_millis(50))) => {}
-                Some(ended) = tasks.join_next(), if !tasks.is_empty() => match ended {
-                    Ok((id, done)) => {
-                        self.under_way().remove(&id);
-                        if let Err(stopped) = done {
-                            self.complain(id, &stopped);
-                            if matches!(stopped, Stop::Store(_)) {
-                                resting.insert(id, Instant::now() + REST);
-                            }
+                Some(ended) = tasks.join_next_with_id(), if !tasks.is_empty() => {
+                    let (task, stopped, rests) = match ended {
+                        Ok((task, Ok(()))) => (task, None, false),
+                        // One that was cancelled is cleaned up at once.
+                        Ok((task, Err(stopped))) => {
+                            let rests = !matches!(stopped, Stop::Told);
+                            (task, Some(stopped), rests)
                         }
+                        Err(died) => {
+                            tracing::error!(error = chain(&died), "an import died; it is taken up again");
+                            (died.id(), None, true)
+                        }
+                    };
+                    let Some(id) = ids.remove(&task) else { continue };
+                    self.under_way().remove(&id);
+                    if let Some(stopped) = stopped {
+                        self.complain(id, &stopped);
                     }
-                    // Its row is as it was; which one it is, nobody can say any more: a restart
-                    // takes it up.
-                    Err(died) => tracing::error!(error = chain(&died), "an import died"),
-                },
+                    if rests {
+                        resting.insert(id, Instant::now() + REST);
+                    }
+                }
             }
         }
         // They were told, and end at their next step.

@@ -25,6 +25,8 @@ pub(crate) enum Manner {
     Slow(Arc<Vec<u8>>, usize),
     /// Announces the whole, and closes after so many bytes, once; then as it should.
     CutsOnce(Arc<Vec<u8>>, usize),
+    /// The same with the first, and has only the second from then on.
+    Replaces(Arc<Vec<u8>>, usize, Arc<Vec<u8>>),
     /// Announces so many bytes more than come, every time.
     Boasts(Arc<Vec<u8>>, usize),
     /// Announces so many bytes of more.
@@ -187,6 +189,14 @@ async fn carry_on(
             let sent = if first { &rest[..after.min(rest.len())] } else { rest };
             stream.write_all(sent).await?;
             counted(sent.len());
+        }
+        Manner::Replaces(old, after, new) => {
+            let (whole, sent, tag) =
+                if first { (&old, after, ETAG) } else { (&new, new.len(), "\"state-2\"") };
+            let length = whole.len();
+            let head = format!("HTTP/1.1 200 Fine\r\netag: {tag}\r\ncontent-length: {length}\r\n\r\n");
+            stream.write_all(head.as_bytes()).await?;
+            stream.write_all(&whole[..sent]).await?;
         }
         Manner::Boasts(whole, more) => {
             let (rest, pretended) = (&whole[begin(&whole)..], whole.len() + more);

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     api::{auth::Call, error::ApiError, scalars::BigInt},
-    media::ImportMedium,
+    media::{ImportMedium, disc_file_name},
     vm::{ImageFormat, Medium, MediumFacts, MediumFailure, MediumKind, MediumState},
 };
 
@@ -159,6 +159,9 @@ pub(crate) struct MediumObject {
     kind: MediumKindName,
     /// How far it is.
     state: MediumStateName,
+    /// Of an installation disc, its file's name: what a storage pool over the directory of discs
+    /// calls its volume.
+    file_name: Option<String>,
     /// Where it comes from, without a URL's query; for admins.
     source: Option<String>,
     /// The SHA-256 that it must have, where one was given.
@@ -212,6 +215,7 @@ impl MediumObject {
             name: medium.name.to_string(),
             kind: medium.kind.into(),
             state: medium.state.into(),
+            file_name: (medium.kind == MediumKind::Installation).then(|| disc_file_name(&medium.name)),
             source: admin.then(|| medium.source.shown().to_owned()),
             expected_sha256: medium.expected_sha256.clone(),
             sha256: medium.sha256.clone(),

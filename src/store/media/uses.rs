@@ -1,5 +1,6 @@
 //! Which VMs use a medium. What a VM is made of, and what is about to be changed of it, is JSON
-//! that names media by path, and images by name; both are looked for there.
+//! that names images by name, and discs by path, by name or as a volume of a pool over their
+//! directory; all of that is looked for there.
 
 use serde_json::Value;
 use uuid::Uuid;
@@ -39,10 +40,17 @@ fn mentions(value: &Value, medium: &Medium, file: &str) -> bool {
     image || names(value, None, name, file)
 }
 
+/// Whether it is the file's name alone: a pool over the directory calls its volume so.
+fn is_volume(text: &str, file: &str) -> bool {
+    file.rsplit('/').next() == Some(text)
+}
+
 fn names(value: &Value, key: Option<&str>, name: &str, file: &str) -> bool {
     match value {
         Value::String(text) => {
-            text == file || (text == name && key.is_some_and(|key| NAME_KEYS.contains(&key)))
+            text == file
+                || is_volume(text, file)
+                || (text == name && key.is_some_and(|key| NAME_KEYS.contains(&key)))
         }
         Value::Array(items) => items.iter().any(|item| names(item, key, name, file)),
         Value::Object(entries) => entries.iter().any(|(key, item)| names(item, Some(key), name, file)),
@@ -143,6 +151,7 @@ mod tests {
             (true, json!({ "cdroms": [{ "file": file }] })),
             (true, json!({ "change": { "medium": "debian" } })),
             (true, json!({ "media": ["other", "debian"] })),
+            (true, json!({ "devices": { "media": [{ "pool": "discs", "volume": "debian.iso" }] } })),
             (false, json!({ "name": "debian" })),
             (false, json!({ "cdroms": [{ "file": "/elsewhere/debian.iso" }] })),
             (false, json!({ "medium": "debian-13", "vcpus": 1 })),
