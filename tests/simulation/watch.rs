@@ -1,0 +1,92 @@
+//! What is kept in mind about the loop, to judge it by: what it was shown of each VM, and when it
+//! last did something to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use infinibay::vm::{DomainObservation, DomainState, VmId};
+
+use super::world::State;
+
+/// What a look showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    Absent,
+    Active,
+    Off,
+    /// Ended badly, and kept as it was.
+    Crashed,
+}
+
+impl Seen {
+    pub fn of(observation: &DomainObservation) -> Option<Self> {
+        match observation {
+            DomainObservation::Unknown => None,
+            DomainObservation::Absent => Some(Self::Absent),
+            DomainObservation::Present(facts) => match facts.state {
+                DomainState::Unknown => None,
+                DomainState::Shutoff => Some(Self::Off),
+                DomainState::Crashed => Some(Self::Crashed),
+                _ => Some(Self::Active),
+            },
+        }
+    }
+}
+
+/// A look: when it began, and what it showed; `None` is Unknown.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    pub begun: u64,
+    pub seen: Option<Seen>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// Of the present controller: the last look at this VM alone, and the last scan.
+    pub own: BTreeMap<VmId, Look>,
+    pub scan: BTreeMap<VmId, Look>,
+    /// When the last thing was done to the VM.
+    pub touched: BTreeMap<VmId, u64>,
+    /// VMs whose power changed, unasked, since it was as asked for.
+    pub disturbed: BTreeSet<VmId>,
+    /// VMs of which somebody else took something away.
+    pub robbed: BTreeSet<VmId>,
+    /// VMs on which a call may still be at work that no controller can know of.
+    pub haunted: BTreeSet<VmId>,
+}
+
+impl Watch {
+    /// A new controller has seen nothing.
+    pub fn forget(&mut self) {
+        self.own.clear();
+        self.scan.clear();
+        self.touched.clear();
+    }
+
+    /// What the loop may act upon: looks that began after it last did something to the VM.
+    pub fn fresh(&self, vm: VmId) -> impl Iterator<Item = Seen> {
+        let touched = self.touched.get(&vm).copied().unwrap_or(0);
+        let looks = [self.own.get(&vm).copied(), self.scan.get(&vm).copied()];
+        looks.into_iter().flatten().filter(move |look| look.begun >= touched).filter_map(|look| look.seen)
+    }
+}
+
+impl State {
+    /// The loop is about to destroy or remove something: only if it was shown a VM that is so, and
+    /// shown it after whatever it did last.
+    pub fn judge_destruction(&mut self, vm: VmId, what: &str, fits: &[Seen]) {
+        if !self.watch.fresh(vm).any(|seen| fits.contains(&seen)) {
+            let (own, scan) = (self.watch.own.get(&vm), self.watch.scan.get(&vm));
+            let touched = self.watch.touched.get(&vm);
+            let words = format!("own look {own:?}, scan {scan:?}, last touched {touched:?}");
+            let label = self.label(vm);
+            self.violate(format_args!("{what} of {label} without having seen it {fits:?}: {words}"));
+        }
+    }
+
+    /// Something was done to the VM.
+    pub fn touch(&mut self, vm: VmId) {
+        self.tick += 1;
+        self.watch.touched.insert(vm, self.tick);
+    }
+}
