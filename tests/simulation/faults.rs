@@ -55,7 +55,7 @@ impl Faults {
             lost: often(&[1, 2, 5]),
             doubled: often(&[2, 5]),
             late: often(&[2, 5]),
-            crash: often(&[15, 40, 120]),
+            crash: often(&[30, 100, 300]),
         }
     }
 }

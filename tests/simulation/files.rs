@@ -89,7 +89,7 @@ impl Files for Ports {
         self.change("remove", |state| {
             for gone in [path.clone(), format!("{path}.draft"), format!("{path}.0")] {
                 let gone = state.host.files.remove(Path::new(&gone));
-                if gone == Some(File::Stranger) {
+                if matches!(gone, Some(File::Stranger | File::Intruder)) {
                     state.violate(format_args!("a stranger's file {path} was removed"));
                 }
             }

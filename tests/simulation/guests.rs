@@ -78,7 +78,7 @@ pub fn press_power_button(world: &Arc<World>, vm: VmId) {
             state.note(format_args!("the guest of {label} powers off as asked"));
             if !state.is_asked_to_stop(vm) {
                 // It was asked to be on meanwhile; the button was pressed all the same.
-                state.watch.disturbed.insert(vm);
+                state.disturb(vm);
             }
             state.host.power_off(vm, SHUT_DOWN, true);
             drop(state);
@@ -92,7 +92,7 @@ pub fn misfortune(world: &Arc<World>, vm: VmId, what: &str, work: impl FnOnce(&m
     let mut state = world.state();
     let label = state.label(vm);
     state.note(format_args!("{label}: {what}"));
-    state.watch.disturbed.insert(vm);
+    state.disturb(vm);
     work(&mut state);
     drop(state);
     world.tell(Event::Domain(vm));

@@ -57,13 +57,15 @@ pub enum File {
     Socket { vm: VmId },
     /// Somebody else's, whatever it is called.
     Stranger,
+    /// Somebody else's, where a VM's socket should be: a hypervisor that starts puts its own there.
+    Intruder,
 }
 
 impl File {
     pub fn vm(&self) -> Option<VmId> {
         match self {
             Self::Seed { vm, .. } | Self::Other { vm } | Self::Socket { vm } => Some(*vm),
-            Self::Stranger => None,
+            Self::Stranger | Self::Intruder => None,
         }
     }
 }

@@ -16,6 +16,7 @@ use infinibay::{
         DomainType, HostFacts, HostObservation, Hypervisor, HypervisorError, HypervisorEvent, Lease,
         OverlayVolume,
     },
+    store::VmBundle,
     vm::{DomainObservation, DomainState, ResourceKind, VmId},
 };
 use tokio::{sync::broadcast, time::Instant};
@@ -93,7 +94,9 @@ impl Hypervisor for Ports {
             if !known.is_some_and(|volume| volume.whole) && !state.watch.robbed.contains(&id) {
                 state.violate(format_args!("a domain was defined without a whole disk"));
             }
-            if state.watch.robbed.contains(&id) && state.host.once_defined.contains(&id) {
+            let noted = |bundle: &VmBundle| bundle.record.milestones.defined.is_some();
+            let noted = state.database.vms.get(&id).is_some_and(noted);
+            if noted && !state.host.domains.contains_key(&id) {
                 state.violate(format_args!("a domain that somebody took away was silently made again"));
             }
             state.host.once_defined.insert(id);

@@ -33,7 +33,7 @@ impl State {
     }
 
     /// The power of a generation counts as reached only if the loop was shown that it is.
-    pub fn judge_satisfaction(&mut self, vm: VmId, generation: i64, shown: &[Seen]) {
+    pub fn judge_satisfaction(&mut self, vm: VmId, generation: i64, shown: &[(u64, Seen)]) {
         let Some(bundle) = self.database.vms.get(&vm) else { return };
         let intent = bundle.record.intent;
         if intent.generation != generation || intent.deleting {
@@ -43,7 +43,7 @@ impl State {
             DesiredPower::Running => &[Seen::Active],
             DesiredPower::Stopped | DesiredPower::ForcedOff => &[Seen::Off, Seen::Absent],
         };
-        if !shown.iter().any(|seen| fits.contains(seen)) {
+        if !shown.iter().any(|(_, seen)| fits.contains(seen)) {
             let label = self.label(vm);
             self.violate(format_args!(
                 "{label} counts as {:?}, and was shown as {shown:?}",
@@ -142,7 +142,7 @@ fn of_vm(state: &State, vm: VmId) -> Vec<String> {
         if !told.any(|it| it.generation == intent.generation && it.error.is_some()) {
             faults.push("a request was given up, and nobody was told".to_owned());
         }
-    } else if !state.watch.disturbed.contains(&vm) {
+    } else if !state.watch.disturbed.contains_key(&vm) {
         let fits = if intent.power == DesiredPower::Running { is_on } else { is_off };
         if !fits {
             faults.push(format!("{:?} was asked for, and it is {:?}", intent.power, domain.map(|it| it.state)));
@@ -199,7 +199,8 @@ fn of_things(state: &State, vm: VmId) -> Vec<String> {
         faults.push("its domain is gone".to_owned());
     }
     // Nothing can be tidied up on a VM that is not there.
-    if milestones.installed.is_some() && state.host.domains.contains_key(&vm) {
+    let has_seed = milestones.seed_written.is_some();
+    if has_seed && milestones.installed.is_some() && state.host.domains.contains_key(&vm) {
         let scrubbed = state.host.files.values().all(|file| *file != File::Seed { vm, scrubbed: false });
         let secret = bundle.record.spec.unattended.password_hash.is_some();
         if milestones.seed_scrubbed.is_none() || !scrubbed || secret {

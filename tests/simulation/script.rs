@@ -217,7 +217,7 @@ fn reboot(world: &Arc<World>) {
     let mut started = Vec::new();
     for vm in vms {
         state.host.power_off(vm, CRASHED, false);
-        state.watch.disturbed.insert(vm);
+        state.disturb(vm);
         if let Some(domain) = state.host.domains.get_mut(&vm).filter(|domain| domain.autostart) {
             domain.state = DomainState::Running;
             domain.started = tokio::time::Instant::now();
@@ -291,7 +291,7 @@ fn befall(world: &Arc<World>, vm: VmId, act: Act, wait: Duration) {
             s.host.volumes.retain(|_, volume| volume.vm != Some(vm));
         }),
         Act::SocketIsReplaced if !is_active => misfortune(world, vm, "a stranger takes its socket's place", |s| {
-            s.host.files.insert(socket_path(vm), File::Stranger);
+            s.host.files.insert(socket_path(vm), File::Intruder);
         }),
         Act::GuestTurnsDeaf if state.is_some() => {
             let mut state = world.state();
@@ -337,6 +337,10 @@ fn spec(number: usize, provisioning: Provisioning) -> VmSpec {
         disk_bytes: 1 << 30,
         pool: super::host::POOL.parse().expect("a name"),
         network: NetworkAttachment::None,
-        unattended: Unattended { password_hash: Some("secret".to_owned()), ..Unattended::default() },
+        // Where nothing reads settings, none are accepted.
+        unattended: Unattended {
+            password_hash: (provisioning == Provisioning::CloudInit).then(|| "secret".to_owned()),
+            ..Unattended::default()
+        },
     }
 }

@@ -140,11 +140,11 @@ impl LoopStore for Ports {
         at: DateTime<Utc>,
     ) -> Result<(), StoreError> {
         self.write("pass_milestone", move |state| {
-            state.judge_milestone(vm, milestone);
-            let label = state.label(vm);
-            state.note(format_args!("{label} passes {milestone:?}"));
             let bundle = state.database.vms.get_mut(&vm).ok_or(StoreError::NotFound)?;
             bundle.record.milestones.pass(milestone, at);
+            let label = state.label(vm);
+            state.note(format_args!("{label} passes {milestone:?}"));
+            state.judge_milestone(vm, milestone);
             Ok(())
         })
         .await
@@ -152,14 +152,19 @@ impl LoopStore for Ports {
 
     async fn satisfy(&self, vm: VmId, generation: i64) -> Result<(), StoreError> {
         // What the loop was shown until now is what it judges by.
-        let shown: Vec<Seen> = self.world.state().watch.fresh(vm).collect();
+        let shown: Vec<(u64, Seen)> = self.world.state().watch.fresh(vm).collect();
         self.write("satisfy", move |state| {
             state.judge_satisfaction(vm, generation, &shown);
             let bundle = state.database.vms.get_mut(&vm).ok_or(StoreError::NotFound)?;
             let intent = &mut bundle.record.intent;
             if generation > intent.satisfied {
                 intent.satisfied = generation;
-                state.watch.disturbed.remove(&vm);
+                // What changed after the look is not what was looked at; which of the looks it was, only
+                // the loop knows.
+                let seen_at = shown.iter().map(|(begun, _)| *begun).min();
+                if state.watch.disturbed.get(&vm).copied() <= seen_at {
+                    state.watch.disturbed.remove(&vm);
+                }
                 let label = state.label(vm);
                 state.note(format_args!("{label} is satisfied with generation {generation}"));
             }

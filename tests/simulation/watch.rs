@@ -47,8 +47,8 @@ pub struct Watch {
     pub scan: BTreeMap<VmId, Look>,
     /// When the last thing was done to the VM.
     pub touched: BTreeMap<VmId, u64>,
-    /// VMs whose power changed, unasked, since it was as asked for.
-    pub disturbed: BTreeSet<VmId>,
+    /// VMs whose power changed, unasked, since the loop saw it as asked for; and when it did.
+    pub disturbed: BTreeMap<VmId, u64>,
     /// VMs of which somebody else took something away.
     pub robbed: BTreeSet<VmId>,
     /// VMs on which a call may still be at work that no controller can know of.
@@ -64,10 +64,11 @@ impl Watch {
     }
 
     /// What the loop may act upon: looks that began after it last did something to the VM.
-    pub fn fresh(&self, vm: VmId) -> impl Iterator<Item = Seen> {
+    pub fn fresh(&self, vm: VmId) -> impl Iterator<Item = (u64, Seen)> {
         let touched = self.touched.get(&vm).copied().unwrap_or(0);
         let looks = [self.own.get(&vm).copied(), self.scan.get(&vm).copied()];
-        looks.into_iter().flatten().filter(move |look| look.begun >= touched).filter_map(|look| look.seen)
+        let fresh = looks.into_iter().flatten().filter(move |look| look.begun >= touched);
+        fresh.filter_map(|look| Some((look.begun, look.seen?)))
     }
 }
 
@@ -75,13 +76,19 @@ impl State {
     /// The loop is about to destroy or remove something: only if it was shown a VM that is so, and
     /// shown it after whatever it did last.
     pub fn judge_destruction(&mut self, vm: VmId, what: &str, fits: &[Seen]) {
-        if !self.watch.fresh(vm).any(|seen| fits.contains(&seen)) {
+        if !self.watch.fresh(vm).any(|(_, seen)| fits.contains(&seen)) {
             let (own, scan) = (self.watch.own.get(&vm), self.watch.scan.get(&vm));
             let touched = self.watch.touched.get(&vm);
             let words = format!("own look {own:?}, scan {scan:?}, last touched {touched:?}");
             let label = self.label(vm);
             self.violate(format_args!("{what} of {label} without having seen it {fits:?}: {words}"));
         }
+    }
+
+    /// The VM's power changed, and nobody asked for it.
+    pub fn disturb(&mut self, vm: VmId) {
+        self.tick += 1;
+        self.watch.disturbed.insert(vm, self.tick);
     }
 
     /// Something was done to the VM.

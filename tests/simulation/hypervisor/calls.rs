@@ -173,7 +173,7 @@ impl World {
         let Some(index) = state.host.calls.iter().position(|call| call.number == number) else { return };
         let call = state.host.calls.remove(index);
         let is_own = call.life == state.life;
-        if call.mutates && is_own {
+        if call.mutates && is_own && !call.broken {
             state.touch(call.vm);
         }
         drop(state);
@@ -240,7 +240,7 @@ async fn at_work(
         let label = state.label(call.vm);
         state.note(format_args!("{} {label} done: {}", call.name, if outcome.is_ok() { "ok" } else { "refused" }));
         if is_orphan {
-            state.watch.disturbed.insert(call.vm);
+            state.disturb(call.vm);
         }
         if fate == Fate::Lies { Err(invalid(call.name, "a lie")) } else { outcome }
     };
