@@ -134,6 +134,11 @@ fn of_vm(state: &State, vm: VmId) -> Vec<String> {
     if intent.is_open() {
         faults.push(format!("generation {} ({:?}) is open", intent.generation, intent.power));
     }
+    let robbed = state.watch.robbed.contains(&vm);
+    let calm = state.database.over.iter().filter(|it| it.vm == vm && state.watch.asked_in_calm.contains(&it.id));
+    for failed in calm.filter(|it| it.status == OperationStatus::Failed && !robbed) {
+        faults.push(format!("its {:?} failed when nothing was wrong: {:?}", failed.kind, failed.error));
+    }
     let domain = state.host.domains.get(&vm);
     let is_off = domain.is_none_or(|domain| domain.state == DomainState::Shutoff);
     let is_on = domain.is_some_and(|domain| domain.state.is_active());

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use infinibay::vm::{DesiredPower, VmId};
+use infinibay::vm::{DesiredPower, SettingChange, VmChange, VmId};
 
 use super::{
     chance::Chance,
@@ -67,6 +67,10 @@ impl Run {
         self.settle("as it was asked for").await?;
         self.ask_again();
         self.settle("as it was asked for again").await?;
+        let on = self.chance.one_in(2);
+        let change = VmChange::Setting(SettingChange::Autostart(on));
+        self.ask_all(|state, vm, asked| state.database.request_change(vm, change.clone(), asked));
+        self.settle("changed").await?;
         self.ask_all(|state, vm, asked| state.database.request_delete(vm, asked));
         self.settle("gone").await?;
         let state = self.world.state();
@@ -171,7 +175,10 @@ impl Run {
         let vms: Vec<VmId> = self.world.state().database.vms.keys().copied().collect();
         for vm in vms {
             let controller = self.controller.as_ref();
-            ask(&self.world, controller, vm, "it", &mut self.chance, |state, asked| request(state, vm, asked));
+            ask(&self.world, controller, vm, "it", &mut self.chance, |state, asked| {
+                state.watch.asked_in_calm.insert(asked.operation);
+                request(state, vm, asked)
+            });
         }
     }
 }

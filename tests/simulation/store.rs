@@ -139,12 +139,12 @@ impl LoopStore for Ports {
         milestone: Milestone,
         at: DateTime<Utc>,
     ) -> Result<(), StoreError> {
+        self.world.state().judge_milestone(vm, milestone);
         self.write("pass_milestone", move |state| {
             let bundle = state.database.vms.get_mut(&vm).ok_or(StoreError::NotFound)?;
             bundle.record.milestones.pass(milestone, at);
             let label = state.label(vm);
             state.note(format_args!("{label} passes {milestone:?}"));
-            state.judge_milestone(vm, milestone);
             Ok(())
         })
         .await

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use infinibay::vm::{DomainObservation, DomainState, VmId};
+use infinibay::vm::{DomainObservation, DomainState, OperationId, VmId};
 
 use super::world::State;
 
@@ -49,6 +49,8 @@ pub struct Watch {
     pub touched: BTreeMap<VmId, u64>,
     /// VMs whose power changed, unasked, since the loop saw it as asked for; and when it did.
     pub disturbed: BTreeMap<VmId, u64>,
+    /// What was asked for when all was calm already: it has no reason to fail.
+    pub asked_in_calm: BTreeSet<OperationId>,
     /// VMs of which somebody else took something away.
     pub robbed: BTreeSet<VmId>,
     /// VMs on which a call may still be at work that no controller can know of.

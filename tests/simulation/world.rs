@@ -24,6 +24,9 @@ use super::{chance::Chance, database::Database, faults::Faults, host::Host, link
 /// Lines of the trace that a failing run shows.
 const SHOWN: usize = 120;
 
+/// More than any run needs.
+const EFFECTS: u64 = 300_000;
+
 /// See the module.
 pub struct World {
     state: Mutex<State>,
@@ -66,6 +69,8 @@ pub struct State {
     hash: DefaultHasher,
     /// Counts what happened, and so orders it.
     pub tick: u64,
+    /// Counts what the controllers did and asked.
+    effects: u64,
 }
 
 impl State {
@@ -123,6 +128,7 @@ impl World {
             trace: VecDeque::new(),
             hash: DefaultHasher::new(),
             tick: 0,
+            effects: 0,
         };
         Arc::new(Self {
             state: Mutex::new(state),
@@ -146,6 +152,10 @@ impl World {
         let goes_on = {
             let mut state = self.state();
             let alive = state.life == life && !state.crashed;
+            state.effects += 1;
+            if state.effects > EFFECTS {
+                state.violate(format_args!("the loop does not come to rest"));
+            }
             let rate = state.faults.crash;
             let dies = alive && state.chance.one_in(rate);
             if dies {
