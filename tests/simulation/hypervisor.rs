@@ -181,6 +181,7 @@ impl Hypervisor for Ports {
 
     async fn destroy(&self, id: VmId) -> Result<(), HypervisorError> {
         self.world.state().judge_destruction(id, "destroy", &[Seen::Active, Seen::Crashed]);
+        self.world.state().judge_grace(id);
         self.call(id, "destroy", move |world| {
             let mut state = world.state();
             let clean = state.chance.one_in(2);

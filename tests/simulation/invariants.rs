@@ -107,6 +107,15 @@ pub fn unsettled(state: &State) -> Vec<String> {
     faults
 }
 
+/// Requests for power or an end that are not met or given up.
+pub fn open_requests(state: &State) -> Vec<String> {
+    let open = state.database.vms.iter().filter(|(_, bundle)| {
+        let intent = &bundle.record.intent;
+        intent.deleting || intent.is_open()
+    });
+    open.map(|(vm, bundle)| format!("{}: {:?}", state.label(*vm), bundle.record.intent)).collect()
+}
+
 fn of_gone(state: &State, vm: VmId) -> Vec<String> {
     let mut faults: Vec<String> = state.host.left_of(vm);
     let mut ends = state.database.over.iter().filter(|it| it.vm == vm && it.kind == OperationKind::Delete);

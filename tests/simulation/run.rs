@@ -9,14 +9,18 @@ use super::{
     controller::Controller,
     faults::Faults,
     guests::SETTLED,
-    invariants::unsettled,
+    invariants::{open_requests, unsettled},
     script::{Script, ask},
     world::{Event, World},
 };
 
-/// How long the world may take to settle once it is calm: more than any wait of the loop, and than an
-/// hour by which the clock went back.
-const PATIENCE: Duration = Duration::from_secs(3 * 3600);
+/// How long the world may take to settle once it is calm: the budget of an operation, counted by a
+/// clock that may have gone back by hours.
+const PATIENCE: Duration = Duration::from_secs(12 * 3600);
+
+/// How long what was asked for may take then: more than any wait of the loop, after calls that hang
+/// one after another.
+const SOON: Duration = Duration::from_secs(1800);
 
 /// What a run came to.
 #[derive(Debug)]
@@ -139,6 +143,12 @@ impl Run {
         let begun = tokio::time::Instant::now();
         loop {
             self.wait(Duration::from_secs(5)).await?;
+            if begun.elapsed() > SOON {
+                let open = open_requests(&self.world.state());
+                if !open.is_empty() {
+                    return Err(format!("after {SOON:?} of calm it is not {what}:\n{}", open.join("\n")));
+                }
+            }
             if unsettled(&self.world.state()).is_empty() {
                 self.wait(SETTLED).await?;
                 let left = unsettled(&self.world.state());
@@ -164,7 +174,7 @@ impl Run {
             } else {
                 DesiredPower::Running
             };
-            state.database.request_power(vm, power, asked)
+            state.request_power(vm, power, asked)
         });
     }
 

@@ -122,7 +122,7 @@ impl Script {
             Act::Create if vms.len() >= MAX_VMS => {}
             Act::Create => self.create(world, controller),
             Act::Power(power) => ask(world, controller, vm, &format!("{power:?}"), &mut self.chance, |s, a| {
-                s.database.request_power(vm, power, a)
+                s.request_power(vm, power, a)
             }),
             Act::Delete => ask(world, controller, vm, "deletion", &mut self.chance, |s, a| {
                 s.database.request_delete(vm, a)
@@ -169,6 +169,23 @@ impl Script {
             state.database.create(vm, host, spec(number, provisioning), asked);
             true
         });
+    }
+}
+
+impl State {
+    /// Asks for power, and keeps in mind since when the guest may be expected to go by itself.
+    pub fn request_power(&mut self, vm: VmId, power: DesiredPower, asked: Asked) -> bool {
+        let forced = self.database.vms.get(&vm).is_some_and(|bundle| {
+            let intent = &bundle.record.intent;
+            intent.is_open() && intent.power == DesiredPower::ForcedOff
+        });
+        // One whose plug was to be pulled anyway may lose it at any moment.
+        if power == DesiredPower::Stopped && !forced {
+            self.watch.polite.insert(vm, tokio::time::Instant::now());
+        } else {
+            self.watch.polite.remove(&vm);
+        }
+        self.database.request_power(vm, power, asked)
     }
 }
 

@@ -3,9 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use infinibay::vm::{DomainObservation, DomainState, OperationId, VmId};
+use infinibay::vm::{DesiredPower, DomainObservation, DomainState, OperationId, VmId};
 
-use super::world::State;
+use tokio::time::Instant;
+
+use super::{controller::config, world::State};
 
 /// What a look showed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +53,8 @@ pub struct Watch {
     pub disturbed: BTreeMap<VmId, u64>,
     /// What was asked for when all was calm already: it has no reason to fail.
     pub asked_in_calm: BTreeSet<OperationId>,
+    /// VMs that were last asked to stop politely, and since when.
+    pub polite: BTreeMap<VmId, Instant>,
     /// VMs of which somebody else took something away.
     pub robbed: BTreeSet<VmId>,
     /// VMs on which a call may still be at work that no controller can know of.
@@ -84,6 +88,21 @@ impl State {
             let words = format!("own look {own:?}, scan {scan:?}, last touched {touched:?}");
             let label = self.label(vm);
             self.violate(format_args!("{what} of {label} without having seen it {fits:?}: {words}"));
+        }
+    }
+
+    /// The plug of a guest that is asked to stop politely is pulled only after the grace, whatever the
+    /// clock on the wall says.
+    pub fn judge_grace(&mut self, vm: VmId) {
+        let asked = self.database.vms.get(&vm).is_some_and(|bundle| {
+            let intent = &bundle.record.intent;
+            !intent.deleting && intent.is_open() && intent.power == DesiredPower::Stopped
+        });
+        let active = self.watch.fresh(vm).all(|(_, seen)| seen == Seen::Active);
+        let since = self.watch.polite.get(&vm).map(Instant::elapsed);
+        if let Some(since) = since.filter(|since| asked && active && *since < config().stop_grace) {
+            let label = self.label(vm);
+            self.violate(format_args!("the plug of {label} is pulled {since:?} after it was asked to stop"));
         }
     }
 
