@@ -82,7 +82,8 @@ impl Controller {
             let mut state = world.state();
             state.crashed = true;
             state.hints = None;
-            let left: Vec<_> = state.host.calls.iter().filter(|call| call.mutates).map(|call| call.vm).collect();
+            let left: Vec<_> =
+                state.host.calls.iter().filter(|call| call.mutates).map(|call| call.vm).collect();
             state.watch.haunted.extend(left);
         }
         self.task.abort();

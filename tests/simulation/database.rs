@@ -1,5 +1,5 @@
-//! What the simulated database holds, and the requests that people commit to it; as the store's own
-//! transactions do, which `store_model.rs` compares it with.
+//! What the simulated database holds, and the requests that people commit to it, each as the
+//! transaction of the store does that it stands for.
 
 use std::collections::BTreeMap;
 

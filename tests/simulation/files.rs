@@ -8,12 +8,7 @@ use infinibay::{
     vm::{ResourceKind, SocketObservation, VmId, VmSpec},
 };
 
-use super::{
-    controller::Ports,
-    host::File,
-    watch::Seen,
-    world::State,
-};
+use super::{controller::Ports, host::File, watch::Seen, world::State};
 
 fn fault(operation: &str) -> FilesError {
     FilesError { operation: operation.to_owned(), source: "a fault".into() }

@@ -90,7 +90,8 @@ impl Hypervisor for Ports {
                 let label = state.label(id);
                 state.violate(format_args!("the XML defined for {label} is another's"));
             }
-            let known = state.host.volumes.get(&(super::host::POOL.to_owned(), format!("infinibay-{id}.qcow2")));
+            let known =
+                state.host.volumes.get(&(super::host::POOL.to_owned(), format!("infinibay-{id}.qcow2")));
             if !known.is_some_and(|volume| volume.whole) && !state.watch.robbed.contains(&id) {
                 state.violate(format_args!("a domain was defined without a whole disk"));
             }

@@ -45,10 +45,7 @@ impl State {
         };
         if !shown.iter().any(|(_, seen)| fits.contains(seen)) {
             let label = self.label(vm);
-            self.violate(format_args!(
-                "{label} counts as {:?}, and was shown as {shown:?}",
-                intent.power
-            ));
+            self.violate(format_args!("{label} counts as {:?}, and was shown as {shown:?}", intent.power));
         }
     }
 
@@ -144,7 +141,8 @@ fn of_vm(state: &State, vm: VmId) -> Vec<String> {
         faults.push(format!("generation {} ({:?}) is open", intent.generation, intent.power));
     }
     let robbed = state.watch.robbed.contains(&vm);
-    let calm = state.database.over.iter().filter(|it| it.vm == vm && state.watch.asked_in_calm.contains(&it.id));
+    let calm =
+        state.database.over.iter().filter(|it| it.vm == vm && state.watch.asked_in_calm.contains(&it.id));
     for failed in calm.filter(|it| it.status == OperationStatus::Failed && !robbed) {
         faults.push(format!("its {:?} failed when nothing was wrong: {:?}", failed.kind, failed.error));
     }
@@ -159,7 +157,11 @@ fn of_vm(state: &State, vm: VmId) -> Vec<String> {
     } else if !state.watch.disturbed.contains_key(&vm) {
         let fits = if intent.power == DesiredPower::Running { is_on } else { is_off };
         if !fits {
-            faults.push(format!("{:?} was asked for, and it is {:?}", intent.power, domain.map(|it| it.state)));
+            faults.push(format!(
+                "{:?} was asked for, and it is {:?}",
+                intent.power,
+                domain.map(|it| it.state)
+            ));
         }
     }
     faults.extend(of_things(state, vm));

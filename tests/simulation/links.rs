@@ -52,8 +52,7 @@ impl LoopLinks for Ports {
         let mut state = self.world.state();
         let (now, speaks) = (state.now, state.speaks(vm));
         let runs = state.host.domains.get(&vm).is_some_and(|domain| domain.state.is_active());
-        let installed =
-            state.host.volumes.values().any(|volume| volume.vm == Some(vm) && volume.installed);
+        let installed = state.host.volumes.values().any(|volume| volume.vm == Some(vm) && volume.installed);
         let Some(link) = state.links.get_mut(&vm) else { return LinkObservation::None };
         if !runs {
             *link = Link { since: now, heard: None };

@@ -77,11 +77,9 @@ impl Run {
         self.settle("changed").await?;
         self.ask_all(|state, vm, asked| state.database.request_delete(vm, asked));
         self.settle("gone").await?;
-        let state = self.world.state();
-        if !state.database.vms.is_empty() {
+        if !self.world.state().database.vms.is_empty() {
             return Err("VMs are left".to_owned());
         }
-        drop(state);
         let now = strangers(&self.world);
         if now != theirs {
             return Err(format!("strangers' things changed: {theirs:?} became {now:?}"));
@@ -161,7 +159,10 @@ impl Run {
             }
             if begun.elapsed() > PATIENCE {
                 let left = unsettled(&self.world.state());
-                return Err(format!("in {PATIENCE:?} of calm it did not become {what}:\n{}", left.join("\n")));
+                return Err(format!(
+                    "in {PATIENCE:?} of calm it did not become {what}:\n{}",
+                    left.join("\n")
+                ));
             }
         }
     }
@@ -178,10 +179,7 @@ impl Run {
         });
     }
 
-    fn ask_all(
-        &mut self,
-        request: impl Fn(&mut super::world::State, VmId, super::database::Asked) -> bool,
-    ) {
+    fn ask_all(&mut self, request: impl Fn(&mut super::world::State, VmId, super::database::Asked) -> bool) {
         let vms: Vec<VmId> = self.world.state().database.vms.keys().copied().collect();
         for vm in vms {
             let controller = self.controller.as_ref();

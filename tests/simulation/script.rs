@@ -121,9 +121,11 @@ impl Script {
         match act {
             Act::Create if vms.len() >= MAX_VMS => {}
             Act::Create => self.create(world, controller),
-            Act::Power(power) => ask(world, controller, vm, &format!("{power:?}"), &mut self.chance, |s, a| {
-                s.request_power(vm, power, a)
-            }),
+            Act::Power(power) => {
+                ask(world, controller, vm, &format!("{power:?}"), &mut self.chance, |s, a| {
+                    s.request_power(vm, power, a)
+                })
+            }
             Act::Delete => ask(world, controller, vm, "deletion", &mut self.chance, |s, a| {
                 s.database.request_delete(vm, a)
             }),
@@ -158,8 +160,7 @@ impl Script {
     fn create(&mut self, world: &Arc<World>, controller: Option<&Controller>) {
         let vm = VmId(self.chance.uuid());
         let crowded = self.chance.one_in(2);
-        let provisioning =
-            if self.chance.one_in(5) { Provisioning::None } else { Provisioning::CloudInit };
+        let provisioning = if self.chance.one_in(5) { Provisioning::None } else { Provisioning::CloudInit };
         ask(world, controller, vm, "a VM", &mut self.chance, |state, asked| {
             let number = state.database.order.len();
             if crowded {
@@ -202,7 +203,8 @@ pub fn ask(
     let asked = Asked { operation: OperationId(chance.uuid()), by: state.owner, at: state.now };
     let accepted = request(&mut state, asked);
     let label = state.label(vm);
-    state.note(format_args!("asked for {what} of {label}: {}", if accepted { "accepted" } else { "refused" }));
+    state
+        .note(format_args!("asked for {what} of {label}: {}", if accepted { "accepted" } else { "refused" }));
     drop(state);
     if let Some(controller) = controller.filter(|_| accepted && !chance.one_in(10)) {
         controller.waker.wake(vm);
@@ -307,9 +309,11 @@ fn befall(world: &Arc<World>, vm: VmId, act: Act, wait: Duration) {
             s.watch.robbed.insert(vm);
             s.host.volumes.retain(|_, volume| volume.vm != Some(vm));
         }),
-        Act::SocketIsReplaced if !is_active => misfortune(world, vm, "a stranger takes its socket's place", |s| {
-            s.host.files.insert(socket_path(vm), File::Intruder);
-        }),
+        Act::SocketIsReplaced if !is_active => {
+            misfortune(world, vm, "a stranger takes its socket's place", |s| {
+                s.host.files.insert(socket_path(vm), File::Intruder);
+            })
+        }
         Act::GuestTurnsDeaf if state.is_some() => {
             let mut state = world.state();
             state.host.domains.get_mut(&vm).into_iter().for_each(|domain| domain.is_deaf ^= true);

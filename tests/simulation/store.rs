@@ -14,11 +14,7 @@ use infinibay::{
     },
 };
 
-use super::{
-    controller::Ports,
-    watch::Seen,
-    world::State,
-};
+use super::{controller::Ports, watch::Seen, world::State};
 
 /// How long the database is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -93,10 +93,11 @@ impl State {
 
     /// A VM as the trace names it: by the order in which it was asked for.
     pub fn label(&self, vm: VmId) -> String {
-        self.database.order.iter().position(|known| *known == vm).map_or_else(
-            || "stranger".to_owned(),
-            |index| format!("vm{index}"),
-        )
+        self.database
+            .order
+            .iter()
+            .position(|known| *known == vm)
+            .map_or_else(|| "stranger".to_owned(), |index| format!("vm{index}"))
     }
 }
 

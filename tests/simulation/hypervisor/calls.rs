@@ -238,7 +238,11 @@ async fn at_work(
         let outcome = effect(&world);
         let mut state = world.state();
         let label = state.label(call.vm);
-        state.note(format_args!("{} {label} done: {}", call.name, if outcome.is_ok() { "ok" } else { "refused" }));
+        state.note(format_args!(
+            "{} {label} done: {}",
+            call.name,
+            if outcome.is_ok() { "ok" } else { "refused" }
+        ));
         if is_orphan {
             state.disturb(call.vm);
         }

@@ -35,8 +35,11 @@ impl Ports {
             let mut state = self.world.state();
             let (hang, slow, blind) = (state.faults.hang, state.faults.slow, state.faults.blind);
             let hangs = state.chance.one_in(hang);
-            let takes =
-                if state.chance.one_in(slow) { state.chance.seconds(1, 20) } else { Duration::from_millis(3) };
+            let takes = if state.chance.one_in(slow) {
+                state.chance.seconds(1, 20)
+            } else {
+                Duration::from_millis(3)
+            };
             let reachable = state.host.reachable && !state.chance.one_in(blind);
             let mut domains: HashMap<VmId, DomainFacts> = HashMap::new();
             for (vm, domain) in &state.host.domains {
@@ -57,9 +60,7 @@ impl Ports {
         };
         tokio::time::sleep(if hangs { LIMIT } else { takes }).await;
         let outcome = match seen {
-            _ if hangs => {
-                Err(HypervisorError::Deadline { operation: "scan".to_owned(), limit: LIMIT })
-            }
+            _ if hangs => Err(HypervisorError::Deadline { operation: "scan".to_owned(), limit: LIMIT }),
             None => Err(unreachable("scan")),
             Some(domains) => Ok(HostObservation { domains }),
         };
