@@ -38,5 +38,5 @@ mod worker;
 pub use adapters::{HostFiles, HostStore, SystemClock, SystemRandomness};
 pub use apply::Settings;
 pub use engine::{Parts, Reconciler};
-pub use ports::{Clock, Files, LoopLinks, LoopStore, Randomness, SeedPlace};
+pub use ports::{Clock, Files, FilesError, LoopLinks, LoopStore, Randomness, SeedPlace};
 pub use waker::Waker;

@@ -88,6 +88,22 @@ impl Memory {
         }
     }
 
+    /// The clock on the wall was set: what is remembered moves along, so that no wait becomes longer
+    /// and no grace shorter than it is.
+    pub fn shift(&mut self, by: TimeDelta) {
+        let shifted = |at: DateTime<Utc>| at.checked_add_signed(by).unwrap_or(at);
+        self.started_at = shifted(self.started_at);
+        self.missing_since = self.missing_since.map(shifted);
+        self.stopping_since = self.stopping_since.map(shifted);
+        self.shutdown_asked_at = self.shutdown_asked_at.map(shifted);
+        self.reboot_asked = self.reboot_asked.map(|(operation, at)| (operation, shifted(at)));
+        self.off_since = self.off_since.map(shifted);
+        self.restarts.iter_mut().for_each(|at| *at = shifted(*at));
+        if let Some(failure) = &mut self.failure {
+            failure.retry_at = shifted(failure.retry_at);
+        }
+    }
+
     /// A new request wipes the slate: what failed for the last one may work for this one.
     pub fn enter(&mut self, generation: i64, change: Option<OperationId>) {
         if self.request.0 != generation {
@@ -205,6 +221,22 @@ mod tests {
         assert!(memory.boot_loop, "a change is no request to run");
         memory.enter(2, None);
         assert!(!memory.boot_loop && memory.restarts_before(start) == 0);
+    }
+
+    #[test]
+    fn what_is_remembered_moves_with_the_clock() {
+        let start = DateTime::from_timestamp(1_000_000, 0).expect("a time");
+        let (wait, hour) =
+            (Wait { base: Duration::from_secs(2), max: Duration::MAX, jitter: 0.0 }, TimeDelta::hours(1));
+        let mut memory = Memory::new(start);
+        memory.missing_since = Some(start);
+        memory.stopping_since = Some(start);
+        memory.failed(&Step::Start, true, String::new(), start, wait);
+        memory.shift(-hour);
+        assert_eq!(memory.failure.as_ref().map(|it| it.retry_at), Some(start - hour + TimeDelta::seconds(2)));
+        assert_eq!((memory.missing_since, memory.stopping_since), (Some(start - hour), Some(start - hour)));
+        memory.shift(TimeDelta::MAX);
+        assert_eq!(memory.missing_since, Some(start - hour), "a clock beyond all time moves nothing");
     }
 
     #[test]

@@ -41,6 +41,8 @@ const STEPS_PER_TURN: usize = 16;
 const BUSY_RECHECK: TimeDelta = TimeDelta::seconds(2);
 /// How soon thawing a guest's file systems is tried again.
 const THAW_AGAIN: Duration = Duration::from_secs(1);
+/// A clock that differs from the time that passed by more than this was set by somebody.
+const CLOCK_SET: TimeDelta = TimeDelta::seconds(2);
 /// `lastSeen` alone is not worth a write more often than this.
 const LAST_SEEN_GRAIN: TimeDelta = TimeDelta::minutes(10);
 
@@ -124,6 +126,8 @@ pub(super) struct Worker {
     mailbox: Arc<Mailbox>,
     memory: Memory,
     last_turn_ended: Option<Instant>,
+    /// When the clock on the wall was last read for the memory, and what it said.
+    clock_read: (Instant, DateTime<Utc>),
     /// What people were last told.
     told: Option<VmStatus>,
 }
@@ -131,7 +135,8 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(id: VmId, shared: Arc<Shared>, mailbox: Arc<Mailbox>) -> Self {
         let memory = Memory::new(shared.started_at);
-        Self { id, shared, mailbox, memory, last_turn_ended: None, told: None }
+        let clock_read = (Instant::now(), shared.hands.clock.now());
+        Self { id, shared, mailbox, memory, last_turn_ended: None, clock_read, told: None }
     }
 
     /// Works until the VM is gone or `stop`. A step under way is finished first.
@@ -181,9 +186,23 @@ impl Worker {
         self.shared.hands.clock.now()
     }
 
+    /// The time, for what is remembered: where the clock was set since the last look at it, the
+    /// memory moves along first.
+    fn now_for_memory(&mut self) -> DateTime<Utc> {
+        let (now, moment) = (self.now(), Instant::now());
+        let (then, said) = std::mem::replace(&mut self.clock_read, (moment, now));
+        let passed = TimeDelta::from_std(moment - then).unwrap_or(TimeDelta::MAX);
+        let jump = (now - said).checked_sub(&passed).unwrap_or_default();
+        if jump.abs() > CLOCK_SET {
+            self.memory.shift(jump);
+        }
+        now
+    }
+
     async fn turn(&mut self, mail: Mail, stop: &CancellationToken) -> Result<Turn, StoreError> {
         if mail.retry {
-            self.memory.retry_now(self.now());
+            let now = self.now_for_memory();
+            self.memory.retry_now(now);
         }
         let fresh = mail
             .scan
@@ -232,7 +251,7 @@ impl Worker {
     }
 
     async fn decide(&mut self, bundle: &VmBundle, domain: DomainObservation) -> (Plan, Observation) {
-        let now = self.now();
+        let now = self.now_for_memory();
         let record = &bundle.record;
         let change = bundle.operations.iter().find(|operation| operation.change.is_some());
         self.memory.enter(record.intent.generation, change.map(|operation| operation.id));
@@ -347,7 +366,7 @@ impl Worker {
 
     async fn take(&mut self, bundle: &VmBundle, step: &Step) {
         tracing::info!(vm = %self.id, step = step.name(), "taking a step");
-        let begun = self.now();
+        let begun = self.now_for_memory();
         self.memory.attempting(step, begun);
         match self.shared.hands.apply(bundle, step).await {
             Ok(None) if self.memory.is_in_vain(step) => {
@@ -357,7 +376,8 @@ impl Worker {
                 self.note_failure(step, true, message.to_owned());
             }
             Ok(ended) => {
-                self.memory.succeeded(step, self.now());
+                let now = self.now_for_memory();
+                self.memory.succeeded(step, now);
                 if let Step::RequestReboot(operation) = step {
                     self.memory.asked_to_reboot(*operation, begun);
                 }
@@ -384,12 +404,13 @@ impl Worker {
     }
 
     fn note_failure(&mut self, step: &Step, counted: bool, message: String) {
+        let now = self.now_for_memory();
         let config = &self.shared.config;
         let jitter = self.shared.randomness.jitter();
         // A guest is not left frozen for longer and longer.
         let max = if step.name() == THAW { THAW_AGAIN } else { config.retry_max };
         let wait = Wait { base: config.retry_base, max, jitter };
-        self.memory.failed(step, counted, message, self.now(), wait);
+        self.memory.failed(step, counted, message, now, wait);
     }
 
     async fn tell_deleted(&self, bundle: &VmBundle) {

@@ -1,0 +1,97 @@
+//! The loop against a simulated host, in simulated time, under faults drawn from a seed.
+//!
+//! `docs/SIMULATION.md` says what is simulated and what must hold. `SIM_FIRST` and `SIM_COUNT` choose
+//! the seeds; a failing one prints itself, and `SIM_FIRST=seed SIM_COUNT=1` runs it again, step by
+//! step the same.
+
+mod simulation {
+    pub mod chance;
+    pub mod clock;
+    pub mod controller;
+    pub mod database;
+    pub mod faults;
+    pub mod files;
+    pub mod guests;
+    pub mod host;
+    pub mod hypervisor;
+    pub mod invariants;
+    pub mod links;
+    pub mod panics;
+    pub mod run;
+    pub mod script;
+    pub mod store;
+    pub mod watch;
+    pub mod world;
+}
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use simulation::{panics, run::run};
+
+/// Seeds of a whole run.
+const COUNT: u64 = 2000;
+
+/// Seeds that found a fault once.
+const REGRESSIONS: &str = include_str!("simulation/regressions.txt");
+
+fn number(variable: &str, default: u64) -> u64 {
+    match std::env::var(variable) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {text:?}")),
+        Err(_) => default,
+    }
+}
+
+fn regressions() -> Vec<u64> {
+    let lines = REGRESSIONS.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    let seeds = lines.filter(|line| !line.is_empty());
+    seeds.map(|seed| seed.parse().unwrap_or_else(|_| panic!("regressions.txt: {seed:?}"))).collect()
+}
+
+/// Runs seeds on all processors, until one fails; gives the failures by seed.
+fn run_all(seeds: &[u64]) -> BTreeMap<u64, String> {
+    panics::watch();
+    let (next, failures) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while failures.lock().expect("failures").is_empty() {
+                    let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
+                    if let Some(violation) = run(*seed).violation {
+                        failures.lock().expect("failures").insert(*seed, violation);
+                    }
+                }
+            });
+        }
+    });
+    failures.into_inner().expect("failures")
+}
+
+#[test]
+fn the_loop_is_right_whatever_happens() {
+    let first = number("SIM_FIRST", 0);
+    let count = number("SIM_COUNT", COUNT);
+    let mut seeds = regressions();
+    seeds.extend(first..first + count);
+    if let Some((seed, violation)) = run_all(&seeds).into_iter().next() {
+        panic!(
+            "seed {seed} failed: {violation}\n\
+             seed {seed} failed; again: SIM_FIRST={seed} SIM_COUNT=1 cargo test --test simulation"
+        );
+    }
+}
+
+#[test]
+fn a_seed_is_the_same_run_again() {
+    for seed in [1, 7, 1234] {
+        let (one, other) = (run(seed), run(seed));
+        assert_eq!((one.hash, one.ticks), (other.hash, other.ticks), "seed {seed} is not one run");
+        assert!(one.ticks > 20, "nothing happened in seed {seed}");
+    }
+}

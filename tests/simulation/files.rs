@@ -1,0 +1,132 @@
+//! The simulated host's files.
+
+use std::path::Path;
+
+use async_trait::async_trait;
+use infinibay::{
+    reconcile::{Files, FilesError, SeedPlace},
+    vm::{ResourceKind, SocketObservation, VmId, VmSpec},
+};
+
+use super::{controller::Ports, host::File, watch::Seen, world::State};
+
+fn fault(operation: &str) -> FilesError {
+    FilesError { operation: operation.to_owned(), source: "a fault".into() }
+}
+
+impl Ports {
+    /// Changes files, unless it fails; also where it succeeds, it may be told otherwise.
+    async fn change(
+        &self,
+        name: &str,
+        work: impl FnOnce(&mut State) -> Result<(), FilesError> + Send,
+    ) -> Result<(), FilesError> {
+        self.world.point(self.life, &format!("before {name}")).await;
+        let takes = {
+            let mut state = self.world.state();
+            state.chance.millis(1, 50)
+        };
+        tokio::time::sleep(takes).await;
+        let outcome = {
+            let mut state = self.world.state();
+            let rate = state.faults.files;
+            if state.chance.one_in(rate) {
+                state.note(format_args!("{name}: a fault"));
+                Err(fault(name))
+            } else {
+                state.note(format_args!("{name}"));
+                let done = work(&mut state);
+                if state.chance.one_in(rate) { Err(fault(name)) } else { done }
+            }
+        };
+        self.world.point(self.life, &format!("after {name}")).await;
+        outcome
+    }
+}
+
+#[async_trait]
+impl Files for Ports {
+    async fn write_seed(&self, vm: VmId, _spec: &VmSpec, place: SeedPlace<'_>) -> Result<(), FilesError> {
+        let path = place.dir.join(place.name);
+        self.change("write_seed", |state| {
+            state.has_row(vm, ResourceKind::Seed, "the seed");
+            state.host.once_had_seed.insert(vm);
+            if state.chance.one_in(8) {
+                // The draft was written, and could not be renamed.
+                let draft = format!("{}.draft", path.display());
+                state.host.files.insert(draft.into(), File::Other { vm });
+                return Err(fault("write_seed"));
+            }
+            state.host.files.remove(Path::new(&format!("{}.draft", path.display())));
+            state.host.files.insert(path, File::Seed { vm, scrubbed: false });
+            Ok(())
+        })
+        .await
+    }
+
+    async fn scrub_seed(&self, vm: VmId, _spec: &VmSpec, place: SeedPlace<'_>) -> Result<(), FilesError> {
+        let path = place.dir.join(place.name);
+        self.change("scrub_seed", |state| {
+            if let Some(file) = state.host.files.get_mut(&path) {
+                *file = File::Seed { vm, scrubbed: true };
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn remove(&self, dir: &Path, name: &str) -> Result<(), FilesError> {
+        let whose = self.world.state().database.whose(name);
+        if let Some(vm) = whose {
+            self.world.state().judge_destruction(vm, "removal of a file", &[Seen::Absent]);
+        }
+        let path = dir.join(name).display().to_string();
+        self.change("remove", |state| {
+            for gone in [path.clone(), format!("{path}.draft"), format!("{path}.0")] {
+                let gone = state.host.files.remove(Path::new(&gone));
+                if matches!(gone, Some(File::Stranger | File::Intruder)) {
+                    state.violate(format_args!("a stranger's file {path} was removed"));
+                }
+            }
+            whose.into_iter().for_each(|vm| state.touch(vm));
+            Ok(())
+        })
+        .await
+    }
+
+    async fn inspect_socket(&self, path: &Path) -> SocketObservation {
+        let mut state = self.world.state();
+        let rate = state.faults.files;
+        if state.chance.one_in(rate) {
+            return SocketObservation::Unknown;
+        }
+        match state.host.files.get(path) {
+            None => SocketObservation::Missing,
+            Some(File::Socket { .. }) => SocketObservation::Present,
+            Some(_) => SocketObservation::Untrusted("somebody else's".to_owned()),
+        }
+    }
+
+    async fn remove_socket(&self, path: &Path) -> Result<(), FilesError> {
+        let path = path.to_owned();
+        let whose = path.file_name().and_then(|name| name.to_str()).and_then(VmId::from_socket_name);
+        if let Some(vm) = whose {
+            self.world.state().judge_destruction(vm, "removal of a socket", &[Seen::Absent]);
+        }
+        self.change("remove_socket", |state| {
+            match state.host.files.get(&path) {
+                Some(File::Socket { vm }) => {
+                    if state.host.domains.get(vm).is_some_and(|domain| domain.state.is_active()) {
+                        return Err(fault("somebody listens"));
+                    }
+                    state.host.files.remove(&path);
+                }
+                Some(_) => return Err(fault("not a socket of ours")),
+                None => {}
+            }
+            whose.into_iter().for_each(|vm| state.touch(vm));
+            Ok(())
+        })
+        .await
+    }
+}

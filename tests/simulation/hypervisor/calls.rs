@@ -1,0 +1,270 @@
+//! How a call that changes something goes: well, badly, slowly, or past its deadline.
+
+use std::{sync::Arc, time::Duration};
+
+use infinibay::{hypervisor::HypervisorError, vm::VmId};
+use tokio::sync::oneshot;
+
+use super::{LIMIT, invalid, unreachable};
+use crate::simulation::{
+    controller::Ports,
+    host::{Call, File, Volume},
+    world::{Event, State, World},
+};
+
+/// What becomes of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Good,
+    /// It does nothing and says so.
+    Fails,
+    /// It does its work and says that it failed.
+    Lies,
+    /// The connection breaks under it: its caller knows nothing, and it may go on.
+    Breaks,
+}
+
+impl Ports {
+    /// A call to libvirt that changes something about the VM.
+    pub(super) async fn call(
+        &self,
+        vm: VmId,
+        name: &'static str,
+        effect: impl FnOnce(&Arc<World>) -> Result<(), HypervisorError> + Send + 'static,
+    ) -> Result<(), HypervisorError> {
+        self.world.point(self.life, &format!("before {name}")).await;
+        let begun = self.begin(vm, name, true);
+        let (number, fate, takes) = match begun {
+            Ok(begun) => begun,
+            Err(error) => {
+                // Even a refusal takes a moment.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                return Err(error);
+            }
+        };
+        let (tell, told) = oneshot::channel();
+        tokio::spawn(at_work(Arc::clone(&self.world), number, fate, takes, effect, tell));
+        let outcome = self.wait(number, name, told).await;
+        self.world.point(self.life, &format!("after {name}")).await;
+        outcome
+    }
+
+    async fn wait<T>(
+        &self,
+        number: u64,
+        name: &'static str,
+        told: oneshot::Receiver<Result<T, HypervisorError>>,
+    ) -> Result<T, HypervisorError> {
+        match tokio::time::timeout(LIMIT, told).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(unreachable(name)),
+            Err(_) => {
+                let mut state = self.world.state();
+                if let Some(call) = state.host.calls.iter_mut().find(|call| call.number == number) {
+                    call.late = true;
+                }
+                state.note(format_args!("{name} is past its deadline"));
+                Err(HypervisorError::Deadline { operation: name.to_owned(), limit: LIMIT })
+            }
+        }
+    }
+
+    /// Lets a call in, and draws what becomes of it.
+    fn begin(
+        &self,
+        vm: VmId,
+        name: &'static str,
+        mutates: bool,
+    ) -> Result<(u64, Fate, Duration), HypervisorError> {
+        let mut state = self.world.state();
+        let label = state.label(vm);
+        let mut others = state.host.calls.iter().filter(|call| call.vm == vm && call.life == self.life);
+        if let Some(other) = others.find(|call| mutates && call.mutates && !call.broken).cloned() {
+            state.violate(format_args!("{name} of {label} while {} is under way: two writers", other.name));
+        }
+        if state.host.is_busy(self.life, vm) {
+            return Err(HypervisorError::Deadline { operation: name.to_owned(), limit: LIMIT });
+        }
+        if !state.host.reachable {
+            return Err(unreachable(name));
+        }
+        let fate = state.draw_fate(mutates);
+        let takes = state.draw_time();
+        let number = state.host.next_call;
+        state.host.next_call += 1;
+        let broken = false;
+        state.host.calls.push(Call { number, life: self.life, vm, name, mutates, late: false, broken });
+        if mutates {
+            state.note(format_args!("{name} {label}: {fate:?} in {takes:?}"));
+        }
+        Ok((number, fate, takes))
+    }
+
+    /// A call that changes nothing. What it gives is from when it began, and it ends when it ends.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        vm: VmId,
+        name: &'static str,
+        work: impl FnOnce(&mut State) -> T + Send + 'static,
+    ) -> Result<T, HypervisorError> {
+        self.world.point(self.life, &format!("before {name}")).await;
+        let (number, fate, takes) = self.begin(vm, name, false)?;
+        let (tell, told) = oneshot::channel();
+        let world = Arc::clone(&self.world);
+        let seen = work(&mut world.state());
+        tokio::spawn(async move {
+            tokio::time::sleep(takes).await;
+            let outcome = match fate {
+                Fate::Good => Ok(seen),
+                Fate::Fails | Fate::Lies => Err(invalid(name, "a fault")),
+                Fate::Breaks => Err(unreachable(name)),
+            };
+            world.end_of(number);
+            // Nobody may wait for it any more.
+            drop(tell.send(outcome));
+        });
+        self.wait(number, name, told).await
+    }
+}
+
+impl State {
+    fn draw_fate(&mut self, mutates: bool) -> Fate {
+        let faults = self.faults.clone();
+        if !mutates {
+            return if self.chance.one_in(faults.blind) { Fate::Fails } else { Fate::Good };
+        }
+        if self.chance.one_in(faults.fail) {
+            Fate::Fails
+        } else if self.chance.one_in(faults.lie) {
+            Fate::Lies
+        } else if self.chance.one_in(faults.broken) {
+            Fate::Breaks
+        } else {
+            Fate::Good
+        }
+    }
+
+    fn draw_time(&mut self) -> Duration {
+        let (hang, slow) = (self.faults.hang, self.faults.slow);
+        if self.chance.one_in(hang) {
+            LIMIT + self.chance.seconds(1, 120)
+        } else if self.chance.one_in(slow) {
+            self.chance.seconds(1, 20)
+        } else {
+            self.chance.millis(1, 100)
+        }
+    }
+
+    /// A thing is made: a row has to name it already.
+    pub fn has_row(&mut self, vm: VmId, kind: infinibay::vm::ResourceKind, what: &str) {
+        let bundle = self.database.vms.get(&vm);
+        let named = bundle.is_some_and(|bundle| bundle.resources.iter().any(|row| row.kind == kind));
+        if !named && !self.watch.haunted.contains(&vm) {
+            let label = self.label(vm);
+            self.violate(format_args!("{what} of {label} was made, and no row names it"));
+        }
+    }
+}
+
+impl World {
+    /// A call has returned.
+    fn end_of(self: &Arc<Self>, number: u64) {
+        let mut state = self.state();
+        let Some(index) = state.host.calls.iter().position(|call| call.number == number) else { return };
+        let call = state.host.calls.remove(index);
+        let is_own = call.life == state.life;
+        if call.mutates && is_own && !call.broken {
+            state.touch(call.vm);
+        }
+        drop(state);
+        if call.late && is_own {
+            self.tell(Event::Domain(call.vm));
+        }
+    }
+}
+
+/// A call, at work in libvirtd: it goes on whoever waits for it.
+async fn at_work(
+    world: Arc<World>,
+    number: u64,
+    fate: Fate,
+    takes: Duration,
+    effect: impl FnOnce(&Arc<World>) -> Result<(), HypervisorError> + Send + 'static,
+    tell: oneshot::Sender<Result<(), HypervisorError>>,
+) {
+    let mut tell = Some(tell);
+    let call = world.state().host.calls.iter().find(|call| call.number == number).cloned();
+    let Some(call) = call else { return };
+    if fate == Fate::Breaks {
+        let mut state = world.state();
+        state.watch.haunted.insert(call.vm);
+        if let Some(call) = state.host.calls.iter_mut().find(|call| call.number == number) {
+            call.broken = true;
+        }
+        state.touch(call.vm);
+        drop(state);
+        drop(tell.take().map(|tell| tell.send(Err(unreachable(call.name)))));
+    }
+    // libvirt lets one job at a time work on a domain.
+    loop {
+        let first = {
+            let state = world.state();
+            let mut same = state.host.calls.iter().filter(|other| other.vm == call.vm && other.mutates);
+            same.next().is_none_or(|other| other.number == number)
+        };
+        if first {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    tokio::time::sleep(takes).await;
+    let is_orphan = {
+        let mut state = world.state();
+        if !state.host.calls.iter().any(|other| other.number == number) {
+            // The host went down under it.
+            return;
+        }
+        let orphan = fate == Fate::Breaks || state.life != call.life || state.crashed;
+        if orphan {
+            state.watch.haunted.insert(call.vm);
+        }
+        orphan
+    };
+    let dropped = is_orphan && world.state().chance.one_in(2);
+    let outcome = if fate == Fate::Fails || dropped {
+        leave_half(&world, &call);
+        Err(invalid(call.name, "a fault"))
+    } else {
+        let outcome = effect(&world);
+        let mut state = world.state();
+        let label = state.label(call.vm);
+        state.note(format_args!(
+            "{} {label} done: {}",
+            call.name,
+            if outcome.is_ok() { "ok" } else { "refused" }
+        ));
+        if is_orphan {
+            state.disturb(call.vm);
+        }
+        if fate == Fate::Lies { Err(invalid(call.name, "a lie")) } else { outcome }
+    };
+    world.end_of(number);
+    world.tell(Event::Domain(call.vm));
+    // Nobody may wait for it any more.
+    drop(tell.take().map(|tell| tell.send(outcome)));
+}
+
+/// What a broken-off making leaves behind.
+fn leave_half(world: &World, call: &Call) {
+    let mut state = world.state();
+    if call.name == "create_overlay" && state.chance.one_in(2) {
+        let key = (crate::simulation::host::POOL.to_owned(), format!("infinibay-{}.qcow2", call.vm));
+        let half = Volume { vm: Some(call.vm), whole: false, installed: false };
+        state.host.volumes.entry(key).or_insert(half);
+    }
+    if call.name == "start" && state.chance.one_in(2) && state.host.domains.contains_key(&call.vm) {
+        // QEMU came up, made its things, and died.
+        let vm = call.vm;
+        state.host.files.entry(format!("/console/vm-{vm}.log").into()).or_insert(File::Other { vm });
+    }
+}

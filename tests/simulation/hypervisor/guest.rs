@@ -1,0 +1,45 @@
+//! The reset button, and how libvirt treats a domain.
+
+use async_trait::async_trait;
+use infinibay::{
+    hypervisor::{GuestControls, HypervisorError},
+    vm::{DomainState, VmId},
+};
+use tokio::time::Instant;
+
+use super::invalid;
+use crate::simulation::{controller::Ports, guests};
+
+#[async_trait]
+impl GuestControls for Ports {
+    async fn reset(&self, id: VmId) -> Result<(), HypervisorError> {
+        self.call(id, "reset", move |world| {
+            let mut state = world.state();
+            let domain = state.domain("reset", id)?;
+            if domain.state != DomainState::Running {
+                return Err(invalid("reset", "the domain is not running"));
+            }
+            domain.resets += 1;
+            domain.boot += 1;
+            domain.is_up = false;
+            domain.started = Instant::now();
+            drop(state);
+            guests::boot(world, id);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn set_autostart(&self, id: VmId, on: bool) -> Result<(), HypervisorError> {
+        self.call(id, "set_autostart", move |world| {
+            let mut state = world.state();
+            let domain = state.domain("set_autostart", id)?;
+            if on && !domain.persistent {
+                return Err(invalid("set_autostart", "a transient domain"));
+            }
+            domain.autostart = on;
+            Ok(())
+        })
+        .await
+    }
+}

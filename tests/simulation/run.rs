@@ -1,0 +1,192 @@
+//! One run: a seed's script under the seed's faults, then calm, then everything is deleted.
+
+use std::{sync::Arc, time::Duration};
+
+use infinibay::vm::{DesiredPower, SettingChange, VmChange, VmId};
+
+use super::{
+    chance::Chance,
+    controller::Controller,
+    faults::Faults,
+    guests::SETTLED,
+    invariants::{open_requests, unsettled},
+    script::{Script, ask},
+    world::{Event, World},
+};
+
+/// How long the world may take to settle once it is calm: the budget of an operation, counted by a
+/// clock that may have gone back by hours.
+const PATIENCE: Duration = Duration::from_secs(12 * 3600);
+
+/// How long what was asked for may take then: more than any wait of the loop, after calls that hang
+/// one after another.
+const SOON: Duration = Duration::from_secs(1800);
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Outcome {
+    pub hash: u64,
+    /// How many effects and events there were.
+    pub ticks: u64,
+    /// What went wrong, with the last lines of the trace.
+    pub violation: Option<String>,
+}
+
+/// Runs one seed.
+pub fn run(seed: u64) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let world = World::new(seed);
+        let end = Run { world: world.clone(), controller: None, chance: Chance::new(seed, 3) }.go(seed).await;
+        let violation = end.err().map(|why| format!("{why}\n\n{}", world.last_lines()));
+        let ticks = world.state().tick;
+        Outcome { hash: world.hash(), ticks, violation }
+    })
+}
+
+struct Run {
+    world: Arc<World>,
+    controller: Option<Controller>,
+    chance: Chance,
+}
+
+impl Run {
+    async fn go(mut self, seed: u64) -> Result<(), String> {
+        let strangers = |world: &World| world.state().host.strangers_things();
+        let mut script = Script::new(seed);
+        self.controller = Some(Controller::start(&self.world));
+        while let Some(gap) = script.gap() {
+            self.wait(gap).await?;
+            script.act(&self.world, self.controller.as_ref());
+        }
+        let rest = self.chance.seconds(0, 60);
+        self.wait(rest).await?;
+
+        self.calm();
+        let theirs = strangers(&self.world);
+        self.settle("as it was asked for").await?;
+        self.ask_again();
+        self.settle("as it was asked for again").await?;
+        let on = self.chance.one_in(2);
+        let change = VmChange::Setting(SettingChange::Autostart(on));
+        self.ask_all(|state, vm, asked| state.database.request_change(vm, change.clone(), asked));
+        self.settle("changed").await?;
+        self.ask_all(|state, vm, asked| state.database.request_delete(vm, asked));
+        self.settle("gone").await?;
+        if !self.world.state().database.vms.is_empty() {
+            return Err("VMs are left".to_owned());
+        }
+        let now = strangers(&self.world);
+        if now != theirs {
+            return Err(format!("strangers' things changed: {theirs:?} became {now:?}"));
+        }
+        if let Some(controller) = self.controller.take() {
+            controller.kill(&self.world).await;
+        }
+        Ok(())
+    }
+
+    /// Lets time pass; a controller that dies meanwhile is followed by another.
+    async fn wait(&mut self, time: Duration) -> Result<(), String> {
+        let end = tokio::time::Instant::now() + time;
+        loop {
+            let rang = tokio::time::timeout_at(end, self.world.bell.notified()).await.is_ok();
+            let (crashed, violation) = {
+                let state = self.world.state();
+                (state.crashed, state.violation.clone())
+            };
+            if let Some(violation) = violation {
+                return Err(violation);
+            }
+            if let Some(panic) = super::panics::take() {
+                return Err(format!("the loop panicked: {panic}"));
+            }
+            if crashed {
+                if let Some(controller) = self.controller.take() {
+                    controller.kill(&self.world).await;
+                }
+                let pause = self.chance.millis(0, 3000);
+                tokio::time::sleep(pause).await;
+                self.controller = Some(Controller::start(&self.world));
+            } else if self.controller.as_ref().is_none_or(Controller::is_over) {
+                return Err("the loop ended unasked".to_owned());
+            }
+            if !rang {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Everything that can go wrong ends.
+    fn calm(&mut self) {
+        let mut state = self.world.state();
+        state.note(format_args!("all is calm"));
+        state.faults = Faults::default();
+        state.host.reachable = true;
+        state.database.is_away = false;
+        state.silent.clear();
+        for domain in state.host.domains.values_mut() {
+            domain.is_deaf = false;
+        }
+        drop(state);
+        self.world.tell(Event::Connected);
+    }
+
+    /// Waits until everything is as it has to be, and sees that it stays so.
+    async fn settle(&mut self, what: &str) -> Result<(), String> {
+        let begun = tokio::time::Instant::now();
+        loop {
+            self.wait(Duration::from_secs(5)).await?;
+            if begun.elapsed() > SOON {
+                let open = open_requests(&self.world.state());
+                if !open.is_empty() {
+                    return Err(format!("after {SOON:?} of calm it is not {what}:\n{}", open.join("\n")));
+                }
+            }
+            if unsettled(&self.world.state()).is_empty() {
+                self.wait(SETTLED).await?;
+                let left = unsettled(&self.world.state());
+                if left.is_empty() {
+                    return Ok(());
+                }
+                if begun.elapsed() > PATIENCE {
+                    return Err(format!("it did not stay {what}:\n{}", left.join("\n")));
+                }
+            }
+            if begun.elapsed() > PATIENCE {
+                let left = unsettled(&self.world.state());
+                return Err(format!(
+                    "in {PATIENCE:?} of calm it did not become {what}:\n{}",
+                    left.join("\n")
+                ));
+            }
+        }
+    }
+
+    /// Asks for whatever was given up, or undone by somebody, once more.
+    fn ask_again(&mut self) {
+        self.ask_all(|state, vm, asked| {
+            let power = if asked.operation.uuid().as_u128() % 3 == 0 {
+                DesiredPower::Stopped
+            } else {
+                DesiredPower::Running
+            };
+            state.request_power(vm, power, asked)
+        });
+    }
+
+    fn ask_all(&mut self, request: impl Fn(&mut super::world::State, VmId, super::database::Asked) -> bool) {
+        let vms: Vec<VmId> = self.world.state().database.vms.keys().copied().collect();
+        for vm in vms {
+            let controller = self.controller.as_ref();
+            ask(&self.world, controller, vm, "it", &mut self.chance, |state, asked| {
+                state.watch.asked_in_calm.insert(asked.operation);
+                request(state, vm, asked)
+            });
+        }
+    }
+}

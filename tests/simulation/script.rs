@@ -1,0 +1,367 @@
+//! What people ask for in a run, and what happens to the host meanwhile.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use infinibay::vm::{
+    DesiredPower, DomainState, GuestChange, Image, ImageFormat, NetworkAttachment, OperationId, OsFamily,
+    Provisioning, SettingChange, Unattended, VmChange, VmId, VmSpec,
+};
+
+use super::{
+    chance::Chance,
+    controller::Controller,
+    database::Asked,
+    guests::{self, SHUT_DOWN, misfortune},
+    host::{File, socket_path},
+    world::{Event, State, World},
+};
+
+/// libvirt's words for why a domain is off: its hypervisor died.
+const CRASHED: i32 = 3;
+const MAX_VMS: usize = 4;
+
+/// One thing that happens.
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    Create,
+    Power(DesiredPower),
+    Delete,
+    Autostart,
+    Reset,
+    GuestPowersOff,
+    GuestCrashes,
+    GuestPauses,
+    GuestResumes,
+    QemuIsKilled,
+    SomebodyUndefines,
+    SomebodyDestroys,
+    SomebodyStarts,
+    DiskIsRemoved,
+    SocketIsReplaced,
+    GuestTurnsDeaf,
+    AgentIsSilent,
+    AgentHangsUp,
+    LibvirtIsAway,
+    StoreIsAway,
+    HostReboots,
+    ClockJumps,
+    Resync,
+}
+
+const ACTS: [Act; 38] = [
+    Act::Create,
+    Act::Create,
+    Act::Create,
+    Act::Power(DesiredPower::Running),
+    Act::Power(DesiredPower::Running),
+    Act::Power(DesiredPower::Running),
+    Act::Power(DesiredPower::Stopped),
+    Act::Power(DesiredPower::Stopped),
+    Act::Power(DesiredPower::Stopped),
+    Act::Power(DesiredPower::ForcedOff),
+    Act::Power(DesiredPower::ForcedOff),
+    Act::Delete,
+    Act::Delete,
+    Act::Delete,
+    Act::Autostart,
+    Act::Autostart,
+    Act::Reset,
+    Act::Reset,
+    Act::GuestPowersOff,
+    Act::GuestPowersOff,
+    Act::GuestCrashes,
+    Act::GuestPauses,
+    Act::GuestResumes,
+    Act::QemuIsKilled,
+    Act::SomebodyUndefines,
+    Act::SomebodyDestroys,
+    Act::SomebodyStarts,
+    Act::DiskIsRemoved,
+    Act::SocketIsReplaced,
+    Act::GuestTurnsDeaf,
+    Act::AgentIsSilent,
+    Act::AgentHangsUp,
+    Act::LibvirtIsAway,
+    Act::LibvirtIsAway,
+    Act::StoreIsAway,
+    Act::HostReboots,
+    Act::ClockJumps,
+    Act::Resync,
+];
+
+/// A run's plan: its own sequence of chances.
+pub struct Script {
+    chance: Chance,
+    left: u64,
+}
+
+impl Script {
+    pub fn new(seed: u64) -> Self {
+        let mut chance = Chance::new(seed, 2);
+        let left = 4 + chance.below(20);
+        Self { chance, left }
+    }
+
+    /// How long nothing happens; `None` when the script is over.
+    pub fn gap(&mut self) -> Option<Duration> {
+        self.left = self.left.checked_sub(1)?;
+        Some(match self.chance.below(3) {
+            0 => self.chance.millis(0, 300),
+            1 => self.chance.seconds(0, 10),
+            _ => self.chance.seconds(5, 90),
+        })
+    }
+
+    /// The next thing happens.
+    pub fn act(&mut self, world: &Arc<World>, controller: Option<&Controller>) {
+        let vms: Vec<VmId> = world.state().database.vms.keys().copied().collect();
+        let act = if vms.is_empty() { Act::Create } else { self.chance.pick(&ACTS) };
+        let vm = if vms.is_empty() { VmId(self.chance.uuid()) } else { self.chance.pick(&vms) };
+        let wait = self.chance.seconds(1, 120);
+        match act {
+            Act::Create if vms.len() >= MAX_VMS => {}
+            Act::Create => self.create(world, controller),
+            Act::Power(power) => {
+                ask(world, controller, vm, &format!("{power:?}"), &mut self.chance, |s, a| {
+                    s.request_power(vm, power, a)
+                })
+            }
+            Act::Delete => ask(world, controller, vm, "deletion", &mut self.chance, |s, a| {
+                s.database.request_delete(vm, a)
+            }),
+            Act::Autostart => {
+                let on = self.chance.one_in(2);
+                let change = VmChange::Setting(SettingChange::Autostart(on));
+                ask(world, controller, vm, "a change of autostart", &mut self.chance, |s, a| {
+                    s.database.request_change(vm, change, a)
+                });
+            }
+            Act::Reset => ask(world, controller, vm, "a reset", &mut self.chance, |s, a| {
+                s.database.request_change(vm, VmChange::Guest(GuestChange::Reset), a)
+            }),
+            Act::LibvirtIsAway => away(world, wait, "libvirt", |state, away| state.host.reachable = !away),
+            Act::StoreIsAway => away(world, wait, "the store", |state, away| state.database.is_away = away),
+            Act::ClockJumps => {
+                let by = self.chance.pick(&[3600, -3600, 40, -40]);
+                let mut state = world.state();
+                state.note(format_args!("the clock jumps by {by} s"));
+                state.clock_ahead += by;
+            }
+            Act::HostReboots => reboot(world),
+            Act::Resync => {
+                if let Some(controller) = controller {
+                    controller.waker.wake_all();
+                }
+            }
+            other => befall(world, vm, other, wait),
+        }
+    }
+
+    fn create(&mut self, world: &Arc<World>, controller: Option<&Controller>) {
+        let vm = VmId(self.chance.uuid());
+        let crowded = self.chance.one_in(2);
+        let provisioning = if self.chance.one_in(5) { Provisioning::None } else { Provisioning::CloudInit };
+        ask(world, controller, vm, "a VM", &mut self.chance, |state, asked| {
+            let number = state.database.order.len();
+            if crowded {
+                state.host.crowd(vm);
+            }
+            let host = state.host_id;
+            state.database.create(vm, host, spec(number, provisioning), asked);
+            true
+        });
+    }
+}
+
+impl State {
+    /// Asks for power, and keeps in mind since when the guest may be expected to go by itself.
+    pub fn request_power(&mut self, vm: VmId, power: DesiredPower, asked: Asked) -> bool {
+        let forced = self.database.vms.get(&vm).is_some_and(|bundle| {
+            let intent = &bundle.record.intent;
+            intent.is_open() && intent.power == DesiredPower::ForcedOff
+        });
+        // One whose plug was to be pulled anyway may lose it at any moment.
+        if power == DesiredPower::Stopped && !forced {
+            self.watch.polite.insert(vm, tokio::time::Instant::now());
+        } else {
+            self.watch.polite.remove(&vm);
+        }
+        self.database.request_power(vm, power, asked)
+    }
+}
+
+/// Somebody asks; the loop is told, mostly.
+pub fn ask(
+    world: &World,
+    controller: Option<&Controller>,
+    vm: VmId,
+    what: &str,
+    chance: &mut Chance,
+    request: impl FnOnce(&mut State, Asked) -> bool,
+) {
+    let mut state = world.state();
+    let asked = Asked { operation: OperationId(chance.uuid()), by: state.owner, at: state.now };
+    let accepted = request(&mut state, asked);
+    let label = state.label(vm);
+    state
+        .note(format_args!("asked for {what} of {label}: {}", if accepted { "accepted" } else { "refused" }));
+    drop(state);
+    if let Some(controller) = controller.filter(|_| accepted && !chance.one_in(10)) {
+        controller.waker.wake(vm);
+    }
+}
+
+fn away(world: &Arc<World>, wait: Duration, what: &'static str, set: fn(&mut State, bool)) {
+    let mut state = world.state();
+    state.note(format_args!("{what} is away for {wait:?}"));
+    set(&mut state, true);
+    drop(state);
+    world.tell(Event::Disconnected);
+    world.later(wait, move |world| {
+        let mut state = world.state();
+        state.note(format_args!("{what} is back"));
+        set(&mut state, false);
+        drop(state);
+        world.tell(Event::Connected);
+    });
+}
+
+/// All domains are off, but for those that libvirt starts by itself; the controller is gone too.
+fn reboot(world: &Arc<World>) {
+    let mut state = world.state();
+    state.note(format_args!("the host reboots"));
+    let vms: Vec<VmId> = state.host.domains.keys().copied().collect();
+    // Whatever was at work is gone.
+    state.host.calls.clear();
+    let mut started = Vec::new();
+    for vm in vms {
+        state.host.power_off(vm, CRASHED, false);
+        state.disturb(vm);
+        if let Some(domain) = state.host.domains.get_mut(&vm).filter(|domain| domain.autostart) {
+            domain.state = DomainState::Running;
+            domain.started = tokio::time::Instant::now();
+            started.push(vm);
+        }
+    }
+    state.crashed = true;
+    drop(state);
+    world.bell.notify_one();
+    for vm in started {
+        guests::boot(world, vm);
+    }
+}
+
+/// Something happens to a VM.
+fn befall(world: &Arc<World>, vm: VmId, act: Act, wait: Duration) {
+    let state = world.state().host.domains.get(&vm).map(|domain| domain.state);
+    let runs = state == Some(DomainState::Running);
+    let is_active = state.is_some_and(DomainState::is_active);
+    match act {
+        Act::GuestPowersOff if runs => {
+            misfortune(world, vm, "the guest powers off", |s| s.host.power_off(vm, SHUT_DOWN, true));
+        }
+        Act::GuestCrashes if runs => misfortune(world, vm, "the guest crashes", |s| {
+            if let Some(domain) = s.host.domains.get_mut(&vm) {
+                domain.state = DomainState::Crashed;
+                domain.is_up = false;
+                domain.boot += 1;
+            }
+        }),
+        Act::GuestPauses if runs => misfortune(world, vm, "the guest is paused", |s| {
+            if let Some(domain) = s.host.domains.get_mut(&vm) {
+                domain.state = DomainState::Paused;
+            }
+        }),
+        Act::GuestResumes if state == Some(DomainState::Paused) => {
+            misfortune(world, vm, "the guest goes on", |s| {
+                if let Some(domain) = s.host.domains.get_mut(&vm) {
+                    domain.state = DomainState::Running;
+                }
+            });
+            guests::go_on(world, vm);
+        }
+        Act::QemuIsKilled if is_active => {
+            misfortune(world, vm, "its QEMU is killed", |s| s.host.power_off(vm, CRASHED, false));
+        }
+        Act::SomebodyDestroys if is_active => {
+            misfortune(world, vm, "somebody destroys it", |s| s.host.power_off(vm, 2, true));
+        }
+        Act::SomebodyUndefines if state.is_some() => misfortune(world, vm, "somebody undefines it", |s| {
+            s.watch.robbed.insert(vm);
+            match s.host.domains.get_mut(&vm) {
+                Some(domain) if domain.state.is_active() => domain.persistent = false,
+                _ => drop(s.host.domains.remove(&vm)),
+            }
+        }),
+        Act::SomebodyStarts if state == Some(DomainState::Shutoff) => {
+            misfortune(world, vm, "somebody starts it", |s| {
+                let has_disk = s.host.volumes.values().any(|volume| volume.vm == Some(vm) && volume.whole);
+                if let Some(domain) = s.host.domains.get_mut(&vm).filter(|_| has_disk) {
+                    domain.state = DomainState::Running;
+                    domain.boot += 1;
+                    domain.started = tokio::time::Instant::now();
+                    s.host.files.insert(socket_path(vm), File::Socket { vm });
+                }
+            });
+            guests::boot(world, vm);
+        }
+        Act::DiskIsRemoved if !is_active => misfortune(world, vm, "somebody removes its disk", |s| {
+            s.watch.robbed.insert(vm);
+            s.host.volumes.retain(|_, volume| volume.vm != Some(vm));
+        }),
+        Act::SocketIsReplaced if !is_active => {
+            misfortune(world, vm, "a stranger takes its socket's place", |s| {
+                s.host.files.insert(socket_path(vm), File::Intruder);
+            })
+        }
+        Act::GuestTurnsDeaf if state.is_some() => {
+            let mut state = world.state();
+            state.host.domains.get_mut(&vm).into_iter().for_each(|domain| domain.is_deaf ^= true);
+        }
+        Act::AgentIsSilent if runs => {
+            world.state().silent.insert(vm);
+            world.later(wait, move |world| {
+                world.state().silent.remove(&vm);
+                world.tell(Event::Link(vm));
+            });
+        }
+        Act::AgentHangsUp if runs => {
+            let mut state = world.state();
+            let now = state.now;
+            if let Some(link) = state.links.get_mut(&vm) {
+                link.since = now;
+                link.heard = None;
+            }
+            drop(state);
+            world.tell(Event::Link(vm));
+        }
+        _ => {}
+    }
+}
+
+fn spec(number: usize, provisioning: Provisioning) -> VmSpec {
+    VmSpec {
+        name: format!("simulated-{number}").parse().expect("a name"),
+        image: Image {
+            name: "debian".parse().expect("a name"),
+            description: String::new(),
+            os_family: OsFamily::Linux,
+            provisioning,
+            disk: PathBuf::from("/images/debian/disk.qcow2"),
+            format: ImageFormat::Qcow2,
+            virtual_bytes: 1 << 30,
+            sha256: String::new(),
+            kernel: None,
+        },
+        vcpus: 1,
+        memory_mib: 512,
+        disk_bytes: 1 << 30,
+        pool: super::host::POOL.parse().expect("a name"),
+        network: NetworkAttachment::None,
+        // Where nothing reads settings, none are accepted.
+        unattended: Unattended {
+            password_hash: (provisioning == Provisioning::CloudInit).then(|| "secret".to_owned()),
+            ..Unattended::default()
+        },
+    }
+}

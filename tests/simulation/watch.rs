@@ -1,0 +1,120 @@
+//! What is kept in mind about the loop, to judge it by: what it was shown of each VM, and when it
+//! last did something to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use infinibay::vm::{DesiredPower, DomainObservation, DomainState, OperationId, VmId};
+
+use tokio::time::Instant;
+
+use super::{controller::config, world::State};
+
+/// What a look showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    Absent,
+    Active,
+    Off,
+    /// Ended badly, and kept as it was.
+    Crashed,
+}
+
+impl Seen {
+    pub fn of(observation: &DomainObservation) -> Option<Self> {
+        match observation {
+            DomainObservation::Unknown => None,
+            DomainObservation::Absent => Some(Self::Absent),
+            DomainObservation::Present(facts) => match facts.state {
+                DomainState::Unknown => None,
+                DomainState::Shutoff => Some(Self::Off),
+                DomainState::Crashed => Some(Self::Crashed),
+                _ => Some(Self::Active),
+            },
+        }
+    }
+}
+
+/// A look: when it began, and what it showed; `None` is Unknown.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    pub begun: u64,
+    pub seen: Option<Seen>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// Of the present controller: the last look at this VM alone, and the last scan.
+    pub own: BTreeMap<VmId, Look>,
+    pub scan: BTreeMap<VmId, Look>,
+    /// When the last thing was done to the VM.
+    pub touched: BTreeMap<VmId, u64>,
+    /// VMs whose power changed, unasked, since the loop saw it as asked for; and when it did.
+    pub disturbed: BTreeMap<VmId, u64>,
+    /// What was asked for when all was calm already: it has no reason to fail.
+    pub asked_in_calm: BTreeSet<OperationId>,
+    /// VMs that were last asked to stop politely, and since when.
+    pub polite: BTreeMap<VmId, Instant>,
+    /// VMs of which somebody else took something away.
+    pub robbed: BTreeSet<VmId>,
+    /// VMs on which a call may still be at work that no controller can know of.
+    pub haunted: BTreeSet<VmId>,
+}
+
+impl Watch {
+    /// A new controller has seen nothing.
+    pub fn forget(&mut self) {
+        self.own.clear();
+        self.scan.clear();
+        self.touched.clear();
+    }
+
+    /// What the loop may act upon: looks that began after it last did something to the VM.
+    pub fn fresh(&self, vm: VmId) -> impl Iterator<Item = (u64, Seen)> {
+        let touched = self.touched.get(&vm).copied().unwrap_or(0);
+        let looks = [self.own.get(&vm).copied(), self.scan.get(&vm).copied()];
+        let fresh = looks.into_iter().flatten().filter(move |look| look.begun >= touched);
+        fresh.filter_map(|look| Some((look.begun, look.seen?)))
+    }
+}
+
+impl State {
+    /// The loop is about to destroy or remove something: only if it was shown a VM that is so, and
+    /// shown it after whatever it did last.
+    pub fn judge_destruction(&mut self, vm: VmId, what: &str, fits: &[Seen]) {
+        if !self.watch.fresh(vm).any(|(_, seen)| fits.contains(&seen)) {
+            let (own, scan) = (self.watch.own.get(&vm), self.watch.scan.get(&vm));
+            let touched = self.watch.touched.get(&vm);
+            let words = format!("own look {own:?}, scan {scan:?}, last touched {touched:?}");
+            let label = self.label(vm);
+            self.violate(format_args!("{what} of {label} without having seen it {fits:?}: {words}"));
+        }
+    }
+
+    /// The plug of a guest that is asked to stop politely is pulled only after the grace, whatever the
+    /// clock on the wall says.
+    pub fn judge_grace(&mut self, vm: VmId) {
+        let asked = self.database.vms.get(&vm).is_some_and(|bundle| {
+            let intent = &bundle.record.intent;
+            !intent.deleting && intent.is_open() && intent.power == DesiredPower::Stopped
+        });
+        let active = self.watch.fresh(vm).all(|(_, seen)| seen == Seen::Active);
+        let since = self.watch.polite.get(&vm).map(Instant::elapsed);
+        if let Some(since) = since.filter(|since| asked && active && *since < config().stop_grace) {
+            let label = self.label(vm);
+            self.violate(format_args!("the plug of {label} is pulled {since:?} after it was asked to stop"));
+        }
+    }
+
+    /// The VM's power changed, and nobody asked for it.
+    pub fn disturb(&mut self, vm: VmId) {
+        self.tick += 1;
+        self.watch.disturbed.insert(vm, self.tick);
+    }
+
+    /// Something was done to the VM.
+    pub fn touch(&mut self, vm: VmId) {
+        self.tick += 1;
+        self.watch.touched.insert(vm, self.tick);
+    }
+}
