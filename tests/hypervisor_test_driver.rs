@@ -7,7 +7,10 @@ mod support;
 use std::{collections::HashSet, error::Error, io::Write, time::Duration};
 
 use infinibay::{
-    hypervisor::{DomainType, Hypervisor, HypervisorError, OverlayVolume, libvirt::LibvirtHypervisor},
+    hypervisor::{
+        DomainType, GuestControls, Hypervisor, HypervisorError, OverlayVolume, Reboots,
+        libvirt::LibvirtHypervisor,
+    },
     vm::{DomainObservation, DomainState, VmId},
 };
 use support::{Domain, about, config, connect, domain_xml, event, present, state};
@@ -154,7 +157,7 @@ async fn calls_of_a_scan(count: usize) -> u64 {
         let before = hypervisor.libvirt_calls();
         hypervisor.observe_all().await.expect("ask the private driver");
         let calls = hypervisor.libvirt_calls() - before;
-        (calls <= 3 + 2 * 16).then_some(calls)
+        (calls <= 4 + 2 * 16).then_some(calls)
     })
     .await
 }
@@ -163,7 +166,51 @@ async fn calls_of_a_scan(count: usize) -> u64 {
 async fn a_scan_makes_the_same_number_of_calls_however_many_domains_there_are() {
     let (few, many) = (calls_of_a_scan(20).await, calls_of_a_scan(200).await);
     assert_eq!(few, many, "calls with 20 and with 200 domains");
-    assert_eq!(many, 3 + 2 * 16, "three bulk calls, and two for each of the sixteen in rotation");
+    assert_eq!(many, 4 + 2 * 16, "four bulk calls, and two for each of the sixteen in rotation");
+}
+
+#[tokio::test]
+async fn a_domain_is_halted_saved_dropped_and_renamed_and_scan_and_look_agree() {
+    let (_file, hypervisor) = private_driver().await;
+    let id = VmId::generate();
+    hypervisor.define(id, domain_xml("test", id, "before", None)).await.unwrap();
+    hypervisor.start(id).await.unwrap();
+    let looked = async || {
+        let scanned = hypervisor.observe_all().await.unwrap().domains.remove(&id).expect("the scan has it");
+        assert_eq!(present(&hypervisor, id).await, scanned);
+        (scanned.state, scanned.managed_save, scanned.name)
+    };
+    for _ in 0..2 {
+        hypervisor.suspend(id).await.unwrap();
+        assert_eq!(looked().await, (DomainState::Paused, false, "before".to_owned()));
+    }
+    for _ in 0..2 {
+        hypervisor.save(id).await.unwrap();
+        assert_eq!(looked().await, (DomainState::Shutoff, true, "before".to_owned()));
+    }
+    for _ in 0..2 {
+        hypervisor.discard_saved(id).await.unwrap();
+        assert_eq!(looked().await, (DomainState::Shutoff, false, "before".to_owned()));
+    }
+    let refused = hypervisor.save(id).await.unwrap_err();
+    assert!(matches!(refused, HypervisorError::Refused { .. }), "off, and nothing saved: {refused:?}");
+    let refused = hypervisor.suspend(id).await.unwrap_err();
+    assert!(matches!(refused, HypervisorError::Refused { .. }), "off: {refused:?}");
+
+    let other = VmId::generate();
+    hypervisor.define(other, domain_xml("test", other, "taken", None)).await.unwrap();
+    hypervisor.rename(id, &"taken".parse().unwrap()).await.unwrap_err();
+    for _ in 0..2 {
+        hypervisor.rename(id, &"after".parse().unwrap()).await.unwrap();
+        assert_eq!(looked().await, (DomainState::Shutoff, false, "after".to_owned()));
+    }
+    assert_eq!(hypervisor.domain_named("before").await.unwrap(), None);
+    hypervisor.start(id).await.unwrap();
+    hypervisor.request_reboot(id).await.unwrap();
+    assert_eq!(hypervisor.reboots(id), Reboots::default(), "this driver never tells them");
+    hypervisor.save(id).await.unwrap();
+    hypervisor.undefine(id).await.unwrap();
+    assert_eq!(hypervisor.observe(id).await.unwrap(), DomainObservation::Absent);
 }
 
 #[tokio::test]

@@ -239,7 +239,11 @@ fn disks(look: &Look<'_>) -> Option<Draft> {
 fn reconciled(look: &Look<'_>) -> Draft {
     let kind = ConditionKind::Reconciled;
     if let Some(failure) = &look.memory.failure {
-        let next = if look.gave_up() { "It was given up; ask again to retry." } else { "It is tried again." };
+        let next = match (look.gave_up(), look.memory.boot_loop) {
+            (true, _) => "It was given up; ask again to retry.",
+            (false, true) => "It is left alone until somebody asks for power.",
+            (false, false) => "It is tried again.",
+        };
         let message = format!("{}: {}. {next}", failure.step, failure.message);
         return (kind, ConditionStatus::False, "StepFailed", message);
     }

@@ -51,6 +51,27 @@ async fn a_save_survives_a_crash_at_every_gate_and_the_next_start_goes_on_from_i
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_save_that_outlasts_its_call_is_left_alone_and_found_done() {
+    let (world, run) = running().await;
+    world.save_slowly();
+    let begun = tokio::time::Instant::now();
+    world.ask_power(DesiredPower::Saved);
+    run.waker.wake(world.vm());
+    until(&world, "the call told as under way", |world| {
+        let status = world.status();
+        status.is_some_and(|status| status.conditions.iter().any(|it| it.reason == "CallUnderWay"))
+    })
+    .await;
+    until(&world, "a saved VM", |world| {
+        phase(world) == Some(VmPhase::Saved)
+            && ended(world, OperationKind::Save) == Some(OperationStatus::Succeeded)
+    })
+    .await;
+    assert!(begun.elapsed() >= Duration::from_secs(300));
+    run.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_saved_is_dropped_only_for_a_cold_start() {
     let (world, run) = running().await;
     world.ask_power(DesiredPower::Saved);

@@ -49,6 +49,10 @@ struct State {
     reason: i32,
     name: Option<String>,
     saved: bool,
+    /// Saving takes longer than a call is waited for.
+    slow: bool,
+    /// Until then a call is under way that nobody waits for.
+    late_until: Option<DateTime<Utc>>,
     volumes: BTreeSet<String>,
     files: BTreeSet<PathBuf>,
     links: HashMap<VmId, PathBuf>,
@@ -202,6 +206,10 @@ impl World {
             state.reason = reason;
         }
         let _ = self.events.send(HypervisorEvent::Domain(self.vm));
+    }
+
+    pub(super) fn save_slowly(&self) {
+        self.state().slow = true;
     }
 
     /// libvirt tells reboots, from now on.
@@ -686,7 +694,12 @@ impl LoopStore for World {
 #[async_trait]
 impl Hypervisor for World {
     async fn observe_all(&self) -> Result<HostObservation, HypervisorError> {
-        let state = self.state();
+        let late = self.is_busy(self.vm);
+        let mut state = self.state();
+        if !late && state.late_until.take().is_some() {
+            state.domain = Some(DomainState::Shutoff);
+            (state.reason, state.saved) = (5, true);
+        }
         if !state.reachable {
             return Err(HypervisorError::Unreachable { operation: "observe".to_owned(), source: None });
         }

@@ -1,6 +1,9 @@
 //! Halting, saving, rebooting, and libvirt's settings, simulated.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
+use chrono::TimeDelta;
 
 use super::World;
 use crate::{
@@ -44,12 +47,20 @@ impl GuestControls for World {
     }
 
     async fn save(&self, _id: VmId) -> Result<(), HypervisorError> {
+        let until = self.now() + TimeDelta::minutes(5);
         self.on_host("save", |state| {
             assert!(state.domain.is_some_and(DomainState::is_active), "a domain that is off was saved");
+            assert_eq!(state.late_until, None, "a domain was saved while it is saved");
+            if state.slow {
+                state.late_until = Some(until);
+                let limit = Duration::from_secs(30);
+                return Err(HypervisorError::Deadline { operation: "save".to_owned(), limit });
+            }
             state.domain = Some(DomainState::Shutoff);
             (state.reason, state.saved) = (5, true);
+            Ok(())
         })
-        .await
+        .await?
     }
 
     async fn discard_saved(&self, _id: VmId) -> Result<(), HypervisorError> {
