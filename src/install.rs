@@ -13,5 +13,5 @@ mod seed;
 pub use agent::{AgentFiles, AgentFilesError};
 pub use check::{InvalidSetting, check};
 pub use iso::{IsoError, build_iso};
-pub use password::{PasswordError, hash_password};
+pub use password::{PasswordError, check_password, hash_password};
 pub use seed::{SeedError, SeedFile, SeedInputs, scrubbed_seed_files, seed_files};

@@ -51,7 +51,7 @@ pub use operation::{Operation, OperationError, OperationKind, OperationStatus};
 pub use phase::{AgentConnectivity, VmPhase, VmStatus};
 pub use redact::{RedactionError, Redactor};
 pub use resource::{Resource, ResourceKind, ResourceState};
-pub use spec::{NetworkAttachment, SpecError, Unattended, VmSpec};
+pub use spec::{FirstBootSecret, NetworkAttachment, SpecError, Unattended, VmSpec};
 
 pub use text::chain;
 
