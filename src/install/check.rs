@@ -237,9 +237,8 @@ fn check_keyboard(keyboard: &str) -> Result<(), InvalidSetting> {
 }
 
 fn check_product_key(key: &str) -> Result<(), InvalidSetting> {
-    let group = |group: &str| {
-        group.len() == 5 && group.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit())
-    };
+    let group =
+        |group: &str| group.len() == 5 && group.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit());
     if key.split('-').count() == 5 && key.split('-').all(group) {
         return Ok(());
     }

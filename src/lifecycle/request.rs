@@ -10,8 +10,8 @@ use crate::{
     config::HypervisorConfig,
     install::{self, PasswordError},
     vm::{
-        FirstBootSecret, Image, NetworkAttachment, OsFamily, Provisioning, ResourceName, SpecError, Unattended,
-        VmId, VmName, VmSpec,
+        FirstBootSecret, Image, NetworkAttachment, OsFamily, Provisioning, ResourceName, SpecError,
+        Unattended, VmId, VmName, VmSpec,
     },
 };
 

@@ -89,18 +89,46 @@ fn every_bad_value_is_refused_under_its_own_name() {
         refused("unattended.timezone", |s| s.timezone = Some(bad.to_owned()));
     }
     for bad in [
-        "", "e", "ES_es", "es_ES.", "es-ES", "es_ES.UTF-8\n", "es_ES.UTF 8", "../x", "es_ES@", "$(x)", "C_US",
-        "english", &format!("es_ES.{}", "8".repeat(40)),
+        "",
+        "e",
+        "ES_es",
+        "es_ES.",
+        "es-ES",
+        "es_ES.UTF-8\n",
+        "es_ES.UTF 8",
+        "../x",
+        "es_ES@",
+        "$(x)",
+        "C_US",
+        "english",
+        &format!("es_ES.{}", "8".repeat(40)),
     ] {
         refused("unattended.locale", |s| s.locale = Some(bad.to_owned()));
     }
-    for bad in
-        ["", "e", "US", "us(", "us()", "us)x(", "us(a)b", "us(a b)", "us,de", "de(-x)", "us\n", &"a".repeat(49)]
-    {
+    for bad in [
+        "",
+        "e",
+        "US",
+        "us(",
+        "us()",
+        "us)x(",
+        "us(a)b",
+        "us(a b)",
+        "us,de",
+        "de(-x)",
+        "us\n",
+        &"a".repeat(49),
+    ] {
         refused("unattended.keyboard", |s| s.keyboard = Some(bad.to_owned()));
     }
-    for bad in ["", "W269N-WFGWX-YVC9B-4J6C9", "w269n-wfgwx-yvc9b-4j6c9-t83gx", "W269N-WFGWX-YVC9B-4J6C9-T83G<",
-        "W269N-WFGWX-YVC9B-4J6C9-T83GX\n", "W269N-WFGWX-YVC9B-4J6C9-T83GX-AAAAA"] {
+    for bad in [
+        "",
+        "W269N-WFGWX-YVC9B-4J6C9",
+        "w269n-wfgwx-yvc9b-4j6c9-t83gx",
+        "W269N-WFGWX-YVC9B-4J6C9-T83G<",
+        "W269N-WFGWX-YVC9B-4J6C9-T83GX\n",
+        "W269N-WFGWX-YVC9B-4J6C9-T83GX-AAAAA",
+    ] {
         refused("unattended.productKey", |s| s.product_key = Some(FirstBootSecret::new(bad.to_owned())));
     }
     for bad in ["", "a\nb", "a\0b", &"a".repeat(129)] {
