@@ -147,8 +147,11 @@ pub(super) fn user_data(spec: &VmSpec, hostname: &str, first_boot: bool) -> Valu
             "shell": "/bin/bash",
             // After the first boot too: were cloud-init made to run again, it must not lock it.
             "lock_passwd": settings.password_hash.is_none(),
-            "ssh_authorized_keys": settings.ssh_keys,
         });
+        // An empty list is none to cloud-init's schema.
+        if !settings.ssh_keys.is_empty() {
+            account["ssh_authorized_keys"] = json!(settings.ssh_keys);
+        }
         if let Some(hash) = settings.password_hash.as_ref().filter(|_| first_boot) {
             account["passwd"] = json!(hash);
         }
