@@ -138,7 +138,8 @@ fn every_hostile_value_is_refused_with_a_reason_or_carried_as_it_is() {
     let recipes = Recipes::load(None).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let (mut laid_out, mut asked, mut refused) = (Vec::new(), Vec::new(), 0);
-    for kind in ALL {
+    // A server is read as any other Windows.
+    for kind in ALL.into_iter().filter(|kind| *kind != SERVER) {
         for (field, fact, set) in FIELDS.into_iter().chain(SECRET_FIELDS) {
             for value in hostile() {
                 let mut settings = kind.ordinary();

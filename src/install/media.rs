@@ -196,6 +196,19 @@ fn linux_files(
     Ok(files)
 }
 
+/// Whose rights and keys are put into the installed system, and which keys.
+fn account_files(inputs: &InstallInputs<'_>) -> Vec<SeedFile> {
+    let settings = &inputs.spec.unattended;
+    let mut files = Vec::new();
+    if settings.user.is_some() || !settings.ssh_keys.is_empty() {
+        files.push(file("infinibay/user", format!("{}\n", settings.user.as_deref().unwrap_or("root"))));
+    }
+    if !settings.ssh_keys.is_empty() {
+        files.push(file("infinibay/authorized_keys", settings.ssh_keys.join("\n") + "\n"));
+    }
+    files
+}
+
 fn progress_file(inputs: &InstallInputs<'_>) -> Option<SeedFile> {
     inputs.progress_url.map(|url| file("infinibay/progress-url", format!("{url}\n")))
 }

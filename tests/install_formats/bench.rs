@@ -73,7 +73,7 @@ impl Kind {
             timezone: Some("America/Argentina/Buenos_Aires".to_owned()),
             locale: Some("de_CH.UTF-8".to_owned()),
             keyboard: Some("ch(fr)".to_owned()),
-            packages: if windows { Vec::new() } else { vec!["nginx".to_owned(), "g++".to_owned()] },
+            packages: if windows { Vec::new() } else { vec!["g++".to_owned(), "nginx".to_owned()] },
             first_boot_commands: vec![
                 "echo 'a: \"b\"' > /tmp/$x\nfalse # {{ no }} %end ]]>".to_owned(),
                 "- true".to_owned(),

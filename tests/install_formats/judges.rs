@@ -182,7 +182,7 @@ fn ksvalidator_takes_the_kickstart_for_every_version() {
 
 /// Every question that a preseed file of ours may answer, with its type, as the installer's own
 /// templates have it: debconf takes any name.
-const QUESTIONS: [(&str, &str); 51] = [
+const QUESTIONS: [(&str, &str); 54] = [
     ("apt-setup/cdrom/set-failed", "boolean"),
     ("apt-setup/cdrom/set-first", "boolean"),
     ("apt-setup/cdrom/set-next", "boolean"),
@@ -234,6 +234,9 @@ const QUESTIONS: [(&str, &str); 51] = [
     ("pkgsel/update-policy", "select"),
     ("pkgsel/upgrade", "select"),
     ("popularity-contest/participate", "boolean"),
+    ("preseed/early_command", "string"),
+    ("preseed/late_command", "string"),
+    ("time/zone", "string"),
 ];
 
 #[test]

@@ -143,6 +143,10 @@ def debian(root):
     }
 
 
+# The reader keeps a set: their order is lost.
+OURS = ("openssh-server", "sudo", "curl")
+
+
 def redhat(root):
     parser = KickstartParser(makeVersion("RHEL9"))
     parser.readKickstart(os.path.join(root, "ks.cfg"))
@@ -151,18 +155,19 @@ def redhat(root):
     assert len(users) <= 1
     layouts = read.keyboard.x_layouts
     assert len(layouts) == 1, layouts
-    owners = {key.username for key in read.sshkey.sshUserList}
-    assert owners <= {users[0].name if users else "root"}, owners
+    files = tree(root)
+    assert not read.sshkey.sshUserList
+    assert lines(files.get("infinibay/user")) in ([], [users[0].name if users else "root"])
     return {
         "user": users[0].name if users else None,
         "password": (users[0].password or None) if users else None,
-        "ssh_keys": [key.key for key in read.sshkey.sshUserList],
+        "ssh_keys": lines(files.get("infinibay/authorized_keys")),
         "hostname": read.network.network[0].hostname,
         "timezone": read.timezone.timezone,
         "locale": read.lang.lang,
         "keyboard": re.sub(r" (\(.*\))$", r"\1", layouts[0]),
-        "packages": [p for p in read.packages.packageList if p not in ("openssh-server", "sudo", "curl")],
-        "commands": commands(tree(root), ".sh"),
+        "packages": [p for p in read.packages.packageList if p not in OURS],
+        "commands": commands(files, ".sh"),
         "sections": sorted(script.type for script in parser.handler.scripts),
         "root_locked": read.rootpw.lock,
     }

@@ -3,8 +3,8 @@
 use minijinja::{Value, context};
 
 use super::{
-    InstallAgent, InstallFamily, InstallInputs, InstallMedia, MediaError, file, first_boot_service,
-    linux_files,
+    InstallAgent, InstallFamily, InstallInputs, InstallMedia, MediaError, account_files, file,
+    first_boot_service, linux_files,
 };
 use crate::{
     install::{
@@ -36,12 +36,7 @@ pub(super) fn media(
     ];
     files.extend(linux_files(InstallFamily::Debian, "none", inputs, agent)?);
     files.extend(first_boot_service(inputs));
-    if settings.user.is_some() || !settings.ssh_keys.is_empty() {
-        files.push(file("infinibay/user", format!("{}\n", settings.user.as_deref().unwrap_or("root"))));
-    }
-    if !settings.ssh_keys.is_empty() {
-        files.push(file("infinibay/authorized_keys", settings.ssh_keys.join("\n") + "\n"));
-    }
+    files.extend(account_files(inputs));
     let arguments = ["auto=true", "priority=critical", "console=ttyS0", "DEBIAN_FRONTEND=text"];
     Ok(InstallMedia {
         label: None,

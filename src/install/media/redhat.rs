@@ -4,8 +4,8 @@
 use minijinja::{Value, context};
 
 use super::{
-    InstallAgent, InstallFamily, InstallInputs, InstallMedia, MediaError, file, first_boot_service,
-    linux_files,
+    InstallAgent, InstallFamily, InstallInputs, InstallMedia, MediaError, account_files, file,
+    first_boot_service, linux_files,
 };
 use crate::{
     install::{
@@ -34,9 +34,7 @@ pub(super) fn media(
     let mut files = vec![file("ks.cfg", recipes.render(Recipe::Kickstart, &context(inputs))?)];
     files.extend(linux_files(InstallFamily::RedHat, "none", inputs, agent)?);
     files.extend(first_boot_service(inputs));
-    if let Some(user) = &settings.user {
-        files.push(file("infinibay/user", format!("{user}\n")));
-    }
+    files.extend(account_files(inputs));
     let kernel_args = vec![
         // A blank would end the argument.
         format!("inst.stage2=hd:LABEL={}", volume.replace(' ', "\\x20")),
@@ -75,7 +73,6 @@ fn context(inputs: &InstallInputs<'_>) -> Value {
         mirror => inputs.mirror,
         user => settings.user.as_deref(),
         password_hash => settings.password_hash.as_deref(),
-        ssh_keys => Value::from_iter(settings.ssh_keys.iter().map(String::as_str)),
         packages => Value::from_iter(settings.packages.iter().map(String::as_str)),
     }
 }

@@ -34,8 +34,9 @@ fn preseed(text: &str) -> Result<String, String> {
 
 /// One word for the reader of kickstart files, which splits lines as a shell does.
 fn kickstart(text: &str) -> Result<String, String> {
-    if text.chars().any(char::is_control) {
-        return Err("a kickstart file carries no control characters".to_owned());
+    // Its reader ends lines where Python does.
+    if text.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')) {
+        return Err("a kickstart file carries no control characters and no ends of lines".to_owned());
     }
     let bare = |c: char| c.is_ascii_alphanumeric() || "+._:=~/-".contains(c);
     if text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(bare) {
@@ -78,7 +79,7 @@ mod tests {
         for bad in ["", "a\nb", "a\\", "a\u{7f}", "ä", " a", "a ", "a\0"] {
             assert!(text(Recipe::Preseed, bad).is_err(), "{bad:?}");
         }
-        for bad in ["a\nb", "a\rb", "a\0b", "a\u{85}b"] {
+        for bad in ["a\nb", "a\rb", "a\0b", "a\u{85}b", "a\u{2028}b"] {
             assert!(text(Recipe::Kickstart, bad).is_err(), "{bad:?}");
         }
         for bad in ["a\0b", "a\u{1b}b", "\u{ffff}"] {
