@@ -156,27 +156,25 @@ fn autoinstall_schema() -> PathBuf {
 fn ksvalidator_takes_the_kickstart_for_every_version() {
     let recipes = Recipes::load(None).unwrap();
     for (what, settings) in cases(REDHAT).into_iter().chain([("nobody", Unattended::default())]) {
-        for mirror in [None, Some("https://mirror.example/fedora/42/Everything/x86_64/os/")] {
-            let dir = tempfile::tempdir().unwrap();
-            let spec = spec(settings.clone());
-            let mut inputs = inputs(&spec);
-            inputs.mirror = mirror;
-            let media = plan(&recipes, InstallFamily::RedHat, &inputs).unwrap();
-            let file = dir.path().join("ks.cfg");
-            let answers = media.files.iter().find(|file| file.path == "ks.cfg").unwrap();
-            std::fs::write(&file, &answers.contents).unwrap();
-            for version in ["RHEL8", "RHEL9", "RHEL10", "F41", "F42"] {
-                let output = approve(&venv("ksvalidator"), &["-v", version, text(&file)]);
-                let said = String::from_utf8_lossy(&output.stdout).into_owned()
-                    + &String::from_utf8_lossy(&output.stderr);
-                let warned =
-                    said.lines().any(|line| !line.is_empty() && !line.starts_with("Checking kickstart"));
-                assert!(!warned, "{version}, {what}: {said}");
-            }
-            std::fs::write(dir.path().join("bad.cfg"), "nonsense --x\n").unwrap();
-            let bad = run(&venv("ksvalidator"), &["-v", "RHEL9", text(&dir.path().join("bad.cfg"))], b"");
-            assert!(!bad.status.success(), "ksvalidator takes anything");
+        let mirror = (what == "maximal").then_some("https://mirror.example/fedora/42/Everything/x86_64/os/");
+        let dir = tempfile::tempdir().unwrap();
+        let spec = spec(settings.clone());
+        let mut inputs = inputs(&spec);
+        inputs.mirror = mirror;
+        let media = plan(&recipes, InstallFamily::RedHat, &inputs).unwrap();
+        let file = dir.path().join("ks.cfg");
+        let answers = media.files.iter().find(|file| file.path == "ks.cfg").unwrap();
+        std::fs::write(&file, &answers.contents).unwrap();
+        for version in ["RHEL8", "RHEL9", "RHEL10", "F41", "F42"] {
+            let output = approve(&venv("ksvalidator"), &["-v", version, text(&file)]);
+            let said = String::from_utf8_lossy(&output.stdout).into_owned()
+                + &String::from_utf8_lossy(&output.stderr);
+            let warned = said.lines().any(|line| !line.is_empty() && !line.starts_with("Checking kickstart"));
+            assert!(!warned, "{version}, {what}: {said}");
         }
+        std::fs::write(dir.path().join("bad.cfg"), "nonsense --x\n").unwrap();
+        let bad = run(&venv("ksvalidator"), &["-v", "RHEL9", text(&dir.path().join("bad.cfg"))], b"");
+        assert!(!bad.status.success(), "ksvalidator takes anything");
     }
 }
 

@@ -208,7 +208,8 @@ fn what_nobody_could_install_with_is_refused() {
     }
     let mut label = inputs(&spec);
     label.volume_label = None;
-    assert!(matches!(plan(&recipes, InstallFamily::RedHat, &label), Err(_)));
+    let refused = plan(&recipes, InstallFamily::RedHat, &label);
+    assert!(matches!(refused, Err(MediaError::Input { what: "the medium's label", .. })), "{refused:?}");
 }
 
 #[test]
