@@ -1,17 +1,25 @@
 //! Unattended installs: from a specification to the files that a guest reads on its first boot,
-//! and the medium that carries them.
+//! or that an installer reads before it asks, and the medium that carries them.
 //!
 //! Everything a person gave is data here: it is checked against what its destination can carry,
-//! then put into a JSON value, never into a text. JSON is YAML to cloud-init.
+//! then put into a JSON value, or escaped by a template's format; never pasted into a text.
 
 mod agent;
 mod check;
+mod cpio;
 mod iso;
+mod media;
 mod password;
+mod recipe;
 mod seed;
 
-pub use agent::{AgentFiles, AgentFilesError};
+pub use agent::{AgentFiles, AgentFilesError, WindowsAgentFiles};
 pub use check::{InvalidSetting, check};
-pub use iso::{IsoError, build_iso};
-pub use password::{PasswordError, hash_password};
+pub use cpio::{CpioError, initrd_archive};
+pub use iso::{IsoError, build_iso, build_medium};
+pub use media::{
+    InstallAgent, InstallFamily, InstallInputs, InstallMedia, MediaError, WindowsRelease, plan_media,
+};
+pub use password::{PasswordError, check_password, hash_password};
+pub use recipe::{RecipeError, Recipes};
 pub use seed::{SeedError, SeedFile, SeedInputs, scrubbed_seed_files, seed_files};

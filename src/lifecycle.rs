@@ -160,7 +160,7 @@ impl Lifecycle {
             Some(image) if image.name == parsed.image => image.clone(),
             _ => self.images.get(&parsed.image).await?,
         };
-        let unattended = request::unattended(request.unattended).await?;
+        let unattended = request::unattended(request.unattended, image.os_family).await?;
         request::check_provisioning(&image, &unattended)?;
         let spec = VmSpec {
             disk_bytes: parsed.disk_bytes.unwrap_or(image.virtual_bytes),

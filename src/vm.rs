@@ -58,7 +58,9 @@ pub use resource::{Resource, ResourceKind, ResourceState};
 pub use snapshot::{
     MAX_DESCRIPTION_CHARS, MAX_SNAPSHOTS, Machine, Quiesce, Quiesced, Snapshot, SnapshotState, SnapshotTag,
 };
-pub use spec::{NetworkAttachment, OnCrash, OnPowerOff, PowerKeeping, SpecError, Unattended, VmSpec};
+pub use spec::{
+    FirstBootSecret, NetworkAttachment, OnCrash, OnPowerOff, PowerKeeping, SpecError, Unattended, VmSpec,
+};
 
 pub use text::chain;
 

@@ -24,6 +24,8 @@ dnsmasq-base: dnsmasq: the network of VMs
 iptables: iptables|nft: the network of VMs
 postgresql: postgres:initdb: tests on PostgreSQL
 libxml2-utils: xmllint: tests of the domain XML
+debconf: debconf-set-selections: tests of what installers read
+python3-venv: python3: tests of what installers read
 procps: kill: tests
 util-linux: flock setpriv setsid blkid: these scripts and the tests
 shellcheck: shellcheck: checking the scripts

@@ -22,6 +22,7 @@ use crate::{
     events::EventBus,
     hypervisor::{Hypervisor, libvirt::LibvirtHypervisor},
     images::Images,
+    install::Recipes,
     lifecycle::Lifecycle,
     media::Media,
     metrics::Metrics,
@@ -54,6 +55,9 @@ pub enum ControllerError {
     /// A domain template is broken.
     #[error("reading the domain templates")]
     Templates(#[source] crate::domain_xml::RenderError),
+    /// A template of an unattended install is broken.
+    #[error("the install templates")]
+    Recipes(#[source] crate::install::RecipeError),
     /// The webhook for alerts cannot be used.
     #[error("preparing the alerts")]
     Alerts(#[from] AlertsError),
@@ -123,6 +127,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     let accounts = Accounts::new(store.clone());
     let templates =
         Templates::load(config.paths.templates_dir.as_deref()).map_err(ControllerError::Templates)?;
+    Recipes::load(config.paths.templates_dir.as_deref()).map_err(ControllerError::Recipes)?;
     let images = Images::new(config.paths.images_dir.clone())
         .remembering(config.paths.state_dir.join("image-digests.json"))
         .await

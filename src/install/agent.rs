@@ -9,6 +9,8 @@ use std::{
 /// Largest file read, bytes; the agent has a few million.
 const MAX_BYTES: u64 = 64 << 20;
 const ELF_MAGIC: &[u8] = b"\x7fELF";
+/// What every program of Windows begins with.
+const MZ_MAGIC: &[u8] = b"MZ";
 
 /// The agent for Linux guests: its program and what installs it.
 #[derive(Clone, PartialEq, Eq)]
@@ -27,6 +29,21 @@ impl std::fmt::Debug for AgentFiles {
     }
 }
 
+/// The agent for Windows guests: its program and what installs it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WindowsAgentFiles {
+    /// `infiniservice.exe`.
+    pub binary: Vec<u8>,
+    /// `install-windows.ps1`; takes everything else from beside itself.
+    pub installer: Vec<u8>,
+}
+
+impl std::fmt::Debug for WindowsAgentFiles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WindowsAgentFiles").field("binary", &self.binary.len()).finish_non_exhaustive()
+    }
+}
+
 /// Why the agent cannot be put into guests.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentFilesError {
@@ -38,6 +55,14 @@ pub enum AgentFilesError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// `AGENT_BINARY_MISSING`: there is no agent for that system at all.
+    #[error("there is no agent for {system} guests: {path} is missing")]
+    BinaryMissing {
+        /// The system.
+        system: &'static str,
+        /// What is missing.
+        path: PathBuf,
     },
     /// A file is not what it should be.
     #[error("the agent's file {path} {reason}")]
@@ -71,6 +96,37 @@ impl AgentFiles {
     }
 }
 
+impl WindowsAgentFiles {
+    /// Reads them from `base_dir` (`INFINIBAY_BASE_DIR`):
+    /// `infiniservice/binaries/windows/infiniservice.exe` and
+    /// `infiniservice/install/install-windows.ps1`. Reads files: not for an async thread.
+    ///
+    /// # Errors
+    /// [`AgentFilesError::BinaryMissing`] where either file is not there; a file that is too large,
+    /// empty, or, for the program, no Windows program.
+    pub fn read(base_dir: &Path) -> Result<Self, AgentFilesError> {
+        let root = base_dir.join("infiniservice");
+        let program = root.join("binaries/windows/infiniservice.exe");
+        let present = |path: &Path| {
+            read_bounded(path).map_err(|error| match error {
+                AgentFilesError::Read { path, source } if is_absent(&source) => {
+                    AgentFilesError::BinaryMissing { system: "Windows", path }
+                }
+                other => other,
+            })
+        };
+        let binary = present(&program)?;
+        if !binary.starts_with(MZ_MAGIC) {
+            return Err(AgentFilesError::Unfit { path: program, reason: "is not a Windows program" });
+        }
+        Ok(Self { binary, installer: present(&root.join("install/install-windows.ps1"))? })
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
 fn read_bounded(path: &Path) -> Result<Vec<u8>, AgentFilesError> {
     let fail = |source| AgentFilesError::Read { path: path.to_owned(), source };
     let unfit = |reason| Err(AgentFilesError::Unfit { path: path.to_owned(), reason });
@@ -89,7 +145,31 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, AgentFilesError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{AgentFiles, AgentFilesError};
+    use super::{AgentFiles, AgentFilesError, WindowsAgentFiles};
+
+    #[test]
+    fn a_windows_agent_that_is_not_there_is_told_by_its_own_error() {
+        let base = tempfile::tempdir().unwrap();
+        let put = |path: &str, contents: &[u8]| {
+            let path = base.path().join("infiniservice").join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, contents).unwrap();
+        };
+        let missing = |end: &str| {
+            let error = WindowsAgentFiles::read(base.path()).unwrap_err();
+            assert!(
+                matches!(&error, AgentFilesError::BinaryMissing { path, .. } if path.ends_with(end)),
+                "{error}"
+            );
+        };
+        missing("binaries/windows/infiniservice.exe");
+        put("binaries/windows/infiniservice.exe", b"<html>");
+        assert!(matches!(WindowsAgentFiles::read(base.path()), Err(AgentFilesError::Unfit { .. })));
+        put("binaries/windows/infiniservice.exe", b"MZ\x90");
+        missing("install/install-windows.ps1");
+        put("install/install-windows.ps1", b"param()");
+        assert_eq!(WindowsAgentFiles::read(base.path()).unwrap().binary, b"MZ\x90");
+    }
 
     #[test]
     fn the_agent_is_read_from_its_places_and_looked_at() {

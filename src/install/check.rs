@@ -1,5 +1,6 @@
 //! What first-boot settings may be: only what every destination can carry.
 
+use super::password::check_password;
 use crate::vm::Unattended;
 
 /// Most entries of a list.
@@ -15,6 +16,8 @@ const MAX_HOSTNAME: usize = 253;
 const MAX_LABEL: usize = 63;
 const MAX_TIMEZONE: usize = 64;
 const MAX_HASH: usize = 256;
+const MAX_LOCALE: usize = 32;
+const MAX_KEYBOARD: usize = 48;
 
 const KEY_TYPES: [&str; 7] = [
     "ssh-ed25519",
@@ -54,12 +57,27 @@ pub fn check(unattended: &Unattended) -> Result<(), InvalidSetting> {
         }
         check_hash(hash)?;
     }
+    if let Some(password) = &unattended.password {
+        if unattended.user.is_none() {
+            return Err(invalid("unattended.password", "a password needs a user"));
+        }
+        check_password(password.expose())?;
+    }
     check_list("unattended.sshKeys", &unattended.ssh_keys, MAX_SSH_KEYS, check_ssh_key)?;
     if let Some(hostname) = &unattended.hostname {
         check_hostname(hostname)?;
     }
     if let Some(timezone) = &unattended.timezone {
         check_timezone(timezone)?;
+    }
+    if let Some(locale) = &unattended.locale {
+        check_locale(locale)?;
+    }
+    if let Some(keyboard) = &unattended.keyboard {
+        check_keyboard(keyboard)?;
+    }
+    if let Some(key) = &unattended.product_key {
+        check_product_key(key.expose())?;
     }
     check_list("unattended.packages", &unattended.packages, MAX_PACKAGES, check_package)?;
     let commands = &unattended.first_boot_commands;
@@ -158,6 +176,76 @@ fn check_timezone(timezone: &str) -> Result<(), InvalidSetting> {
         return Ok(());
     }
     Err(invalid("unattended.timezone", "a time zone is an IANA name such as Europe/Madrid or UTC"))
+}
+
+/// `language`, `language_COUNTRY`, then `.CODESET` and `@modifier`, as glibc has them, or `C.UTF-8`.
+fn check_locale(locale: &str) -> Result<(), InvalidSetting> {
+    let refuse = || {
+        let reason = "a locale is a language, a country and a character set, as in es_ES.UTF-8 or C.UTF-8";
+        Err(invalid("unattended.locale", reason))
+    };
+    if locale.len() > MAX_LOCALE {
+        return refuse();
+    }
+    let (rest, modifier) = match locale.split_once('@') {
+        Some((rest, modifier)) => (rest, Some(modifier)),
+        None => (locale, None),
+    };
+    let (name, codeset) = match rest.split_once('.') {
+        Some((name, codeset)) => (name, Some(codeset)),
+        None => (rest, None),
+    };
+    let (language, country) = match name.split_once('_') {
+        Some((language, country)) => (language, Some(country)),
+        None => (name, None),
+    };
+    let all = |text: &str, fine: fn(char) -> bool| !text.is_empty() && text.chars().all(fine);
+    let fine = (language == "C" && country.is_none() && modifier.is_none())
+        || ((2..=3).contains(&language.len()) && all(language, |c| c.is_ascii_lowercase()));
+    let fine = fine
+        && country.is_none_or(|country| country.len() == 2 && all(country, |c| c.is_ascii_uppercase()))
+        && codeset.is_none_or(|set| all(set, |c| c.is_ascii_alphanumeric() || c == '-'))
+        && modifier.is_none_or(|modifier| all(modifier, |c| c.is_ascii_lowercase()));
+    if fine { Ok(()) } else { refuse() }
+}
+
+/// A keyboard setting's layout and variant.
+pub(super) fn keyboard_parts(keyboard: &str) -> (&str, Option<&str>) {
+    match keyboard.split_once('(') {
+        Some((layout, variant)) => (layout, variant.strip_suffix(')')),
+        None => (keyboard, None),
+    }
+}
+
+fn check_keyboard(keyboard: &str) -> Result<(), InvalidSetting> {
+    let (layout, variant) = keyboard_parts(keyboard);
+    let fine = keyboard.len() <= MAX_KEYBOARD
+        && layout.len() >= 2
+        && layout.chars().all(|c| c.is_ascii_lowercase())
+        && keyboard.contains('(') == variant.is_some()
+        && variant.is_none_or(|variant| {
+            variant.starts_with(|c: char| c.is_ascii_alphanumeric())
+                && variant.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+        });
+    if fine {
+        return Ok(());
+    }
+    Err(invalid(
+        "unattended.keyboard",
+        "a keyboard is an XKB layout with an optional variant, as in es or de(nodeadkeys)",
+    ))
+}
+
+fn check_product_key(key: &str) -> Result<(), InvalidSetting> {
+    let group =
+        |group: &str| group.len() == 5 && group.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit());
+    if key.split('-').count() == 5 && key.split('-').all(group) {
+        return Ok(());
+    }
+    Err(invalid(
+        "unattended.productKey",
+        "a product key has five groups of five digits and upper-case letters, separated by '-'",
+    ))
 }
 
 fn check_package(name: &str) -> Result<(), String> {

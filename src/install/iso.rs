@@ -1,5 +1,5 @@
-//! The medium that carries a seed: an ISO 9660 image labelled `cidata`, with Rock Ridge and Joliet
-//! names, because plain ones are too short for `network-config`.
+//! The medium that carries a seed: an ISO 9660 image, labelled as its reader looks for it, with Rock
+//! Ridge and Joliet names, because plain ones are too short for `network-config`.
 
 use std::{collections::BTreeMap, io::Cursor};
 
@@ -16,13 +16,15 @@ use hadris_iso::{
 use super::seed::SeedFile;
 
 /// The label that cloud-init looks for.
-const LABEL: &str = "cidata";
+pub(super) const LABEL: &str = "cidata";
 const SECTOR: usize = 2048;
 /// Where the primary volume descriptor says how many sectors the volume has: two copies of a
 /// 32-bit number, little-endian first.
 const VOLUME_SECTORS_AT: usize = 16 * SECTOR + 80;
 const MAX_NAME: usize = 64;
-const MAX_FILES: usize = 64;
+const MAX_FILES: usize = 128;
+/// Longest label: what the primary volume descriptor has room for.
+const MAX_LABEL: usize = 32;
 const MAX_TOTAL: usize = 256 << 20;
 
 /// Why there is no medium.
@@ -31,6 +33,9 @@ pub enum IsoError {
     /// A file has a name that the medium cannot carry for every reader.
     #[error("{0:?} cannot be the name of a file on the seed medium")]
     Name(String),
+    /// A label that readers would not see as it is.
+    #[error("{0:?} cannot be the label of a medium")]
+    Label(String),
     /// More than a seed ever has.
     #[error("the seed has more than {MAX_FILES} files, or more than {MAX_TOTAL} bytes")]
     TooLarge,
@@ -42,17 +47,30 @@ pub enum IsoError {
     Broken(&'static str),
 }
 
-/// The image, ready to be written to a file. Files stand in the root or in one folder.
+/// The image of a medium for cloud-init, ready to be written to a file. Files stand in the root or
+/// in one folder.
 ///
 /// # Errors
 /// See [`IsoError`].
 pub fn build_iso(files: &[SeedFile]) -> Result<Vec<u8>, IsoError> {
+    build_medium(LABEL, files)
+}
+
+/// The image of a medium with any label of 1 to 32 letters, digits and `_`.
+///
+/// # Errors
+/// See [`IsoError`].
+pub fn build_medium(label: &str, files: &[SeedFile]) -> Result<Vec<u8>, IsoError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if label.is_empty() || label.len() > MAX_LABEL || !label.chars().all(plain) {
+        return Err(IsoError::Label(label.to_owned()));
+    }
     let total: usize = files.iter().map(|file| file.contents.len()).sum();
     if files.len() > MAX_FILES || total > MAX_TOTAL {
         return Err(IsoError::TooLarge);
     }
     let tree = InputTree::new(PathSeparator::ForwardSlash, entries(files)?);
-    let options = options();
+    let options = options(label);
     let room = usize::try_from(estimator::estimate_tree(&tree, &options).minimum_bytes())
         .map_err(|_| IsoError::TooLarge)?;
     let mut image = IsoImageWriter::create(Cursor::new(vec![0; room]), tree, options)
@@ -74,7 +92,7 @@ pub fn build_iso(files: &[SeedFile]) -> Result<Vec<u8>, IsoError> {
     Ok(image)
 }
 
-fn is_plain_name(name: &str) -> bool {
+pub(super) fn is_plain_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= MAX_NAME
         && !name.starts_with('.')
@@ -116,9 +134,9 @@ fn files_has(entries: &[InputEntry], name: &str) -> bool {
     entries.iter().any(|entry| entry.name.as_str() == name)
 }
 
-fn options() -> IsoFormatOptions {
+fn options(label: &str) -> IsoFormatOptions {
     IsoFormatOptions {
-        volume_name: LABEL.to_owned(),
+        volume_name: label.to_owned(),
         system_id: None,
         volume_set_id: None,
         publisher_id: None,

@@ -29,7 +29,18 @@ pub enum PasswordError {
 /// prompt takes.
 pub fn hash_password(password: &SecretString) -> Result<String, PasswordError> {
     let password = password.expose_secret();
-    let refuse = |reason: &str| Err(PasswordError::Refused(invalid("unattended.password", reason)));
+    check_password(password)?;
+    let failed = |e: sha_crypt::CryptError| PasswordError::Hash(format!("{e:?}"));
+    let params = Sha512Params::new(ROUNDS).map_err(failed)?;
+    sha512_simple(password, &params).map_err(failed)
+}
+
+/// Whether an account can have this password.
+///
+/// # Errors
+/// A password that is empty, longer than 128 bytes or has control characters.
+pub fn check_password(password: &str) -> Result<(), InvalidSetting> {
+    let refuse = |reason: &str| Err(invalid("unattended.password", reason));
     if password.is_empty() {
         return refuse("it is empty");
     }
@@ -39,9 +50,7 @@ pub fn hash_password(password: &SecretString) -> Result<String, PasswordError> {
     if password.chars().any(char::is_control) {
         return refuse("it has control characters, which no login prompt takes");
     }
-    let failed = |e: sha_crypt::CryptError| PasswordError::Hash(format!("{e:?}"));
-    let params = Sha512Params::new(ROUNDS).map_err(failed)?;
-    sha512_simple(password, &params).map_err(failed)
+    Ok(())
 }
 
 #[cfg(test)]

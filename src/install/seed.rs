@@ -4,14 +4,14 @@ use serde_json::{Map, Value, json};
 
 use super::{
     agent::AgentFiles,
-    check::{InvalidSetting, check, is_hostname},
+    check::{InvalidSetting, check, invalid, is_hostname, keyboard_parts},
 };
-use crate::vm::{NetworkAttachment, OsFamily, Provisioning, VmId, VmName, VmSpec};
+use crate::vm::{NetworkAttachment, OsFamily, Provisioning, Unattended, VmId, VmName, VmSpec};
 
 /// The agent's port in the guest.
-const DEVICE: &str = "/dev/virtio-ports/org.infinibay.agent";
+pub(super) const DEVICE: &str = "/dev/virtio-ports/org.infinibay.agent";
 /// Where the agent lies on the medium.
-const AGENT_DIR: &str = "infiniservice";
+pub(super) const AGENT_DIR: &str = "infiniservice";
 const MAX_URL: usize = 512;
 
 /// Installs the agent from the medium. A constant: no value ever enters a shell text. It runs
@@ -92,7 +92,7 @@ pub fn seed_files(inputs: &SeedInputs<'_>, agent: &AgentFiles) -> Result<Vec<See
     add("infiniservice", agent.binary.clone());
     add("install-linux.sh", agent.installer.clone());
     add("infiniservice.service", agent.unit.clone());
-    add("infiniservice.env", environment(inputs)?.into_bytes());
+    add("infiniservice.env", environment(inputs.id, DEVICE, "cloud-init", inputs.url)?.into_bytes());
     Ok(files)
 }
 
@@ -112,6 +112,7 @@ pub fn scrubbed_seed_files(inputs: &SeedInputs<'_>) -> Result<Vec<SeedFile>, See
 fn cloud_init_files(inputs: &SeedInputs<'_>, first_boot: bool) -> Result<Vec<SeedFile>, SeedError> {
     let spec = inputs.spec;
     check(&spec.unattended)?;
+    refuse_windows_settings(&spec.unattended)?;
     match spec.image.os_family {
         OsFamily::Linux => {}
         family @ OsFamily::Windows => return Err(SeedError::Family(family)),
@@ -132,7 +133,7 @@ fn cloud_init_files(inputs: &SeedInputs<'_>, first_boot: bool) -> Result<Vec<See
     ])
 }
 
-fn user_data(spec: &VmSpec, hostname: &str, first_boot: bool) -> Value {
+pub(super) fn user_data(spec: &VmSpec, hostname: &str, first_boot: bool) -> Value {
     let settings = &spec.unattended;
     let mut data = Map::new();
     let mut set = |key: &str, value: Value| data.insert(key.to_owned(), value);
@@ -146,8 +147,11 @@ fn user_data(spec: &VmSpec, hostname: &str, first_boot: bool) -> Value {
             "shell": "/bin/bash",
             // After the first boot too: were cloud-init made to run again, it must not lock it.
             "lock_passwd": settings.password_hash.is_none(),
-            "ssh_authorized_keys": settings.ssh_keys,
         });
+        // An empty list is none to cloud-init's schema.
+        if !settings.ssh_keys.is_empty() {
+            account["ssh_authorized_keys"] = json!(settings.ssh_keys);
+        }
         if let Some(hash) = settings.password_hash.as_ref().filter(|_| first_boot) {
             account["passwd"] = json!(hash);
         }
@@ -158,6 +162,16 @@ fn user_data(spec: &VmSpec, hostname: &str, first_boot: bool) -> Value {
     }
     if let Some(timezone) = &settings.timezone {
         set("timezone", json!(timezone));
+    }
+    if let Some(locale) = &settings.locale {
+        set("locale", json!(locale));
+    }
+    if let Some((layout, variant)) = settings.keyboard.as_deref().map(keyboard_parts) {
+        let mut keyboard = json!({ "layout": layout });
+        if let Some(variant) = variant {
+            keyboard["variant"] = json!(variant);
+        }
+        set("keyboard", keyboard);
     }
     if !settings.packages.is_empty() {
         set("package_update", json!(true));
@@ -176,9 +190,14 @@ fn user_data(spec: &VmSpec, hostname: &str, first_boot: bool) -> Value {
 }
 
 fn network_config(inputs: &SeedInputs<'_>) -> Value {
-    let ethernets = match inputs.spec.network {
+    netplan(&inputs.spec.network, inputs.mac)
+}
+
+/// Netplan's words for the one card, or none.
+pub(super) fn netplan(network: &NetworkAttachment, mac: &str) -> Value {
+    let ethernets = match network {
         NetworkAttachment::Network(_) | NetworkAttachment::User => {
-            json!({ "eth0": { "match": { "macaddress": inputs.mac }, "set-name": "eth0", "dhcp4": true } })
+            json!({ "eth0": { "match": { "macaddress": mac }, "set-name": "eth0", "dhcp4": true } })
         }
         NetworkAttachment::None => json!({}),
     };
@@ -187,16 +206,19 @@ fn network_config(inputs: &SeedInputs<'_>) -> Value {
 
 /// What the agent's service reads: lines that systemd and a shell read alike, because no value
 /// has a character that either would treat.
-fn environment(inputs: &SeedInputs<'_>) -> Result<String, SeedError> {
+pub(super) fn environment(
+    id: VmId,
+    device: &str,
+    first_boot: &str,
+    url: Option<&str>,
+) -> Result<String, SeedError> {
     let mut lines = vec![
-        format!("INFINIBAY_VM_ID={}", inputs.id),
-        format!("INFINIBAY_DEVICE={DEVICE}"),
-        "INFINIBAY_FIRST_BOOT=cloud-init".to_owned(),
+        format!("INFINIBAY_VM_ID={id}"),
+        format!("INFINIBAY_DEVICE={device}"),
+        format!("INFINIBAY_FIRST_BOOT={first_boot}"),
     ];
-    if let Some(url) = inputs.url {
-        let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
-        let plain = |c: char| c.is_ascii_alphanumeric() || "._~:/[]-".contains(c);
-        if url.len() > MAX_URL || !rest.is_some_and(|rest| !rest.is_empty() && rest.chars().all(plain)) {
+    if let Some(url) = url {
+        if !is_plain_url(url) {
             return Err(SeedError::Url(url.to_owned()));
         }
         lines.push(format!("INFINISERVICE_URL={url}"));
@@ -204,8 +226,26 @@ fn environment(inputs: &SeedInputs<'_>) -> Result<String, SeedError> {
     Ok(lines.join("\n") + "\n")
 }
 
+/// Whether an address has only what neither a shell nor any of the formats treats.
+pub(super) fn is_plain_url(url: &str) -> bool {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._~:/[]-".contains(c);
+    url.len() <= MAX_URL && rest.is_some_and(|rest| !rest.is_empty() && rest.chars().all(plain))
+}
+
+/// Settings that only Windows reads must not be accepted as if another system followed them.
+pub(super) fn refuse_windows_settings(settings: &Unattended) -> Result<(), InvalidSetting> {
+    if settings.product_key.is_some() {
+        return Err(invalid("unattended.productKey", "only Windows has product keys"));
+    }
+    if settings.password.is_some() {
+        return Err(invalid("unattended.password", "a system that knows hashes is given a hash"));
+    }
+    Ok(())
+}
+
 /// A host name made of the VM's name, which may have characters that a host name may not.
-fn default_hostname(name: &VmName) -> String {
+pub(super) fn default_hostname(name: &VmName) -> String {
     let labels: Vec<String> = name
         .as_str()
         .split('.')
@@ -221,8 +261,15 @@ fn default_hostname(name: &VmName) -> String {
 /// characters that JSON lets stand in a string; outside of strings JSON has none of them.
 fn yaml(file: &'static str, head: &str, value: &Value) -> Result<Vec<u8>, SeedError> {
     let json = serde_json::to_string_pretty(value).map_err(|source| SeedError::Json { file, source })?;
-    let mut text = String::with_capacity(head.len() + json.len() + 1);
-    text.push_str(head);
+    let mut text = head.to_owned();
+    text.push_str(&yaml_safe(&json));
+    text.push('\n');
+    Ok(text.into_bytes())
+}
+
+/// JSON with those characters escaped that YAML 1.1 readers take for something else.
+pub(super) fn yaml_safe(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
     for c in json.chars() {
         match c {
             '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
@@ -231,8 +278,7 @@ fn yaml(file: &'static str, head: &str, value: &Value) -> Result<Vec<u8>, SeedEr
             c => text.push(c),
         }
     }
-    text.push('\n');
-    Ok(text.into_bytes())
+    text
 }
 
 #[cfg(test)]

@@ -2,14 +2,17 @@
 
 use std::{fmt, str::FromStr};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
 use super::LifecycleError;
 use crate::{
     config::HypervisorConfig,
     install::{self, PasswordError},
-    vm::{Image, NetworkAttachment, Provisioning, ResourceName, SpecError, Unattended, VmId, VmName, VmSpec},
+    vm::{
+        FirstBootSecret, Image, NetworkAttachment, OsFamily, Provisioning, ResourceName, SpecError,
+        Unattended, VmId, VmName, VmSpec,
+    },
 };
 
 /// A request for a VM, as a client wrote it: nothing checked yet.
@@ -40,7 +43,7 @@ pub struct CreateVm {
 pub struct UnattendedRequest {
     /// The account to make.
     pub user: Option<String>,
-    /// Plain; hashed before it is stored.
+    /// Plain; hashed before it is stored, except for Windows, whose installer knows no hashes.
     pub password: Option<SecretString>,
     /// `authorized_keys` lines.
     pub ssh_keys: Vec<String>,
@@ -48,6 +51,12 @@ pub struct UnattendedRequest {
     pub hostname: Option<String>,
     /// IANA name.
     pub timezone: Option<String>,
+    /// As in `es_ES.UTF-8`.
+    pub locale: Option<String>,
+    /// XKB layout, as in `de(nodeadkeys)`.
+    pub keyboard: Option<String>,
+    /// Windows only.
+    pub product_key: Option<SecretString>,
     /// Package names.
     pub packages: Vec<String>,
     /// Shell lines.
@@ -153,22 +162,39 @@ pub(super) fn check_provisioning(image: &Image, settings: &Unattended) -> Result
     }
 }
 
-/// First-boot settings, checked, with the password hashed: the plain one goes no further.
-pub(super) async fn unattended(request: Option<UnattendedRequest>) -> Result<Unattended, LifecycleError> {
+/// First-boot settings, checked. The password goes no further than here in plain, except to
+/// Windows, which knows no hashes: it is kept until the first boot is finished, and no longer.
+pub(super) async fn unattended(
+    request: Option<UnattendedRequest>,
+    family: OsFamily,
+) -> Result<Unattended, LifecycleError> {
     let Some(request) = request else { return Ok(Unattended::default()) };
     let mut settings = Unattended {
         user: request.user,
         password_hash: None,
+        password: None,
         ssh_keys: request.ssh_keys,
         hostname: request.hostname,
         timezone: request.timezone,
+        locale: request.locale,
+        keyboard: request.keyboard,
+        product_key: request.product_key.map(|key| FirstBootSecret::new(key.expose_secret().to_owned())),
         packages: request.packages,
         first_boot_commands: request.first_boot_commands,
     };
     install::check(&settings).map_err(|wrong| invalid(wrong.field, wrong.reason))?;
+    if settings.product_key.is_some() && family != OsFamily::Windows {
+        return Err(invalid("unattended.productKey", "only Windows has product keys"));
+    }
     if let Some(password) = request.password {
         if settings.user.is_none() {
             return Err(invalid("unattended.password", "needs unattended.user"));
+        }
+        if family == OsFamily::Windows {
+            let wrong = |wrong: install::InvalidSetting| invalid(wrong.field, wrong.reason);
+            install::check_password(password.expose_secret()).map_err(wrong)?;
+            settings.password = Some(FirstBootSecret::new(password.expose_secret().to_owned()));
+            return Ok(settings);
         }
         let hashed = tokio::task::spawn_blocking(move || install::hash_password(&password)).await;
         let hashed = hashed.map_err(|error| LifecycleError::Password(error.into()))?;

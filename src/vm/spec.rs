@@ -18,6 +18,31 @@ pub enum NetworkAttachment {
     None,
 }
 
+/// A text that must not outlive the first boot, and that no log shows.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FirstBootSecret(String);
+
+impl FirstBootSecret {
+    /// Takes it in.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text itself, for the medium that carries it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for FirstBootSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
 /// What the first boot is told. Values are data: escaping them for the format they travel in is
 /// the `install` room's work.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -27,12 +52,21 @@ pub struct Unattended {
     pub user: Option<String>,
     /// Its password, already hashed for `crypt(3)` (SHA-512, `$6$…`); never the plain text.
     pub password_hash: Option<String>,
+    /// The password itself, only for families whose installers know no hashes (Windows); then
+    /// there is no `password_hash`. Gone from the store when the seed is scrubbed.
+    pub password: Option<FirstBootSecret>,
     /// Public keys, one `authorized_keys` line each.
     pub ssh_keys: Vec<String>,
     /// The host name; the VM's name when absent.
     pub hostname: Option<String>,
     /// An IANA name such as `Europe/Madrid`.
     pub timezone: Option<String>,
+    /// A locale as glibc names it, such as `es_ES.UTF-8`.
+    pub locale: Option<String>,
+    /// An XKB layout with an optional variant, such as `es` or `de(nodeadkeys)`.
+    pub keyboard: Option<String>,
+    /// Windows' product key, `XXXXX-XXXXX-XXXXX-XXXXX-XXXXX`.
+    pub product_key: Option<FirstBootSecret>,
     /// Packages of the guest's distribution.
     pub packages: Vec<String>,
     /// Shell commands run once, as root, after the packages.
@@ -43,7 +77,13 @@ impl Unattended {
     /// The same settings without anything that should not outlive the first boot.
     #[must_use]
     pub fn without_secrets(&self) -> Self {
-        Self { password_hash: None, first_boot_commands: Vec::new(), ..self.clone() }
+        Self {
+            password_hash: None,
+            password: None,
+            product_key: None,
+            first_boot_commands: Vec::new(),
+            ..self.clone()
+        }
     }
 }
 
@@ -53,9 +93,13 @@ impl fmt::Debug for Unattended {
         f.debug_struct("Unattended")
             .field("user", &self.user)
             .field("password_hash", &self.password_hash.as_ref().map(|_| "…"))
+            .field("password", &self.password)
             .field("ssh_keys", &self.ssh_keys.len())
             .field("hostname", &self.hostname)
             .field("timezone", &self.timezone)
+            .field("locale", &self.locale)
+            .field("keyboard", &self.keyboard)
+            .field("product_key", &self.product_key)
             .field("packages", &self.packages)
             .field("first_boot_commands", &self.first_boot_commands.len())
             .finish()

@@ -19,7 +19,8 @@ use safe::SafeCommandInput;
 pub(crate) struct UnattendedInput {
     /// The account to make, with sudo.
     user: Option<String>,
-    /// Its password; stored only as a hash, and only until the first boot is finished.
+    /// Its password; stored only as a hash (for Windows, which knows none, as it is), and only
+    /// until the first boot is finished.
     password: Option<String>,
     /// `authorized_keys` lines.
     #[graphql(default)]
@@ -28,6 +29,13 @@ pub(crate) struct UnattendedInput {
     hostname: Option<String>,
     /// An IANA name, as in `Europe/Madrid`.
     timezone: Option<String>,
+    /// A locale, as in `es_ES.UTF-8`; the image's own when absent.
+    locale: Option<String>,
+    /// An XKB layout with an optional variant, as in `es` or `de(nodeadkeys)`.
+    keyboard: Option<String>,
+    /// Windows' product key, `XXXXX-XXXXX-XXXXX-XXXXX-XXXXX`; kept only until the first boot is
+    /// finished.
+    product_key: Option<String>,
     /// Packages of the guest's distribution.
     #[graphql(default)]
     packages: Vec<String>,
@@ -76,6 +84,9 @@ impl From<CreateVmInput> for CreateVm {
                 ssh_keys: settings.ssh_keys,
                 hostname: settings.hostname,
                 timezone: settings.timezone,
+                locale: settings.locale,
+                keyboard: settings.keyboard,
+                product_key: settings.product_key.map(Into::into),
                 packages: settings.packages,
                 first_boot_commands: settings.first_boot_commands,
             }),

@@ -1,5 +1,5 @@
 use super::{InvalidSetting, check};
-use crate::vm::Unattended;
+use crate::vm::{FirstBootSecret, Unattended};
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ ada@example.org it's \"hers\": #1";
 
@@ -12,6 +12,10 @@ fn full() -> Unattended {
         timezone: Some("America/Argentina/Buenos_Aires".to_owned()),
         packages: vec!["g++".to_owned(), "libc6:amd64".to_owned(), "nginx=1.22.1-9+deb12u1~x".to_owned()],
         first_boot_commands: vec!["echo 'a: \"b\"' > /tmp/$x\nfalse # {{ no }}".to_owned()],
+        locale: Some("es_ES.UTF-8".to_owned()),
+        keyboard: Some("de(nodeadkeys)".to_owned()),
+        product_key: Some(FirstBootSecret::new("W269N-WFGWX-YVC9B-4J6C9-T83GX".to_owned())),
+        ..Unattended::default()
     }
 }
 
@@ -29,6 +33,12 @@ fn refused(field: &str, edit: impl FnOnce(&mut Unattended)) {
 fn good_settings_pass() {
     check(&full()).unwrap();
     check(&Unattended::default()).unwrap();
+    for locale in ["C.UTF-8", "en_US.UTF-8", "es", "ca_ES.UTF-8@valencia", "sr_RS@latin"] {
+        check(&Unattended { locale: Some(locale.to_owned()), ..Unattended::default() }).unwrap();
+    }
+    for keyboard in ["us", "es(cat)", "latam", "fr(bepo_latin9)", "ru(phonetic_YAZHERTY)"] {
+        check(&Unattended { keyboard: Some(keyboard.to_owned()), ..Unattended::default() }).unwrap();
+    }
     for timezone in ["UTC", "Etc/GMT+5", "Europe/Madrid", "America/Port-au-Prince"] {
         check(&Unattended { timezone: Some(timezone.to_owned()), ..Unattended::default() }).unwrap();
     }
@@ -77,6 +87,52 @@ fn every_bad_value_is_refused_under_its_own_name() {
         "a\n",
     ] {
         refused("unattended.timezone", |s| s.timezone = Some(bad.to_owned()));
+    }
+    for bad in [
+        "",
+        "e",
+        "ES_es",
+        "es_ES.",
+        "es-ES",
+        "es_ES.UTF-8\n",
+        "es_ES.UTF 8",
+        "../x",
+        "es_ES@",
+        "$(x)",
+        "C_US",
+        "english",
+        &format!("es_ES.{}", "8".repeat(40)),
+    ] {
+        refused("unattended.locale", |s| s.locale = Some(bad.to_owned()));
+    }
+    for bad in [
+        "",
+        "e",
+        "US",
+        "us(",
+        "us()",
+        "us)x(",
+        "us(a)b",
+        "us(a b)",
+        "us,de",
+        "de(-x)",
+        "us\n",
+        &"a".repeat(49),
+    ] {
+        refused("unattended.keyboard", |s| s.keyboard = Some(bad.to_owned()));
+    }
+    for bad in [
+        "",
+        "W269N-WFGWX-YVC9B-4J6C9",
+        "w269n-wfgwx-yvc9b-4j6c9-t83gx",
+        "W269N-WFGWX-YVC9B-4J6C9-T83G<",
+        "W269N-WFGWX-YVC9B-4J6C9-T83GX\n",
+        "W269N-WFGWX-YVC9B-4J6C9-T83GX-AAAAA",
+    ] {
+        refused("unattended.productKey", |s| s.product_key = Some(FirstBootSecret::new(bad.to_owned())));
+    }
+    for bad in ["", "a\nb", "a\0b", &"a".repeat(129)] {
+        refused("unattended.password", |s| s.password = Some(FirstBootSecret::new(bad.to_owned())));
     }
     for bad in ["", "-y", "--force", "a b", "a;b", "$(x)", "a\n", "./x", &"a".repeat(257)] {
         refused("unattended.packages", |s| s.packages.push(bad.to_owned()));

@@ -40,6 +40,7 @@ fn spec() -> VmSpec {
             timezone: Some("Europe/Madrid".to_owned()),
             packages: vec!["nginx".to_owned()],
             first_boot_commands: vec!["echo token-4711 >> /x".to_owned()],
+            ..Unattended::default()
         },
         keeping: PowerKeeping::default(),
     }

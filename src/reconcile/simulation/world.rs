@@ -717,7 +717,8 @@ impl Hypervisor for World {
     }
 
     fn is_busy(&self, _id: VmId) -> bool {
-        self.is_taking_late()
+        let now = self.now();
+        self.is_taking_late() || self.state().late_until.is_some_and(|end| now < end)
     }
 
     fn events(&self) -> broadcast::Receiver<HypervisorEvent> {

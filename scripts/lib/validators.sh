@@ -1,0 +1,44 @@
+# shellcheck shell=bash
+# What the tests ask whether an installer would take a file: the readers of those files themselves,
+# in a directory of their own. Nothing of it is installed on the host: cloud-init would take the
+# host for a guest at its next boot. Sourced, never run.
+
+# shellcheck source=scripts/lib/debian.sh
+. "$LIB/debian.sh"
+
+# What a guest of Debian has, cloud-init included: enough to run it, and our scripts, in a chroot.
+VALIDATOR_GUEST=cloud-init,dash,coreutils,libc-bin,base-passwd,sed,grep
+
+# need_validators DIR: lays them out in DIR. Does nothing, and asks no server, when all is there.
+need_validators() {
+    local dir=$1
+    install -d -m 0755 -- "$dir"
+    need_python_validators "$dir"
+    need_guest_validators "$dir"
+}
+
+# need_python_validators DIR: DIR/venv, with what validators.txt says.
+need_python_validators() {
+    local venv=$1/venv wanted=$LIB/validators.txt
+    cmp -s -- "$wanted" "$venv/made-from" && return
+    say "fetching the validators of installers' files (PyPI)"
+    rm -rf --one-file-system -- "$venv"
+    python3 -m venv -- "$venv" >&2 || die "python3 could not make $venv; what it said is above"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$wanted" >&2 ||
+        die "pip could not install what $wanted names; what it said is above"
+    cp -- "$wanted" "$venv/made-from"
+}
+
+# need_guest_validators DIR: DIR/guest, unpacked, not installed.
+need_guest_validators() {
+    local guest=$1/guest made
+    [ "$(cat -- "$guest/made-from" 2>/dev/null)" = "$GUEST_SUITE $VALIDATOR_GUEST" ] && return
+    say "unpacking cloud-init to ask it about its files ($GUEST_SUITE)"
+    rm -rf --one-file-system -- "$guest"
+    make_temp_dir made "$1"
+    chmod 0755 -- "$made"
+    bootstrap "$made/guest" --variant=extract --include="$VALIDATOR_GUEST"
+    install -d -m 1777 -- "$made/guest/tmp"
+    printf '%s\n' "$GUEST_SUITE $VALIDATOR_GUEST" >"$made/guest/made-from"
+    mv -- "$made/guest" "$guest"
+}
