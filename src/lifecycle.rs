@@ -20,7 +20,8 @@ use crate::{
     reconcile::Waker,
     store::{NewVm, Store, StoreError},
     vm::{
-        DesiredPower, DomainObservation, HostId, NetworkAttachment, Operation, OperationId, VmChange, VmId,
+        DesiredPower, DomainObservation, HostId, NetworkAttachment, Operation, OperationId, Plugged, VmChange,
+        VmId,
         VmRecord, VmSpec, WrongState, truncate_to_micros,
     },
 };
@@ -160,6 +161,7 @@ impl Lifecycle {
             pool: parsed.pool,
             network: parsed.network,
             unattended,
+            devices: Plugged::default(),
         };
         spec.check().map_err(request::spec_error)?;
         if known.is_none() {

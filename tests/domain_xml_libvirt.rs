@@ -88,6 +88,7 @@ fn spec(name: &str) -> VmSpec {
         pool: "default".parse().unwrap(),
         network: NetworkAttachment::Network("default".parse().unwrap()),
         unattended: Unattended::default(),
+        devices: Default::default(),
     }
 }
 

@@ -37,6 +37,7 @@ fn spec(pool: &str, network: NetworkAttachment) -> VmSpec {
         pool: pool.parse().unwrap(),
         network,
         unattended: Unattended::default(),
+        devices: Default::default(),
     }
 }
 

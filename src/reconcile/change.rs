@@ -19,17 +19,24 @@ use crate::{
 pub(super) enum ChangeError {
     /// It never can be, as things are: the operation ends with this.
     #[error("{message}")]
-    #[expect(dead_code, reason = "the changes that can be refused are to come")]
     Refused {
         /// Stable, for programs.
         code: &'static str,
         /// For people; says what to do.
         message: String,
     },
+    /// Somebody else has his part to do, a guest mostly: it is looked at again until the change's
+    /// budget ends.
+    #[error("{0}")]
+    Waiting(String),
     #[error(transparent)]
     Hypervisor(#[from] HypervisorError),
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+fn refused(code: &'static str, message: String) -> ChangeError {
+    ChangeError::Refused { code, message }
 }
 
 pub(super) async fn carry_out(

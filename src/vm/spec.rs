@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Image, ResourceName, VmName};
+use super::{Image, Plugged, ResourceName, VmName};
 
 /// Where the VM's one network card is plugged in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,6 +123,9 @@ pub struct VmSpec {
     pub network: NetworkAttachment,
     /// First-boot settings.
     pub unattended: Unattended,
+    /// What was plugged in since.
+    #[serde(default)]
+    pub devices: Plugged,
 }
 
 impl VmSpec {

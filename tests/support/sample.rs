@@ -39,6 +39,7 @@ pub(crate) fn spec(name: &str) -> VmSpec {
         pool: "default".parse().expect("a valid name"),
         network: NetworkAttachment::None,
         unattended: Unattended { user: Some("ana".to_owned()), ..Unattended::default() },
+        devices: Default::default(),
     }
 }
 

@@ -89,6 +89,8 @@ pub(crate) enum ConditionTypeName {
     InstallProgressing,
     /// The domain is not as it was asked for.
     DriftedFromIntent,
+    /// A change waits until the VM is powered off and started again; the message names it.
+    RestartRequired,
     /// The last step went well.
     Reconciled,
 }

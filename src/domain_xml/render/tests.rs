@@ -30,6 +30,7 @@ fn spec() -> VmSpec {
         pool: "default".parse().unwrap(),
         network: NetworkAttachment::Network("default".parse().unwrap()),
         unattended: Unattended::default(),
+        devices: Default::default(),
     }
 }
 

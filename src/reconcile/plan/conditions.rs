@@ -18,6 +18,7 @@ pub(super) fn derive(look: &Look<'_>, agent: AgentConnectivity) -> Vec<Condition
         clock(look),
         install(look),
         drift(look),
+        restart(look),
         Some(reconciled(look)),
     ];
     let before = look.bundle.status.as_ref().map_or(&[][..], |status| &status.conditions);
@@ -214,6 +215,19 @@ fn drift(look: &Look<'_>) -> Option<Draft> {
         }
         _ => None,
     }
+}
+
+/// Told only while something waits.
+fn restart(look: &Look<'_>) -> Option<Draft> {
+    let DomainObservation::Present(facts) = &look.observed.domain else { return None };
+    if facts.waiting.is_empty() || !facts.state.is_active() {
+        return None;
+    }
+    let message = format!(
+        "Changes wait until the VM is powered off and started again (a reboot from within is not enough): {}.",
+        facts.waiting.join("; ")
+    );
+    Some((ConditionKind::RestartRequired, ConditionStatus::True, "ChangesWait", message))
 }
 
 fn reconciled(look: &Look<'_>) -> Draft {

@@ -49,6 +49,7 @@ fn spec() -> VmSpec {
         pool: "default".parse().unwrap(),
         network: NetworkAttachment::None,
         unattended: Unattended::default(),
+        devices: Default::default(),
     }
 }
 
@@ -107,6 +108,7 @@ fn domain(state: DomainState) -> DomainObservation {
         persistent: true,
         channel: Some(ChannelFacts { path: "/run/a.sock".into(), guest_connected: None }),
         interfaces: Vec::new(),
+        waiting: Vec::new(),
     })
 }
 

@@ -319,6 +319,7 @@ fn spec() -> VmSpec {
         pool: "default".parse().unwrap(),
         network: NetworkAttachment::None,
         unattended: Unattended::default(),
+        devices: Default::default(),
     }
 }
 
@@ -330,6 +331,7 @@ fn facts(state: DomainState) -> DomainFacts {
         persistent: true,
         channel: Some(ChannelFacts { path: PathBuf::from("/sockets/a.sock"), guest_connected: None }),
         interfaces: Vec::new(),
+        waiting: Vec::new(),
     }
 }
 
