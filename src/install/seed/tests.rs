@@ -39,6 +39,7 @@ fn spec() -> VmSpec {
             packages: vec!["nginx".to_owned()],
             first_boot_commands: vec!["echo token-4711 >> /x".to_owned()],
         },
+        devices: Default::default(),
     }
 }
 

@@ -50,6 +50,7 @@ struct State {
     starts: u32,
     resets: u32,
     autostart: bool,
+    plugs: devices::Plugs,
     reachable: bool,
     deaf: bool,
     faults: Vec<bool>,
@@ -246,6 +247,10 @@ impl World {
             .filter(|operation| operation.status != OperationStatus::Superseded)
             .cloned();
         open.chain(over).collect()
+    }
+
+    pub(super) fn spec(&self) -> VmSpec {
+        self.state().bundle.as_ref().expect("the VM is there").record.spec.clone()
     }
 
     pub(super) fn volumes(&self) -> usize {
@@ -638,7 +643,10 @@ impl Hypervisor for World {
     async fn define(&self, id: VmId, xml: String) -> Result<(), HypervisorError> {
         self.on_host("define", |state| {
             assert!(xml.contains(&id.to_string()), "the domain is not the VM's");
-            state.domain.get_or_insert(DomainState::Shutoff);
+            if state.domain.is_none() {
+                state.plugs = devices::Plugs::default();
+                state.domain = Some(DomainState::Shutoff);
+            }
         })
         .await
     }
@@ -646,6 +654,7 @@ impl Hypervisor for World {
     async fn start(&self, _id: VmId) -> Result<(), HypervisorError> {
         self.on_host("start", |state| {
             if state.domain != Some(DomainState::Running) {
+                state.plugs.live = state.plugs.config.clone();
                 state.starts += 1;
                 // QEMU makes the socket and the console's log.
                 state.files.insert(PathBuf::from(format!("/console/vm-{}.log", self.vm)));
@@ -714,7 +723,9 @@ impl Hypervisor for World {
 
     async fn delete_volume(&self, _id: VmId, _pool: &str, name: &str) -> Result<(), HypervisorError> {
         self.on_host("delete volume", |state| {
-            assert!(state.domain.is_none(), "a disk was removed under its domain");
+            let used = state.domain.is_some() && state.plugs.holds(name);
+            let is_root = name == format!("infinibay-{}.qcow2", self.vm);
+            assert!(!used && !(is_root && state.domain.is_some()), "a disk was removed under its domain");
             state.volumes.remove(name);
         })
         .await
