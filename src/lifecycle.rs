@@ -21,9 +21,8 @@ use crate::{
     reconcile::Waker,
     store::{NewVm, Store, StoreError},
     vm::{
-        DesiredPower, DomainObservation, HostId, NetworkAttachment, Operation, OperationId, Plugged, ResourceName,
-        VmChange, VmId,
-        VmRecord, VmSpec, WrongState, truncate_to_micros,
+        DesiredPower, DomainObservation, HostId, NetworkAttachment, Operation, OperationId, Plugged,
+        ResourceName, VmChange, VmId, VmRecord, VmSpec, WrongState, truncate_to_micros,
     },
 };
 

@@ -21,10 +21,12 @@ const DETACH: &str = "mutation($id: UUID!, $target: String!, $delete: Boolean! =
     detachVmDisk(id: $id, target: $target, deleteVolume: $delete) { operation { id } } }";
 const INSERT: &str = "mutation($id: UUID!, $pool: String!, $volume: String!, $target: String) {
     insertVmMedium(id: $id, pool: $pool, volume: $volume, target: $target) { operation { id } } }";
-const EJECT: &str = "mutation($id: UUID!, $target: String!) { ejectVmMedium(id: $id, target: $target) { operation { id } } }";
+const EJECT: &str =
+    "mutation($id: UUID!, $target: String!) { ejectVmMedium(id: $id, target: $target) { operation { id } } }";
 const PLUG: &str = "mutation($id: UUID!, $network: String, $bridge: String) {
     attachVmInterface(id: $id, network: $network, bridge: $bridge) { operation { id } } }";
-const UNPLUG: &str = "mutation($id: UUID!, $mac: String!) { detachVmInterface(id: $id, mac: $mac) { operation { id } } }";
+const UNPLUG: &str =
+    "mutation($id: UUID!, $mac: String!) { detachVmInterface(id: $id, mac: $mac) { operation { id } } }";
 
 /// Asks for a change and waits for its end: effect, or the error's code.
 async fn change(client: &Client, query: &str, variables: Value) -> Result<String, String> {
@@ -180,8 +182,8 @@ on_both! {
     }
 
     async fn nonsense_and_strangers_are_refused(db: TestDatabase) {
-        let trial = Trial::start(&db).await;
-        let client = &trial.client;
+        let mut trial = Trial::start(&db).await;
+        let client = trial.client.clone();
         let (vm, _) = client.create(trial.request("guarded")).await;
         client.phase_is(&vm, "INSTALLING", SOON).await;
         let nasty = "a'/><disk type='file'><source file='/etc/shadow'/>";
@@ -245,7 +247,8 @@ on_both! {
         }
 
         // Somebody else's VM is not there; an own one is nobody's reason to choose a bridge.
-        let bob = trial.daemon.client(&trial.home.user("bob", &[]));
+        let bob = trial.home.between(&mut trial.daemon, |home| home.user("bob", &[]));
+        let (bob, client) = (trial.daemon.client(&bob), trial.daemon.client(&trial.token));
         for (query, variables) in [
             (RESIZE, json!({ "vcpus": 2 })),
             (GROW, json!({ "bytes": "99999999" })),
@@ -264,7 +267,7 @@ on_both! {
         assert_eq!(bob.refused(PLUG, json!({ "id": own, "bridge": "br0" })).await, "FORBIDDEN");
 
         assert_eq!(db.number("SELECT count(*) FROM operations WHERE change IS NOT NULL").await, 0);
-        let now = made_of(client, &vm).await;
+        let now = made_of(&client, &vm).await;
         assert_eq!(now["disks"].as_array().unwrap().len(), 1);
         assert_eq!((&now["media"], &now["interfaces"]), (&json!([]), &json!([])));
         trial.daemon.stop();

@@ -26,6 +26,7 @@ struct Stage {
     pool: Pool,
     daemon: Daemon,
     client: Client,
+    token: String,
     name: String,
     _guard: DomainGuard,
 }
@@ -44,7 +45,7 @@ impl Stage {
         let token = home.admin();
         let daemon = home.start();
         let client = daemon.client(&token);
-        Self { home, pool, daemon, client, _guard: DomainGuard(name.clone()), name }
+        Self { home, pool, daemon, client, token, _guard: DomainGuard(name.clone()), name }
     }
 
     fn request(&self, image: &str) -> Value {
@@ -126,7 +127,11 @@ impl Stage {
     fn nothing_is_left(&self, vm: &str, before: &[PathBuf]) {
         assert!(!host::domain_exists(vm), "the domain is left");
         assert_eq!(self.pool.volumes(), before);
-        for dir in [self.home.socket_dir(), self.home.state_dir().join("seeds"), self.home.state_dir().join("console")] {
+        for dir in [
+            self.home.socket_dir(),
+            self.home.state_dir().join("seeds"),
+            self.home.state_dir().join("console"),
+        ] {
             assert_eq!(host::files_in(&dir), Vec::<PathBuf>::new(), "left in {}", dir.display());
         }
     }
@@ -139,7 +144,8 @@ impl Network {
     fn new(home: &Path) -> Self {
         let name = format!("st{}", std::process::id());
         let file = home.join("network.xml");
-        std::fs::write(&file, format!("<network><name>{name}</name><bridge name='{name}'/></network>")).unwrap();
+        std::fs::write(&file, format!("<network><name>{name}</name><bridge name='{name}'/></network>"))
+            .unwrap();
         virsh(&["net-create", file.to_str().unwrap()]);
         Self(name)
     }
@@ -172,7 +178,11 @@ async fn a_guest_gets_disks_cards_and_media_and_gives_them_back() {
     for name in ["one.iso", "two.iso"] {
         std::fs::write(pool.dir.join(name), disc()).unwrap();
     }
-    let made = Command::new("qemu-img").args(["create", "-q", "-f", "qcow2"]).arg(pool.dir.join("no.iso")).arg("1M").status();
+    let made = Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2"])
+        .arg(pool.dir.join("no.iso"))
+        .arg("1M")
+        .status();
     assert!(made.unwrap().success());
     let before = pool.volumes();
     let network = Network::new(stage.home.path());
@@ -212,12 +222,16 @@ async fn a_guest_gets_disks_cards_and_media_and_gives_them_back() {
 
     // Media: a drive comes with the next start; in it, media come and go.
     let medium = |volume: &str| format!("{id}, pool: \"{}\", volume: \"{volume}\"", pool.name);
-    let refused = client.refused(&format!("mutation {{ insertVmMedium({}) {{ operation {{ id }} }} }}", medium("no.iso")), json!({}));
-    assert_eq!(refused.await, "INVALID_INPUT", "a disk that is called .iso is no medium");
+    let query = format!("mutation {{ insertVmMedium({}) {{ operation {{ id }} }} }}", medium("no.iso"));
+    let refused = client.refused(&query, json!({})).await;
+    assert_eq!(refused, "INVALID_INPUT", "a disk that is called .iso is no medium");
     assert_eq!(stage.change("insertVmMedium", &medium("one.iso")).await, Ok("NEXT_BOOT".to_owned()));
     stage.waits(&vm, Some("drive sda comes")).await;
     // Sizes: what has no room waits for the next start, too.
-    assert_eq!(stage.change("resizeVm", &format!("{id}, vcpus: 2, memoryMib: 224")).await, Ok("NEXT_BOOT".to_owned()));
+    assert_eq!(
+        stage.change("resizeVm", &format!("{id}, vcpus: 2, memoryMib: 224")).await,
+        Ok("NEXT_BOOT".to_owned())
+    );
     stage.waits(&vm, Some("2 virtual processors (now 1); 224 MiB of memory (now 192)")).await;
     stage.power(&vm, "stopVm").await;
     stage.is_live("growVmDisk", &format!("{id}, target: \"vdb\", bytes: {}", 20 * MIB)).await;
@@ -258,8 +272,9 @@ async fn a_guest_gets_disks_cards_and_media_and_gives_them_back() {
 async fn a_guest_that_does_not_listen_keeps_its_disk_and_a_killed_daemon_doubles_nothing() {
     let library = tempfile::Builder::new().prefix("infinibay-story-").tempdir_in("/var/tmp").unwrap();
     std::fs::set_permissions(library.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    image(&library.path().join("blank"), &Blank::default());
+    image(&library.path().join("blank"), &Blank { provisioning: "cloud-init", ..Blank::default() });
     let mut stage = Stage::set("clinging", library.path().to_owned());
+    std::fs::write(stage.pool.dir.join("one.iso"), disc()).unwrap();
     let before = stage.pool.volumes();
     let (vm, _) = stage.client.create(stage.request("blank")).await;
     stage.client.phase_is(&vm, "INSTALLING", SOON).await;
@@ -270,11 +285,19 @@ async fn a_guest_that_does_not_listen_keeps_its_disk_and_a_killed_daemon_doubles
     let asked = stage.client.ask(&attach, json!({})).await;
     let operation = asked["attachVmDisk"]["operation"]["id"].as_str().unwrap();
     stage.home.between(&mut stage.daemon, |_| ());
-    let token = stage.home.run(&["user", "token", "admin"]);
-    stage.client = stage.daemon.client(token.trim());
+    stage.client = stage.daemon.client(&stage.token);
     stage.client.succeeded(operation, SOON).await;
     assert_eq!(stage.pool.volumes().len(), before.len() + 2);
     assert_eq!(virsh(&["domblklist", &stage.name]).matches("vd").count(), 2);
+
+    // A domain with virtio-scsi gets a drive while it runs, beside the one with its seed.
+    let medium = format!("{id}, pool: \"{}\", volume: \"one.iso\"", stage.pool.name);
+    stage.is_live("insertVmMedium", &medium).await;
+    let seed = stage.block("sda").expect("the seed's drive");
+    assert!(seed.ends_with(".iso") && seed != stage.block("sdb").unwrap(), "{seed}");
+    let (code, words) =
+        stage.change("insertVmMedium", &format!("{medium}, target: \"sda\"")).await.unwrap_err();
+    assert_eq!(code, "WRONG_STATE", "{words}");
 
     // Firmware lets go of nothing.
     let detach = format!("{id}, target: \"vdb\", deleteVolume: true");

@@ -121,9 +121,8 @@ pub fn waiting(live: &Hardware, config: &Hardware) -> Vec<String> {
 /// Processors that there are, and that there can be.
 pub(super) fn read_vcpus(document: &Document<'_>, vcpu: &Element<'_>) -> Result<(u32, u32), FactsError> {
     let text = document.text_of(vcpu)?;
-    let number = |text: &str| {
-        text.trim().parse::<u32>().map_err(|_| FactsError(format!("<vcpu> holds {text:.40?}")))
-    };
+    let number =
+        |text: &str| text.trim().parse::<u32>().map_err(|_| FactsError(format!("<vcpu> holds {text:.40?}")));
     let max = number(&text)?;
     Ok((vcpu.value("current").map_or(Ok(max), number)?, max))
 }
@@ -131,7 +130,8 @@ pub(super) fn read_vcpus(document: &Document<'_>, vcpu: &Element<'_>) -> Result<
 /// An amount of memory, MiB, rounded up: drivers round up to whole MiB when they start a domain.
 pub(super) fn read_mib(document: &Document<'_>, element: &Element<'_>) -> Result<u64, FactsError> {
     let text = document.text_of(element)?;
-    let odd = || FactsError(format!("<{}> holds {text:.40?} of a unit {:?}", element.name, element.value("unit")));
+    let odd =
+        || FactsError(format!("<{}> holds {text:.40?} of a unit {:?}", element.name, element.value("unit")));
     let amount: u64 = text.trim().parse().map_err(|_| odd())?;
     let unit: u64 = match element.value("unit").unwrap_or("KiB") {
         "b" | "bytes" => 1,
@@ -186,15 +186,23 @@ mod tests {
         let hardware = read_hardware(XML).unwrap();
         assert_eq!((hardware.vcpus, hardware.max_vcpus), (2, 4));
         assert_eq!((hardware.memory_mib, hardware.max_memory_mib), (256, 512));
-        let disks: Vec<_> = hardware.disks.iter().map(|disk| (disk.target.as_str(), disk.kind, disk.is_empty)).collect();
-        let expected = [("vda", DiskKind::Disk, false), ("sda", DiskKind::Drive, true), ("vdb", DiskKind::Disk, false)];
+        let disks: Vec<_> =
+            hardware.disks.iter().map(|disk| (disk.target.as_str(), disk.kind, disk.is_empty)).collect();
+        let expected =
+            [("vda", DiskKind::Disk, false), ("sda", DiskKind::Drive, true), ("vdb", DiskKind::Disk, false)];
         assert_eq!(disks, expected);
         assert_eq!(hardware.disks[0].source.as_deref(), Some("/p/a & b".as_ref()));
         assert_eq!(hardware.macs, ["52:54:00:aa:00:01"]);
         assert!(hardware.has_virtio_scsi);
         assert_eq!(waiting(&hardware, &hardware), Vec::<String>::new());
-        for broken in ["<domain/>", "<volume/>", "<domain><memory>x</memory></domain>", "<domain><memory unit='ell'>1</memory></domain>",
-            "<domain><memory unit='TiB'>99999999999999</memory></domain>", "<domain><memory>1</memory><vcpu>-1</vcpu></domain>"] {
+        for broken in [
+            "<domain/>",
+            "<volume/>",
+            "<domain><memory>x</memory></domain>",
+            "<domain><memory unit='ell'>1</memory></domain>",
+            "<domain><memory unit='TiB'>99999999999999</memory></domain>",
+            "<domain><memory>1</memory><vcpu>-1</vcpu></domain>",
+        ] {
             read_hardware(broken).unwrap_err();
         }
     }
@@ -210,8 +218,13 @@ mod tests {
             .replace("AA:00:01", "AA:00:02");
         let words = waiting(&live, &read_hardware(&config).unwrap());
         let expected = [
-            "3 virtual processors (now 2)", "512 MiB of memory (now 256)", "another medium in drive sda", "disk or drive vdd comes",
-            "disk or drive vdb goes", "network card 52:54:00:aa:00:02 comes", "network card 52:54:00:aa:00:01 goes",
+            "3 virtual processors (now 2)",
+            "512 MiB of memory (now 256)",
+            "another medium in drive sda",
+            "disk or drive vdd comes",
+            "disk or drive vdb goes",
+            "network card 52:54:00:aa:00:02 comes",
+            "network card 52:54:00:aa:00:01 goes",
         ];
         assert_eq!(words, expected);
     }

@@ -140,7 +140,8 @@ impl NewDevice {
 }
 
 fn source_tag(path: &Path) -> Result<String, HardwareError> {
-    let text = path.to_str().ok_or_else(|| HardwareError::Malformed(format!("{} is not UTF-8", path.display())))?;
+    let text =
+        path.to_str().ok_or_else(|| HardwareError::Malformed(format!("{} is not UTF-8", path.display())))?;
     Ok(format!("<source file='{}'/>", escape_attribute(text)))
 }
 
@@ -174,11 +175,18 @@ pub fn set_size(xml: &str, vcpus: u32, memory_mib: u64) -> Result<Injection, Har
     Ok(finish(&document, edits))
 }
 
-fn set_vcpus(document: &Document<'_>, vcpu: &Element<'_>, vcpus: u32, edits: &mut Edits) -> Result<(), HardwareError> {
+fn set_vcpus(
+    document: &Document<'_>,
+    vcpu: &Element<'_>,
+    vcpus: u32,
+    edits: &mut Edits,
+) -> Result<(), HardwareError> {
     let (current, max) = read_vcpus(document, vcpu)?;
     let attribute = vcpu.attribute("current");
     match attribute {
-        Some(attribute) if current != vcpus => edits.replace(attribute.value_span.clone(), &vcpus.to_string()),
+        Some(attribute) if current != vcpus => {
+            edits.replace(attribute.value_span.clone(), &vcpus.to_string())
+        }
         _ => {}
     }
     // Room to grow that somebody left stays.
@@ -188,7 +196,12 @@ fn set_vcpus(document: &Document<'_>, vcpu: &Element<'_>, vcpus: u32, edits: &mu
     Ok(())
 }
 
-fn set_memory(document: &Document<'_>, element: &Element<'_>, mib: u64, edits: &mut Edits) -> Result<(), HardwareError> {
+fn set_memory(
+    document: &Document<'_>,
+    element: &Element<'_>,
+    mib: u64,
+    edits: &mut Edits,
+) -> Result<(), HardwareError> {
     if read_mib(document, element)? == mib {
         return Ok(());
     }

@@ -35,7 +35,10 @@ fn target(field: &'static str, text: &str, disk: bool) -> Result<DiskTarget, Lif
     let target: DiskTarget = text.parse().map_err(|error| invalid(field, error))?;
     match target.is_disk() == disk {
         true => Ok(target),
-        false => Err(invalid(field, if disk { "a disk is called vda to vdz" } else { "a drive is called sda to sdz" })),
+        false => Err(invalid(
+            field,
+            if disk { "a disk is called vda to vdz" } else { "a drive is called sda to sdz" },
+        )),
     }
 }
 
@@ -94,7 +97,10 @@ impl Lifecycle {
             None => return Err(LifecycleError::DeviceNotFound(format!("disk {target}"))),
         };
         if bytes <= now {
-            return Err(invalid("bytes", format_args!("the disk has {now} bytes already; a disk can only grow")));
+            return Err(invalid(
+                "bytes",
+                format_args!("the disk has {now} bytes already; a disk can only grow"),
+            ));
         }
         self.change(actor, vm, VmChange::Size(SizeChange::GrowDisk { target, bytes })).await
     }
@@ -151,7 +157,8 @@ impl Lifecycle {
             return Err(invalid("volume", "a medium is a volume whose name ends in .iso"));
         }
         check_pool(&self.hypervisor.host().await.map_err(LifecycleError::Hypervisor)?, &pool)?;
-        let missing = || LifecycleError::MediumNotFound { pool: pool.to_string(), volume: volume.to_string() };
+        let missing =
+            || LifecycleError::MediumNotFound { pool: pool.to_string(), volume: volume.to_string() };
         let owner = self.store.volume_owner(pool.as_str(), volume.as_str()).await;
         if owner.map_err(LifecycleError::Store)?.is_some() {
             // Whose it is, is nobody's business.

@@ -49,6 +49,14 @@ pub(super) enum StepError {
 }
 
 impl StepError {
+    /// What everybody who may see the VM can be told of it, where that is all there is to say.
+    pub(super) fn told(&self) -> Option<&str> {
+        match self {
+            Self::Change(ChangeError::Waiting(words)) => Some(words),
+            _ => None,
+        }
+    }
+
     /// Whether it says something about the VM, rather than about who could not be asked.
     pub(super) fn is_counted(&self) -> bool {
         match self {

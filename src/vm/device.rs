@@ -233,7 +233,14 @@ mod tests {
             assert_eq!(bad.parse::<BridgeName>(), Err(InvalidDevice::Bridge), "{bad:?}");
         }
         assert_eq!(parse_mac("52:54:00:AB:cd:01").unwrap(), "52:54:00:ab:cd:01");
-        for bad in ["", "52:54:00:ab:cd", "52:54:00:ab:cd:0g", "52-54-00-ab-cd-01", "52:54:00:ab:cd:01:", "::::::::::::::::"] {
+        for bad in [
+            "",
+            "52:54:00:ab:cd",
+            "52:54:00:ab:cd:0g",
+            "52-54-00-ab-cd-01",
+            "52:54:00:ab:cd:01:",
+            "::::::::::::::::",
+        ] {
             assert_eq!(parse_mac(bad), Err(InvalidDevice::Mac), "{bad:?}");
         }
     }

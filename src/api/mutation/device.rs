@@ -56,8 +56,7 @@ impl DeviceMutations {
     ) -> Result<VmPayload, ApiError> {
         let call = Call::of(ctx)?;
         let lifecycle = &call.api.lifecycle;
-        let accepted =
-            lifecycle.insert_medium(call.actor, VmId(id), &pool, &volume, target.as_deref()).await;
+        let accepted = lifecycle.insert_medium(call.actor, VmId(id), &pool, &volume, target.as_deref()).await;
         payload(&call, accepted).await
     }
 

@@ -71,8 +71,11 @@ pub(crate) fn interfaces(record: &VmRecord) -> Vec<VmInterface> {
         NetworkAttachment::User => Some("user".to_owned()),
         NetworkAttachment::None => None,
     };
-    let first = network
-        .map(|network| VmInterface { mac: mac_address(record.id), network: Some(network), bridge: None });
+    let first = network.map(|network| VmInterface {
+        mac: mac_address(record.id),
+        network: Some(network),
+        bridge: None,
+    });
     let plugged = record.spec.devices.interfaces.iter().map(|card| {
         let (network, bridge) = match &card.source {
             NicSource::Network(name) => (Some(name.to_string()), None),

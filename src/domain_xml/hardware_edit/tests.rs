@@ -55,9 +55,15 @@ fn devices_come_and_go_without_a_trace() {
         assert!(!add_device(&added.xml, &device).unwrap().changed, "twice is once");
         let element = device_element(&added.xml, &device.name()).unwrap().unwrap();
         assert!(added.xml.contains(&element));
-        assert_eq!(remove_device(&added.xml, &device.name()).unwrap(), Injection { xml: XML.to_owned(), changed: true });
+        assert_eq!(
+            remove_device(&added.xml, &device.name()).unwrap(),
+            Injection { xml: XML.to_owned(), changed: true }
+        );
     }
-    let nic = NewDevice::Interface { mac: "52:54:00:00:00:01".into(), source: InterfaceSource::Bridge("br0".into()) };
+    let nic = NewDevice::Interface {
+        mac: "52:54:00:00:00:01".into(),
+        source: InterfaceSource::Bridge("br0".into()),
+    };
     let added = add_device(XML, &nic).unwrap().xml;
     assert_eq!(read_hardware(&added).unwrap().macs, ["52:54:00:00:00:01"]);
     assert_eq!(remove_device(&added, &nic.name()).unwrap().xml, XML);

@@ -19,9 +19,7 @@ use super::{
 };
 use crate::{
     domain_xml::{DeviceName, HardwareError, Injection, NewDevice, read_hardware, set_size},
-    hypervisor::{
-        BlankVolume, Devices, DomainHardware, HypervisorError, Live, Unplugged, VolumeFacts,
-    },
+    hypervisor::{BlankVolume, Devices, DomainHardware, HypervisorError, Live, Unplugged, VolumeFacts},
     vm::VmId,
 };
 

@@ -77,7 +77,11 @@ fn path_in(call: &Call<'_>, pool: &StoragePool, name: &str) -> Result<Option<Pat
     absent_as_none(path_of(call, &volume))
 }
 
-pub(super) fn find(call: &Call<'_>, pool: &StoragePool, name: &str) -> Result<Option<StorageVol>, HypervisorError> {
+pub(super) fn find(
+    call: &Call<'_>,
+    pool: &StoragePool,
+    name: &str,
+) -> Result<Option<StorageVol>, HypervisorError> {
     absent_as_none(call.ask(|_| pool.lookup_storage_vol_by_name(name)))
 }
 
@@ -171,7 +175,11 @@ pub(super) fn format(writer: &mut Writer<Vec<u8>>, name: &str) -> std::io::Resul
     writer.write_event(Event::Empty(BytesStart::new("format").with_attributes([("type", name)])))
 }
 
-pub(super) fn text(writer: &mut Writer<Vec<u8>>, start: BytesStart<'_>, content: &str) -> std::io::Result<()> {
+pub(super) fn text(
+    writer: &mut Writer<Vec<u8>>,
+    start: BytesStart<'_>,
+    content: &str,
+) -> std::io::Result<()> {
     element(writer, start, |writer| writer.write_event(Event::Text(BytesText::new(content))))
 }
 

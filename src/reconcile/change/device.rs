@@ -42,11 +42,12 @@ fn done(effect: Effect, spec: VmSpec) -> ChangeOutcome {
     ChangeOutcome { effect: Some(effect), spec: Some(spec), power: None }
 }
 
-/// What to say of a guest that does not let go. It is asked again until the budget ends.
-fn kept(what: &str, words: Option<String>) -> ChangeError {
-    let words = words.map_or_else(String::new, |words| format!(" ({words})"));
+/// What to say of a guest that does not let go. It is asked again until the budget ends. What the
+/// hypervisor says of it may name things of the host, and is for the log.
+fn kept(what: &str, words: Option<&str>) -> ChangeError {
+    tracing::info!(what, words, "the guest does not let go");
     ChangeError::Waiting(format!(
-        "the guest does not let go of {what}{words}; it is still plugged in. Unmount it in the guest, or stop the VM, and \
-         ask again"
+        "the guest does not let go of {what}, which is still plugged in; stop using it in the guest, or stop the \
+         VM, and ask again"
     ))
 }

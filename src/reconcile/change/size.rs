@@ -112,6 +112,12 @@ async fn grow(
         }
         hands.hypervisor.grow_volume(id, &pool, &name, bytes).await
     };
+    if let (Err(HypervisorError::Refused { source, .. }), true) = (&grown, now.has_snapshots) {
+        tracing::warn!(vm = %id, %target, error = %source, "a disk with snapshots cannot be grown");
+        let words =
+            format!("libvirt refuses to grow disk {target} while the VM has snapshots; delete them first");
+        return Err(refused("WRONG_STATE", words));
+    }
     grown.map_err(|error| unsupported(error, "grow a disk"))?;
     match spec.devices.disks.iter_mut().find(|disk| disk.target == *target) {
         Some(disk) => disk.bytes = disk.bytes.max(bytes),
@@ -123,7 +129,8 @@ async fn grow(
 /// What a driver cannot do at all, it cannot do when it is asked again.
 pub(super) fn unsupported(error: HypervisorError, what: &str) -> ChangeError {
     if error.is_unsupported() {
-        let words = format!("this hypervisor cannot {what} as the VM is; stop the VM, or start it, and try again");
+        let words =
+            format!("this hypervisor cannot {what} as the VM is; stop the VM, or start it, and try again");
         return refused("NOT_SUPPORTED", words);
     }
     error.into()

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Run, is_ready, through_crash, until, world::{Crash, World}};
+use super::{
+    Run, is_ready, through_crash, until,
+    world::{Crash, World},
+};
 use crate::vm::{
-    DeviceChange, DesiredPower, DiskTarget, DomainState, Effect, NicSource, OperationKind, OperationStatus,
+    DesiredPower, DeviceChange, DiskTarget, DomainState, Effect, NicSource, OperationKind, OperationStatus,
     SizeChange, VmChange, VmPhase,
 };
 
@@ -73,14 +76,19 @@ async fn attaching_a_disk_survives_a_crash_at_every_gate() {
             for crash in [Crash::Before(gate), Crash::After(gate)] {
                 let world = with_vm(power).await;
                 world.ask_change(attach(&world));
-                let attached = |world: &World| ended(world, OperationKind::AttachDisk, OperationStatus::Succeeded);
+                let attached =
+                    |world: &World| ended(world, OperationKind::AttachDisk, OperationStatus::Succeeded);
                 any |= through_crash(&world, crash, &format!("the disk after {crash:?}"), attached).await;
                 assert_eq!(world.volumes(), 2, "{crash:?} left {}", world.describe());
                 assert_eq!(world.spec().devices.disks.len(), 1, "{crash:?}: {}", world.describe());
                 let (config, live) = world.hardware_now();
                 assert_eq!(config.disks.len(), 1, "{crash:?}: {}", world.describe());
                 assert_eq!(live.is_some(), power == DesiredPower::Running);
-                assert!(live.is_none_or(|live| live.disks == config.disks), "{crash:?}: {}", world.describe());
+                assert!(
+                    live.is_none_or(|live| live.disks == config.disks),
+                    "{crash:?}: {}",
+                    world.describe()
+                );
                 assert_eq!(effect(&world, OperationKind::AttachDisk), Some(Effect::Live));
                 nothing_is_left_after_deletion(&world, &format!("{crash:?}")).await;
             }
@@ -103,12 +111,22 @@ async fn detaching_a_disk_survives_a_crash_at_every_gate() {
                 let world = with_vm(DesiredPower::Running).await;
                 change(&world, attach(&world)).await;
                 world.ask_change(detach(&world, delete_volume));
-                let detached = |world: &World| ended(world, OperationKind::DetachDisk, OperationStatus::Succeeded);
+                let detached =
+                    |world: &World| ended(world, OperationKind::DetachDisk, OperationStatus::Succeeded);
                 any |= through_crash(&world, crash, &format!("no disk after {crash:?}"), detached).await;
-                assert_eq!(world.volumes(), if delete_volume { 1 } else { 2 }, "{crash:?}: {}", world.describe());
+                assert_eq!(
+                    world.volumes(),
+                    if delete_volume { 1 } else { 2 },
+                    "{crash:?}: {}",
+                    world.describe()
+                );
                 assert!(world.spec().devices.disks.is_empty(), "{crash:?}: {}", world.describe());
                 let (config, live) = world.hardware_now();
-                assert!(config.disks.is_empty() && live.unwrap().disks.is_empty(), "{crash:?}: {}", world.describe());
+                assert!(
+                    config.disks.is_empty() && live.unwrap().disks.is_empty(),
+                    "{crash:?}: {}",
+                    world.describe()
+                );
                 nothing_is_left_after_deletion(&world, &format!("{crash:?}")).await;
             }
             if !any {
@@ -129,7 +147,8 @@ async fn a_card_is_plugged_in_once_through_a_crash_at_every_gate() {
             let world = with_vm(DesiredPower::Running).await;
             let source = NicSource::Network("default".parse().unwrap());
             world.ask_change(VmChange::Device(DeviceChange::AttachInterface { source }));
-            let attached = |world: &World| ended(world, OperationKind::AttachInterface, OperationStatus::Succeeded);
+            let attached =
+                |world: &World| ended(world, OperationKind::AttachInterface, OperationStatus::Succeeded);
             any |= through_crash(&world, crash, &format!("the card after {crash:?}"), attached).await;
             let (config, live) = world.hardware_now();
             let known: Vec<_> = world.spec().devices.interfaces.into_iter().map(|card| card.mac).collect();
@@ -162,7 +181,10 @@ async fn a_guest_that_does_not_let_go_keeps_its_disk_and_the_reason_is_told() {
     world.set_clinging(false);
     world.ask_change(detach(&world, true));
     run.waker.wake(world.vm());
-    until(&world, "the disk gone", |world| ended(world, OperationKind::DetachDisk, OperationStatus::Succeeded)).await;
+    until(&world, "the disk gone", |world| {
+        ended(world, OperationKind::DetachDisk, OperationStatus::Succeeded)
+    })
+    .await;
     run.stop().await;
     assert_eq!((world.volumes(), world.spec().devices.disks.len()), (1, 0));
 }

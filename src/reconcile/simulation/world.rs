@@ -205,6 +205,7 @@ impl World {
         let generation = bundle.record.intent.generation;
         let mut asked = operation(self.vm, bundle.record.owner, change.kind(), generation);
         asked.change = Some(change);
+        asked.created_at = self.now();
         bundle.operations.push(asked);
     }
 

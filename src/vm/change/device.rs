@@ -5,7 +5,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::WrongState;
-use crate::vm::{DiskTarget, NicSource, OperationKind, PluggedDisk, ResourceName, VmPhase, VmRecord, VmStatus};
+use crate::vm::{
+    DiskTarget, NicSource, OperationKind, PluggedDisk, ResourceName, VmPhase, VmRecord, VmStatus,
+};
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

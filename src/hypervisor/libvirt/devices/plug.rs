@@ -44,7 +44,11 @@ pub(super) fn unplug(call: &Call<'_>, id: VmId, device: &DeviceName) -> Result<U
     unplug_config(call, &domain, device)
 }
 
-fn unplug_config(call: &Call<'_>, domain: &Domain, device: &DeviceName) -> Result<Unplugged, HypervisorError> {
+fn unplug_config(
+    call: &Call<'_>,
+    domain: &Domain,
+    device: &DeviceName,
+) -> Result<Unplugged, HypervisorError> {
     edit_config(call, domain, |xml| remove_device(xml, device))?;
     Ok(Unplugged::Gone)
 }
@@ -70,9 +74,13 @@ pub(super) fn change_medium(
         Err(error) => return Err(call.invalid(error)),
     };
     match changed {
-        Some(changed) => told(call.ask(|_| domain.update_device_flags(&changed, sys::VIR_DOMAIN_AFFECT_LIVE))),
+        Some(changed) => {
+            told(call.ask(|_| domain.update_device_flags(&changed, sys::VIR_DOMAIN_AFFECT_LIVE)))
+        }
         None => {
-            let Some(new) = element(call, &config_xml(call, &domain)?, &drive)? else { return Ok(Live::Done) };
+            let Some(new) = element(call, &config_xml(call, &domain)?, &drive)? else {
+                return Ok(Live::Done);
+            };
             told(call.ask(|_| domain.attach_device_flags(&new, sys::VIR_DOMAIN_AFFECT_LIVE)))
         }
     }

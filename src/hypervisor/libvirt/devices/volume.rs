@@ -76,7 +76,8 @@ fn read(description: &str) -> Result<Read, Malformed> {
     // libvirt tells bytes unless it says otherwise, which it does not.
     let capacity = capacity.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0);
     let format = child("target").and_then(|target| document.children(target, "format").next());
-    let is_backed = child("backingStore").is_some_and(|store| document.children(store, "path").next().is_some());
+    let is_backed =
+        child("backingStore").is_some_and(|store| document.children(store, "path").next().is_some());
     Ok(Read {
         capacity,
         format: format.and_then(|format| format.value("type")).map(str::to_owned),

@@ -51,7 +51,8 @@ pub(super) async fn attach(
         Ok(live) => live,
         Err(error @ HypervisorError::Refused { .. }) => {
             let now = hands.hypervisor.hardware(id).await?;
-            let holds = |hardware: &Hardware| hardware.disks.iter().any(|disk| disk.source.as_ref() == Some(&path));
+            let holds =
+                |hardware: &Hardware| hardware.disks.iter().any(|disk| disk.source.as_ref() == Some(&path));
             if holds(&now.config) || now.live.as_ref().is_some_and(holds) {
                 return Err(error.into());
             }
@@ -70,7 +71,9 @@ pub(super) async fn attach(
 async fn undo(hands: &Hands, row: &Resource, error: ChangeError) -> ChangeError {
     let refusal = match error {
         ChangeError::Hypervisor(error @ HypervisorError::Refused { .. }) => {
-            refused("HYPERVISOR_REFUSED", chain(&error))
+            tracing::warn!(vm = %row.vm, volume = row.name, error = chain(&error), "a disk cannot be attached");
+            let words = format!("libvirt refused to {error}; the log of this host tells why");
+            refused("HYPERVISOR_REFUSED", words)
         }
         refusal @ ChangeError::Refused { .. } => refusal,
         error => return error,
@@ -109,8 +112,10 @@ pub(super) async fn detach(
     }
     if delete_volume {
         let path = hands.hypervisor.volume_path(id, disk.pool.as_str(), &disk.volume).await?;
-        let plugged = now.live.as_ref().and_then(|live| live.disk(target)).or_else(|| now.config.disk(target));
-        let other = plugged.is_some_and(|it| it.kind != DiskKind::Disk || (path.is_some() && it.source != path));
+        let plugged =
+            now.live.as_ref().and_then(|live| live.disk(target)).or_else(|| now.config.disk(target));
+        let other =
+            plugged.is_some_and(|it| it.kind != DiskKind::Disk || (path.is_some() && it.source != path));
         if now.has_snapshots || other {
             let words = format!(
                 "a snapshot of the VM needs the volume of {target}; delete the VM's snapshots first, or detach \
@@ -122,7 +127,7 @@ pub(super) async fn detach(
     let name = DeviceName::Disk(target.to_owned());
     match hands.hypervisor.unplug(id, name).await.map_err(|error| unsupported(error, "unplug a disk"))? {
         Unplugged::Gone => {}
-        Unplugged::Kept(words) => return Err(kept(&format!("disk {target}"), words)),
+        Unplugged::Kept(words) => return Err(kept(&format!("disk {target}"), words.as_deref())),
     }
     if delete_volume {
         let row = resource(id, &disk.pool, &disk.volume);

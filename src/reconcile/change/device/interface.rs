@@ -37,7 +37,11 @@ pub(super) async fn attach(
     Ok(done(effect(&live, now.saved), spec))
 }
 
-pub(super) async fn detach(hands: &Hands, bundle: &VmBundle, mac: &str) -> Result<ChangeOutcome, ChangeError> {
+pub(super) async fn detach(
+    hands: &Hands,
+    bundle: &VmBundle,
+    mac: &str,
+) -> Result<ChangeOutcome, ChangeError> {
     let id = bundle.record.id;
     let now = hands.hypervisor.hardware(id).await?;
     if now.saved {
@@ -48,7 +52,7 @@ pub(super) async fn detach(hands: &Hands, bundle: &VmBundle, mac: &str) -> Resul
     let unplugged = hands.hypervisor.unplug(id, name).await;
     match unplugged.map_err(|error| unsupported(error, "unplug a network card"))? {
         Unplugged::Gone => {}
-        Unplugged::Kept(words) => return Err(kept(&format!("network card {mac}"), words)),
+        Unplugged::Kept(words) => return Err(kept(&format!("network card {mac}"), words.as_deref())),
     }
     let mut spec = bundle.record.spec.clone();
     spec.devices.interfaces.retain(|card| card.mac != mac);

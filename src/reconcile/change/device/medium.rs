@@ -41,7 +41,8 @@ pub(super) async fn insert(
         Some(target) => match now.config.disk(target.as_str()) {
             Some(disk) if disk.kind == DiskKind::Drive && !is_seed(disk) => Drive::Standing(target.clone()),
             Some(disk) if is_seed(disk) => {
-                let words = format!("drive {target} holds the medium of the VM's first boot; leave `drive` out");
+                let words =
+                    format!("drive {target} holds the medium of the VM's first boot; leave `drive` out");
                 return Err(refused("WRONG_STATE", words));
             }
             _ => {

@@ -111,7 +111,12 @@ impl Devices for World {
         .await
     }
 
-    async fn volume(&self, _id: VmId, _pool: &str, name: &str) -> Result<Option<VolumeFacts>, HypervisorError> {
+    async fn volume(
+        &self,
+        _id: VmId,
+        _pool: &str,
+        name: &str,
+    ) -> Result<Option<VolumeFacts>, HypervisorError> {
         let facts = || VolumeFacts {
             path: path(name),
             capacity_bytes: 1 << 20,
