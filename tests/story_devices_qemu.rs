@@ -309,9 +309,37 @@ async fn a_guest_that_does_not_listen_keeps_its_disk_and_a_killed_daemon_doubles
     let inactive = virsh(&["dumpxml", "--inactive", &stage.name]);
     assert!(inactive.contains("vdb"), "its configuration is as before");
 
+    // Saved to disk, it goes on as it was saved: what it stands on stays as it is.
+    virsh(&["managedsave", &stage.name]);
+    stage.client.phase_is(&vm, "STOPPED", SOON).await;
+    for (mutation, arguments) in [
+        ("detachVmDisk", detach.clone()),
+        ("growVmDisk", format!("{id}, target: \"vdb\", bytes: {}", 2 * MIB)),
+    ] {
+        let (code, words) = stage.change(mutation, &arguments).await.unwrap_err();
+        assert_eq!(code, "WRONG_STATE", "{mutation}: {words}");
+    }
+    assert_eq!(stage.change("resizeVm", &format!("{id}, vcpus: 2")).await, Ok("NEXT_BOOT".to_owned()));
+    stage.waits(&vm, None).await;
+    stage.power(&vm, "startVm").await;
+    stage.waits(&vm, Some("2 virtual processors (now 1)")).await;
+
     let stop = "mutation($id: UUID!) { stopVm(id: $id, force: true) { operation { id } } }";
     let stopped = stage.client.ask(stop, json!({ "id": vm })).await;
     stage.client.succeeded(stopped["stopVm"]["operation"]["id"].as_str().unwrap(), SOON).await;
+    // A snapshot may go back to a VM with this disk.
+    virsh(&[
+        "snapshot-create-as",
+        &stage.name,
+        "one",
+        "--diskspec",
+        "sda,snapshot=no",
+        "--diskspec",
+        "sdb,snapshot=no",
+    ]);
+    let (code, words) = stage.change("detachVmDisk", &detach).await.unwrap_err();
+    assert!(code == "WRONG_STATE" && words.contains("snapshot"), "{code}: {words}");
+    virsh(&["snapshot-delete", &stage.name, "one"]);
     stage.is_live("detachVmDisk", &detach).await;
     assert_eq!(stage.pool.volumes().len(), before.len() + 1);
     stage.power(&vm, "deleteVm").await;

@@ -335,6 +335,26 @@ fn what_is_reached_does_not_wait_for_what_failed_on_the_way() {
 }
 
 #[test]
+fn what_waits_for_the_next_start_is_told_while_the_domain_runs() {
+    let mut bundle = bundle();
+    made(&mut bundle);
+    let told = |state: DomainState, waiting: &[&str]| {
+        let DomainObservation::Present(mut facts) = domain(state) else { panic!("the domain is there") };
+        facts.waiting = waiting.iter().map(ToString::to_string).collect();
+        let plan = decide(&bundle, &observed(DomainObservation::Present(facts)), &memory());
+        let kind = ConditionKind::RestartRequired;
+        plan.status.conditions.into_iter().find(|condition| condition.kind == kind)
+    };
+    assert_eq!(told(DomainState::Running, &[]), None);
+    assert_eq!(told(DomainState::Shutoff, &["a disk"]), None, "the next start brings it");
+    for state in [DomainState::Running, DomainState::Paused] {
+        let condition = told(state, &["2 processors", "a disk"]).expect("it is told");
+        assert_eq!(condition.status, crate::vm::ConditionStatus::True);
+        assert!(condition.message.contains("2 processors; a disk"), "{}", condition.message);
+    }
+}
+
+#[test]
 fn silence_means_different_things_in_different_states() {
     let mut vm = bundle();
     made(&mut vm);
