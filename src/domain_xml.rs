@@ -5,6 +5,8 @@ mod channel;
 pub(crate) mod document;
 mod edit;
 mod facts;
+mod hardware;
+mod hardware_edit;
 mod mac;
 mod malformed;
 mod render;
@@ -13,7 +15,12 @@ mod uuid;
 
 pub use channel::{ChannelError, Injection, channel_element, inject_channel, remove_channel};
 pub use facts::{FactsError, XmlFacts, read_facts};
-pub use mac::mac_address;
+pub use hardware::{DiskFacts, DiskKind, Hardware, read_hardware, waiting};
+pub use hardware_edit::{
+    DeviceName, HardwareError, InterfaceSource, NewDevice, add_device, device_element, remove_device,
+    set_medium, set_size,
+};
+pub use mac::{extra_mac_address, mac_address};
 pub use malformed::Malformed;
 pub use render::{DomainInputs, DomainKind, RenderError, Templates, render};
 

@@ -18,7 +18,7 @@ mod guest;
 pub mod libvirt;
 mod snapshots;
 
-pub use devices::Devices;
+pub use devices::{BlankVolume, Devices, DomainHardware, Live, Unplugged, VolumeFacts};
 pub use guest::{GuestControls, Reboots};
 pub use snapshots::{FileSystems, Freeze, RevertTo, SnapshotRequest, Snapshots, Thaw};
 
@@ -65,6 +65,17 @@ pub enum HypervisorError {
         /// What was wrong.
         reason: String,
     },
+}
+
+impl HypervisorError {
+    /// Whether the hypervisor's driver cannot do this at all.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        use virt::error::ErrorNumber::{NoSupport, OperationUnsupported};
+        let code = |source: &virt::error::Error| source.code().known();
+        matches!(self, Self::Refused { source, .. }
+            if matches!(code(source), Some(NoSupport | OperationUnsupported)))
+    }
 }
 
 /// One bulk look at the host: every domain that libvirt has, ours and others'.

@@ -4,6 +4,7 @@
 //! before it is answered. Nothing here waits for a VM.
 
 mod change;
+mod device;
 mod power;
 mod request;
 mod snapshot;
@@ -22,8 +23,8 @@ use crate::{
     reconcile::Waker,
     store::{NewVm, Store, StoreError},
     vm::{
-        DomainObservation, HostId, MAX_SNAPSHOTS, NetworkAttachment, Operation, OperationId, PowerKeeping,
-        VmChange, VmId, VmRecord, VmSpec, WrongState, truncate_to_micros,
+        DomainObservation, HostId, MAX_SNAPSHOTS, NetworkAttachment, Operation, OperationId, Plugged,
+        PowerKeeping, ResourceName, VmChange, VmId, VmRecord, VmSpec, WrongState, truncate_to_micros,
     },
 };
 
@@ -61,6 +62,20 @@ pub enum LifecycleError {
     /// `NETWORK_NOT_FOUND`.
     #[error("the host has no network {0:?}")]
     NetworkNotFound(String),
+    /// `MEDIUM_NOT_FOUND`.
+    #[error("pool {pool:?} has no medium {volume:?}")]
+    MediumNotFound {
+        /// The pool.
+        pool: String,
+        /// The volume.
+        volume: String,
+    },
+    /// `DEVICE_NOT_FOUND`.
+    #[error("the VM has no {0}")]
+    DeviceNotFound(String),
+    /// `TOO_MANY_DEVICES`.
+    #[error("the VM has as many {0} as it can have; detach one first")]
+    TooManyDevices(&'static str),
     /// `VM_NOT_FOUND`.
     #[error("there is no VM {0}")]
     NotFound(VmId),
@@ -172,6 +187,7 @@ impl Lifecycle {
             network: parsed.network,
             unattended,
             keeping: PowerKeeping::default(),
+            devices: Plugged::default(),
         };
         spec.check().map_err(request::spec_error)?;
         if known.is_none() {
@@ -254,7 +270,14 @@ fn check_places(host: &HostFacts, spec: &VmSpec) -> Result<(), LifecycleError> {
     if !host.pools.iter().any(|pool| pool.name == spec.pool.as_str()) {
         return Err(LifecycleError::PoolNotFound(spec.pool.to_string()));
     }
-    let NetworkAttachment::Network(name) = &spec.network else { return Ok(()) };
+    match &spec.network {
+        NetworkAttachment::Network(name) => check_network(host, name),
+        NetworkAttachment::User | NetworkAttachment::None => Ok(()),
+    }
+}
+
+/// Whether a network can be plugged into.
+fn check_network(host: &HostFacts, name: &ResourceName) -> Result<(), LifecycleError> {
     match host.networks.iter().find(|network| network.name == name.as_str()) {
         Some(network) if network.active => Ok(()),
         Some(_) => Err(LifecycleError::Invalid {

@@ -9,6 +9,7 @@ mod alert;
 mod change;
 mod command;
 mod condition;
+mod device;
 mod event;
 mod ids;
 mod image;
@@ -36,6 +37,10 @@ pub use change::{
 };
 pub use command::{CommandOutcome, GuestCommand, LinkEnd, UnsafeCommand};
 pub use condition::{Condition, ConditionKind, ConditionStatus};
+pub use device::{
+    BridgeName, DiskTarget, InvalidDevice, NicSource, Plugged, PluggedDisk, PluggedInterface, PluggedMedium,
+    parse_mac,
+};
 pub use event::VmEvent;
 pub use ids::{CommandId, HostId, MediumId, OperationId, TokenId, UserId, VmId};
 pub use image::{Image, ImageFormat, KernelBoot, OsFamily, Provisioning};

@@ -90,6 +90,7 @@ fn spec(name: &str) -> VmSpec {
         network: NetworkAttachment::Network("default".parse().unwrap()),
         unattended: Unattended::default(),
         keeping: PowerKeeping::default(),
+        devices: Default::default(),
     }
 }
 

@@ -3,6 +3,7 @@
 mod agent;
 mod alert;
 mod command;
+mod device;
 mod host;
 mod input;
 mod medium;

@@ -24,6 +24,11 @@ impl Edits {
         self.0.push((range, String::new()));
     }
 
+    /// Takes the edits of another collection over.
+    pub(crate) fn append(&mut self, mut other: Self) {
+        self.0.append(&mut other.0);
+    }
+
     /// Whether there is nothing to do.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()

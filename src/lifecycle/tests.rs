@@ -38,6 +38,7 @@ fn spec(pool: &str, network: NetworkAttachment) -> VmSpec {
         network,
         unattended: Unattended::default(),
         keeping: PowerKeeping::default(),
+        devices: Default::default(),
     }
 }
 

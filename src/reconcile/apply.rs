@@ -49,10 +49,18 @@ pub(super) enum StepError {
 }
 
 impl StepError {
+    /// What everybody who may see the VM can be told of it, where that is all there is to say.
+    pub(super) fn told(&self) -> Option<&str> {
+        match self {
+            Self::Change(ChangeError::Waiting(words)) => Some(words),
+            _ => None,
+        }
+    }
+
     /// Whether it says something about the VM, rather than about who could not be asked.
     pub(super) fn is_counted(&self) -> bool {
         match self {
-            Self::Store(_) | Self::Change(ChangeError::Store(_)) => false,
+            Self::Store(_) | Self::Change(ChangeError::Store(_) | ChangeError::Waiting(_)) => false,
             Self::Hypervisor(error) | Self::Change(ChangeError::Hypervisor(error)) => {
                 !matches!(error, HypervisorError::Unreachable { .. } | HypervisorError::Deadline { .. })
             }
@@ -240,7 +248,8 @@ impl Hands {
     }
 }
 
-fn disk(id: VmId, pool: &str) -> Resource {
+/// The volume of the disk that a VM is made with.
+pub(super) fn disk(id: VmId, pool: &str) -> Resource {
     Resource {
         vm: id,
         kind: ResourceKind::Volume,

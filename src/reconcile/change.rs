@@ -25,6 +25,10 @@ pub(super) enum ChangeError {
         /// For people; says what to do.
         message: String,
     },
+    /// Somebody else has his part to do, a guest mostly: it is looked at again until the change's
+    /// budget ends.
+    #[error("{0}")]
+    Waiting(String),
     #[error(transparent)]
     Hypervisor(#[from] HypervisorError),
     #[error(transparent)]
@@ -35,6 +39,10 @@ pub(in crate::reconcile) use snapshot::thaw;
 /// Gives a domain back the name that its VM still has.
 pub(super) async fn take_name_back(hands: &Hands, bundle: &VmBundle) -> Result<(), ChangeError> {
     Ok(hands.hypervisor.rename(bundle.record.id, &bundle.record.spec.name).await?)
+}
+
+fn refused(code: &'static str, message: String) -> ChangeError {
+    ChangeError::Refused { code, message }
 }
 
 pub(super) async fn carry_out(

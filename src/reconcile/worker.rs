@@ -394,7 +394,10 @@ impl Worker {
                 let correlation = uuid::Uuid::now_v7();
                 let why = chain(&error);
                 tracing::warn!(vm = %self.id, step = step.name(), %correlation, error = why, "a step failed");
-                let message = format!("{error} (the log tells why under {correlation})");
+                let message = error.told().map_or_else(
+                    || format!("{error} (the log tells why under {correlation})"),
+                    ToOwned::to_owned,
+                );
                 // That a guest cannot be asked is no reason to let it run on: it is forced in time.
                 let polite = matches!(step, Step::RequestShutdown | Step::RequestReboot(_));
                 let counted = error.is_counted() && !polite;

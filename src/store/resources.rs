@@ -78,6 +78,22 @@ impl Store {
         .map_err(failed("releasing a resource"))
     }
 
+    /// Whose a volume is; `None` if it was made for no VM.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub async fn volume_owner(&self, pool: &str, volume: &str) -> Result<Option<VmId>, StoreError> {
+        let sql = "SELECT vm_id FROM resources WHERE kind = $1 AND place = $2 AND name = $3";
+        let owner: Option<(Uuid,)> = on_pool!(self, db => sqlx::query_as(sql)
+            .bind(ResourceKind::Volume.word())
+            .bind(pool)
+            .bind(volume)
+            .fetch_optional(db)
+            .await)
+        .map_err(failed("looking up whose a volume is"))?;
+        Ok(owner.map(|(vm,)| vm.into()))
+    }
+
     async fn write_resource(
         &self,
         operation: &'static str,

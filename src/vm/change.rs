@@ -84,7 +84,8 @@ impl VmChange {
         match self {
             Self::Guest(change) => change.budget(),
             Self::Setting(_) => Duration::from_secs(300),
-            Self::Size(_) | Self::Device(_) => Duration::from_secs(600),
+            Self::Size(_) => Duration::from_secs(600),
+            Self::Device(change) => change.budget(),
             Self::Snapshot(change) => change.budget(),
         }
     }

@@ -20,6 +20,8 @@ pub enum ConditionKind {
     DisksPresent,
     /// The domain is not as it was asked for.
     DriftedFromIntent,
+    /// The running domain is not configured as it runs: something waits for its next start.
+    RestartRequired,
     /// The last step of the loop went well; false says which did not, and why.
     Reconciled,
 }

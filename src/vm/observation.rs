@@ -75,6 +75,9 @@ pub struct DomainFacts {
     pub channel: Option<ChannelFacts>,
     /// Its network cards.
     pub interfaces: Vec<InterfaceFacts>,
+    /// What is configured and waits for the next start, each in a few words; empty where nothing
+    /// does.
+    pub waiting: Vec<String>,
 }
 
 /// What was seen of a VM's domain.

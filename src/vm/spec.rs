@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Image, ResourceName, VmName};
+use super::{Image, Plugged, ResourceName, VmName};
 
 /// Where the VM's one network card is plugged in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,6 +167,9 @@ pub struct VmSpec {
     pub network: NetworkAttachment,
     /// First-boot settings.
     pub unattended: Unattended,
+    /// What was plugged in since.
+    #[serde(default)]
+    pub devices: Plugged,
     /// How its power is kept.
     #[serde(default)]
     pub keeping: PowerKeeping,

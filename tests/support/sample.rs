@@ -41,6 +41,7 @@ pub(crate) fn spec(name: &str) -> VmSpec {
         network: NetworkAttachment::None,
         unattended: Unattended { user: Some("ana".to_owned()), ..Unattended::default() },
         keeping: PowerKeeping::default(),
+        devices: Default::default(),
     }
 }
 

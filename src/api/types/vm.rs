@@ -7,7 +7,11 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{OperationObject, VmMetrics, agent::Agent};
+use super::{
+    OperationObject, VmMetrics,
+    agent::Agent,
+    device::{self, VmDisk, VmInterface, VmMedium},
+};
 use crate::{
     api::{auth::Call, batch::Batch, error::ApiError, scalars::BigInt},
     domain_xml::mac_address,
@@ -141,6 +145,8 @@ pub(crate) enum ConditionTypeName {
     DisksPresent,
     /// The domain is not as it was asked for.
     DriftedFromIntent,
+    /// A change waits until the VM is powered off and started again; the message names it.
+    RestartRequired,
     /// The last step went well.
     Reconciled,
 }
@@ -271,6 +277,21 @@ impl VmObject {
         self.view.record.spec.disk_bytes.into()
     }
 
+    /// Its disks: the one it was made with, and those that were plugged in.
+    async fn disks(&self) -> Vec<VmDisk> {
+        device::disks(&self.view.record)
+    }
+
+    /// Media that were put into its drives.
+    async fn media(&self) -> Vec<VmMedium> {
+        device::media(&self.view.record)
+    }
+
+    /// Its network cards.
+    async fn interfaces(&self) -> Vec<VmInterface> {
+        device::interfaces(&self.view.record)
+    }
+
     /// The storage pool of its disk.
     async fn pool(&self) -> &str {
         self.view.record.spec.pool.as_str()
@@ -319,7 +340,8 @@ impl VmObject {
 
     /// Of its network cards.
     async fn mac_addresses(&self) -> Vec<String> {
-        self.mac().into_iter().collect()
+        let plugged = self.view.record.spec.devices.interfaces.iter().map(|card| card.mac.clone());
+        self.mac().into_iter().chain(plugged).collect()
     }
 
     /// The newest stored reading.

@@ -142,6 +142,7 @@ mod tests {
             managed_save: false,
             channel,
             interfaces: Vec::new(),
+            waiting: Vec::new(),
         };
         Row::new("0d7b52b3-6fd9-4b4e-9ad9-9a4b1d3c4b53".parse().unwrap(), &facts)
     }

@@ -32,6 +32,7 @@ fn spec() -> VmSpec {
         network: NetworkAttachment::Network("default".parse().unwrap()),
         unattended: Unattended::default(),
         keeping: PowerKeeping::default(),
+        devices: Default::default(),
     }
 }
 

@@ -22,11 +22,13 @@ pub(super) const ROTATION: usize = 16;
 pub(super) struct XmlPart {
     pub(super) channel: Option<ChannelFacts>,
     pub(super) interfaces: Vec<InterfaceFacts>,
+    /// What is configured and waits for the next start.
+    pub(super) waiting: Vec<String>,
 }
 
 impl From<XmlFacts> for XmlPart {
     fn from(facts: XmlFacts) -> Self {
-        Self { channel: facts.channel, interfaces: facts.interfaces }
+        Self { channel: facts.channel, interfaces: facts.interfaces, waiting: Vec::new() }
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
     session::{Call, absent_as_none},
 };
 use crate::{
-    domain_xml::read_facts,
+    domain_xml::{read_facts, read_hardware, waiting},
     hypervisor::{HostObservation, HypervisorError},
     vm::{DomainFacts, DomainObservation, DomainState, VmId},
 };
@@ -95,8 +95,8 @@ impl LibvirtHypervisor {
         let outcome = self
             .on_domain("read the XML of", id, move |call| {
                 cache.about_to_read(id);
-                let Some(xml) = absent_as_none(read_xml(call, id))? else { return Ok(false) };
-                cache.keep(id, state, parse(call, &xml)?);
+                let Some(part) = absent_as_none(read_part(call, id, state))? else { return Ok(false) };
+                cache.keep(id, state, part);
                 Ok(true)
             })
             .await;
@@ -171,19 +171,35 @@ fn merge(
     merged
 }
 
-fn read_xml(call: &Call<'_>, id: VmId) -> Result<String, HypervisorError> {
+fn read_part(call: &Call<'_>, id: VmId, raw: Option<i32>) -> Result<XmlPart, HypervisorError> {
     let domain = call.domain(id)?;
-    call.ask(|_| domain.xml_desc(0))
+    let xml = call.ask(|_| domain.xml_desc(0))?;
+    let active = raw.is_some_and(|raw| state(RawState { state: raw, reason: 0 }).is_active());
+    parse(call, &domain, &xml, active)
 }
 
-fn parse(call: &Call<'_>, xml: &str) -> Result<XmlPart, HypervisorError> {
-    read_facts(xml).map(XmlPart::from).map_err(|error| call.invalid(error))
+/// What a domain's XML tells. Of one that is `active` the configuration is read, too.
+fn parse(call: &Call<'_>, domain: &Domain, xml: &str, active: bool) -> Result<XmlPart, HypervisorError> {
+    let facts = read_facts(xml).map_err(|error| call.invalid(error))?;
+    let mut part = XmlPart::from(facts);
+    if active {
+        let config = call.ask(|_| domain.xml_desc(sys::VIR_DOMAIN_XML_INACTIVE))?;
+        // Domains of others may be odd in what is only told; they are seen all the same.
+        match (read_hardware(xml), read_hardware(&config)) {
+            (Ok(live), Ok(config)) => part.waiting = waiting(&live, &config),
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::debug!(%error, "size and devices of a domain cannot be read");
+            }
+        }
+    }
+    Ok(part)
 }
 
 fn look(call: &Call<'_>, id: VmId) -> Result<(DomainFacts, RawState, XmlPart), HypervisorError> {
     let domain = call.domain(id)?;
+    let active = call.ask(|_| domain.is_active())?;
     let xml = call.ask(|_| domain.xml_desc(0))?;
-    let part = parse(call, &xml)?;
+    let part = parse(call, &domain, &xml, active)?;
     let persistent = call.ask(|_| domain.is_persistent())?;
     // So late that it is not older than the rest.
     let raw = call.ask(|_| ffi::domain_state(&domain))?;
@@ -216,6 +232,7 @@ fn present(
         managed_save,
         channel: part.channel,
         interfaces: part.interfaces,
+        waiting: part.waiting,
     }
 }
 

@@ -21,9 +21,21 @@ use crate::{
 /// asked for is deleted.
 pub(super) fn create_overlay(call: &Call<'_>, volume: &OverlayVolume) -> Result<PathBuf, HypervisorError> {
     let xml = overlay_xml(volume).map_err(|reason| call.invalid(reason))?;
-    let pool = active_pool(call, &volume.pool)?;
-    let create = || call.ask(|_| StorageVol::create_xml(&pool, &xml, 0));
-    if find(call, &pool, &volume.name)?.is_none() {
+    create_as(call, &volume.pool, &volume.name, &xml, |description| is_overlay(description, volume))
+}
+
+/// Makes a volume from its XML; `is_it` tells from libvirt's description whether one that stands
+/// there is the one asked for.
+pub(super) fn create_as(
+    call: &Call<'_>,
+    pool_name: &str,
+    name: &str,
+    xml: &str,
+    is_it: impl FnOnce(&str) -> Result<bool, Malformed>,
+) -> Result<PathBuf, HypervisorError> {
+    let pool = active_pool(call, pool_name)?;
+    let create = || call.ask(|_| StorageVol::create_xml(&pool, xml, 0));
+    if find(call, &pool, name)?.is_none() {
         match create() {
             // A file of that name which the pool has not heard of, left by a crash at the wrong
             // moment, or a volume that somebody else made just now.
@@ -34,14 +46,14 @@ pub(super) fn create_overlay(call: &Call<'_>, volume: &OverlayVolume) -> Result<
     // What the pool remembers is what was once asked for; refreshed, it tells what the file is.
     // That is refused while a volume of the pool is being made, so nothing unfinished is judged.
     call.ask(|_| pool.refresh(0).map(drop))?;
-    if let Some(standing) = find(call, &pool, &volume.name)? {
+    if let Some(standing) = find(call, &pool, name)? {
         let description = call.ask(|_| standing.xml_desc(0))?;
-        if is_overlay(&description, volume).map_err(|error| call.invalid(error))? {
+        if is_it(&description).map_err(|error| call.invalid(error))? {
             return path_of(call, &standing);
         }
         tracing::warn!(
-            pool = volume.pool,
-            volume = volume.name,
+            pool = pool_name,
+            volume = name,
             "a volume of that name is not the one to be made; it is replaced"
         );
         absent_as_none(call.ask(|_| standing.delete(0).map(drop)))?;
@@ -65,17 +77,21 @@ fn path_in(call: &Call<'_>, pool: &StoragePool, name: &str) -> Result<Option<Pat
     absent_as_none(path_of(call, &volume))
 }
 
-fn find(call: &Call<'_>, pool: &StoragePool, name: &str) -> Result<Option<StorageVol>, HypervisorError> {
+pub(super) fn find(
+    call: &Call<'_>,
+    pool: &StoragePool,
+    name: &str,
+) -> Result<Option<StorageVol>, HypervisorError> {
     absent_as_none(call.ask(|_| pool.lookup_storage_vol_by_name(name)))
 }
 
-fn path_of(call: &Call<'_>, volume: &StorageVol) -> Result<PathBuf, HypervisorError> {
+pub(super) fn path_of(call: &Call<'_>, volume: &StorageVol) -> Result<PathBuf, HypervisorError> {
     call.ask(|_| volume.path()).map(PathBuf::from)
 }
 
 /// The pool, started if it was not: an inactive pool knows no volumes, and "not there" would be
 /// a lie.
-fn active_pool(call: &Call<'_>, name: &str) -> Result<StoragePool, HypervisorError> {
+pub(super) fn active_pool(call: &Call<'_>, name: &str) -> Result<StoragePool, HypervisorError> {
     let pool = call.ask(|conn| conn.lookup_storage_pool_by_name(name))?;
     if call.ask(|_| pool.is_active())? {
         return Ok(pool);
@@ -155,15 +171,19 @@ fn write_overlay(
     })
 }
 
-fn format(writer: &mut Writer<Vec<u8>>, name: &str) -> std::io::Result<()> {
+pub(super) fn format(writer: &mut Writer<Vec<u8>>, name: &str) -> std::io::Result<()> {
     writer.write_event(Event::Empty(BytesStart::new("format").with_attributes([("type", name)])))
 }
 
-fn text(writer: &mut Writer<Vec<u8>>, start: BytesStart<'_>, content: &str) -> std::io::Result<()> {
+pub(super) fn text(
+    writer: &mut Writer<Vec<u8>>,
+    start: BytesStart<'_>,
+    content: &str,
+) -> std::io::Result<()> {
     element(writer, start, |writer| writer.write_event(Event::Text(BytesText::new(content))))
 }
 
-fn element(
+pub(super) fn element(
     writer: &mut Writer<Vec<u8>>,
     start: BytesStart<'_>,
     content: impl FnOnce(&mut Writer<Vec<u8>>) -> std::io::Result<()>,

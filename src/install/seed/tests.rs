@@ -43,6 +43,7 @@ fn spec() -> VmSpec {
             ..Unattended::default()
         },
         keeping: PowerKeeping::default(),
+        devices: Default::default(),
     }
 }
 

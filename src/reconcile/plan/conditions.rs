@@ -20,6 +20,7 @@ pub(super) fn derive(look: &Look<'_>, agent: AgentConnectivity) -> Vec<Condition
         install(look),
         drift::derive(look),
         disks(look),
+        restart(look),
         Some(reconciled(look)),
     ];
     let before = look.bundle.status.as_ref().map_or(&[][..], |status| &status.conditions);
@@ -234,6 +235,19 @@ fn disks(look: &Look<'_>) -> Option<Draft> {
     before().map(|_| {
         (ConditionKind::DisksPresent, ConditionStatus::True, "Usable", "The disks can be used.".to_owned())
     })
+}
+
+/// Told only while something waits.
+fn restart(look: &Look<'_>) -> Option<Draft> {
+    let DomainObservation::Present(facts) = &look.observed.domain else { return None };
+    if facts.waiting.is_empty() || !facts.state.is_active() {
+        return None;
+    }
+    let message = format!(
+        "Changes wait until the VM is powered off and started again (a reboot from within is not enough): {}.",
+        facts.waiting.join("; ")
+    );
+    Some((ConditionKind::RestartRequired, ConditionStatus::True, "ChangesWait", message))
 }
 
 fn reconciled(look: &Look<'_>) -> Draft {

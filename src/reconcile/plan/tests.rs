@@ -56,6 +56,7 @@ fn spec() -> VmSpec {
         network: NetworkAttachment::None,
         unattended: Unattended::default(),
         keeping: PowerKeeping::default(),
+        devices: Default::default(),
     }
 }
 
@@ -115,6 +116,7 @@ fn domain(state: DomainState) -> DomainObservation {
         managed_save: false,
         channel: Some(ChannelFacts { path: "/run/a.sock".into(), guest_connected: None }),
         interfaces: Vec::new(),
+        waiting: Vec::new(),
     })
 }
 
@@ -345,6 +347,26 @@ fn what_is_reached_does_not_wait_for_what_failed_on_the_way() {
     failing.failure.as_mut().unwrap().attempts = 1;
     let plan = decide(&vm, &observed(domain(DomainState::Shutoff)), &failing);
     assert_eq!((plan.step, plan.wake_at), (None, Some(now() + TimeDelta::seconds(30))));
+}
+
+#[test]
+fn what_waits_for_the_next_start_is_told_while_the_domain_runs() {
+    let mut bundle = bundle();
+    made(&mut bundle);
+    let told = |state: DomainState, waiting: &[&str]| {
+        let DomainObservation::Present(mut facts) = domain(state) else { panic!("the domain is there") };
+        facts.waiting = waiting.iter().map(ToString::to_string).collect();
+        let plan = decide(&bundle, &observed(DomainObservation::Present(facts)), &memory());
+        let kind = ConditionKind::RestartRequired;
+        plan.status.conditions.into_iter().find(|condition| condition.kind == kind)
+    };
+    assert_eq!(told(DomainState::Running, &[]), None);
+    assert_eq!(told(DomainState::Shutoff, &["a disk"]), None, "the next start brings it");
+    for state in [DomainState::Running, DomainState::Paused] {
+        let condition = told(state, &["2 processors", "a disk"]).expect("it is told");
+        assert_eq!(condition.status, crate::vm::ConditionStatus::True);
+        assert!(condition.message.contains("2 processors; a disk"), "{}", condition.message);
+    }
 }
 
 #[test]

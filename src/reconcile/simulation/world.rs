@@ -63,6 +63,7 @@ struct State {
     name_taken: bool,
     reboots: Reboots,
     autostart: bool,
+    plugs: devices::Plugs,
     reachable: bool,
     deaf: bool,
     faults: Vec<bool>,
@@ -275,6 +276,7 @@ impl World {
         let generation = bundle.record.intent.generation;
         let mut asked = operation(self.vm, bundle.record.owner, change.kind(), generation);
         asked.change = Some(change);
+        asked.created_at = self.now();
         bundle.operations.push(asked);
     }
 
@@ -317,6 +319,10 @@ impl World {
             .filter(|operation| operation.status != OperationStatus::Superseded)
             .cloned();
         open.chain(over).collect()
+    }
+
+    pub(super) fn spec(&self) -> VmSpec {
+        self.state().bundle.as_ref().expect("the VM is there").record.spec.clone()
     }
 
     pub(super) fn volumes(&self) -> usize {
@@ -391,6 +397,7 @@ fn spec() -> VmSpec {
         network: NetworkAttachment::None,
         unattended: Unattended::default(),
         keeping: PowerKeeping::default(),
+        devices: Default::default(),
     }
 }
 
@@ -403,6 +410,7 @@ fn facts(domain: DomainState, state: &State) -> DomainFacts {
         managed_save: state.saved,
         channel: Some(ChannelFacts { path: PathBuf::from("/sockets/a.sock"), guest_connected: None }),
         interfaces: Vec::new(),
+        waiting: Vec::new(),
     }
 }
 
@@ -732,7 +740,10 @@ impl Hypervisor for World {
     async fn define(&self, id: VmId, xml: String) -> Result<(), HypervisorError> {
         self.on_host("define", |state| {
             assert!(xml.contains(&id.to_string()), "the domain is not the VM's");
-            state.domain.get_or_insert(DomainState::Shutoff);
+            if state.domain.is_none() {
+                state.plugs = devices::Plugs::default();
+                state.domain = Some(DomainState::Shutoff);
+            }
         })
         .await
     }
@@ -740,6 +751,7 @@ impl Hypervisor for World {
     async fn start(&self, _id: VmId) -> Result<(), HypervisorError> {
         self.on_host("start", |state| {
             if state.domain != Some(DomainState::Running) {
+                state.plugs.live = state.plugs.config.clone();
                 state.starts += 1;
                 state.shots.boot();
                 // QEMU makes the socket and the console's log.
@@ -812,7 +824,9 @@ impl Hypervisor for World {
 
     async fn delete_volume(&self, _id: VmId, _pool: &str, name: &str) -> Result<(), HypervisorError> {
         self.on_host("delete volume", |state| {
-            assert!(state.domain.is_none(), "a disk was removed under its domain");
+            let used = state.domain.is_some() && state.plugs.holds(name);
+            let is_root = name == format!("infinibay-{}.qcow2", self.vm);
+            assert!(!used && !(is_root && state.domain.is_some()), "a disk was removed under its domain");
             state.volumes.remove(name);
         })
         .await
