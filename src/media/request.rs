@@ -1,7 +1,9 @@
 //! A request for a medium, from what a client wrote to what is valid.
 
 use super::{MediaError, fetch::checked_url};
-use crate::vm::{DiskFacts, ImageFormat, MediumKind, MediumSource, OsFamily, Provisioning, ResourceName};
+use crate::vm::{
+    DiskFacts, ImageFormat, InvalidName, MediumKind, MediumSource, OsFamily, Provisioning, ResourceName,
+};
 
 /// Longest path.
 const MAX_PATH: usize = 4096;
@@ -41,13 +43,14 @@ pub(super) struct Parsed {
     pub(super) disk: Option<DiskFacts>,
 }
 
-fn invalid(field: &'static str, reason: impl ToString) -> MediaError {
-    MediaError::Invalid { field, reason: reason.to_string() }
+fn invalid(field: &'static str, reason: impl Into<String>) -> MediaError {
+    MediaError::Invalid { field, reason: reason.into() }
 }
 
 impl ImportMedium {
     pub(super) fn parse(self) -> Result<Parsed, MediaError> {
-        let name: ResourceName = self.name.parse().map_err(|error| invalid("name", error))?;
+        let name: ResourceName =
+            self.name.parse().map_err(|error: InvalidName| invalid("name", error.to_string()))?;
         let source = match (self.url, self.path) {
             (Some(url), None) => {
                 MediumSource::Url(checked_url(&url).map_err(|why| invalid("url", why))?.to_string())

@@ -31,6 +31,7 @@ impl Media {
         while !stop.is_cancelled() {
             let now = Instant::now();
             resting.retain(|_, until| *until > now);
+            let mut next = now + LOOK_EVERY;
             match self.store().media_to_do(self.shared.host).await {
                 Ok(to_do) => {
                     for medium in to_do {
@@ -54,9 +55,12 @@ impl Media {
                         }
                     }
                 }
-                Err(error) => self.wait_for_store(&error),
+                Err(error) => {
+                    self.wait_for_store(&error);
+                    next = now + REST;
+                }
             }
-            let next = resting.values().min().copied().unwrap_or(now + LOOK_EVERY).min(now + LOOK_EVERY);
+            next = resting.values().copied().fold(next, Instant::min);
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = self.shared.wake.notified() => {}

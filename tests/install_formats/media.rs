@@ -206,6 +206,7 @@ fn what_nobody_could_install_with_is_refused() {
         (inputs.edition, inputs.medium_language) = (edition, language);
         assert!(matches!(plan(&recipes, windows, &inputs), Err(MediaError::Input { .. })));
     }
+    let spec = super::bench::spec(REDHAT.ordinary());
     let mut label = inputs(&spec);
     label.volume_label = None;
     let refused = plan(&recipes, InstallFamily::RedHat, &label);

@@ -130,18 +130,42 @@ fn a_root_as_long_as_the_sea_or_that_holds_itself_costs_no_more_than_any() {
     assert_eq!((traces.disk_info, traces.boot_files), (None, Vec::<String>::new()));
 }
 
-#[test]
-fn no_disc_with_spoilt_bytes_makes_it_panic_or_read_for_ever() {
-    let dir = tempfile::tempdir().unwrap();
-    let iso = disc(dir.path(), &FILES, &["-R", "-J"]);
-    let good = std::fs::read(&iso).unwrap();
-    let directories = 16 * 2048..good.len().min(64 * 2048);
-    proptest!(ProptestConfig::with_cases(256), |(spots in prop::collection::vec((directories, any::<u8>()), 1..40))| {
+/// Looks at a disc of which any bytes of the first so many may be others.
+fn spoilt(iso: &Path, sectors: std::ops::Range<usize>) {
+    let good = std::fs::read(iso).unwrap();
+    let bytes = sectors.start * 2048..good.len().min(sectors.end * 2048);
+    let spots = prop::collection::vec((bytes, any::<u8>()), 1..40);
+    proptest!(ProptestConfig::with_cases(256), |(spots in spots)| {
         let mut bad = good.clone();
         for (at, byte) in spots {
             bad[at] = byte;
         }
-        std::fs::write(&iso, &bad).unwrap();
-        let _ = look(&iso);
+        std::fs::write(iso, &bad).unwrap();
+        let _ = look(iso);
     });
+}
+
+#[test]
+fn no_disc_with_spoilt_bytes_makes_it_panic_or_read_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    spoilt(&disc(dir.path(), &FILES, &["-R", "-J"]), 16..64);
+}
+
+#[test]
+fn neither_does_one_of_udf() {
+    let dir = tempfile::tempdir().unwrap();
+    disc(dir.path(), &FILES, &[]);
+    let iso = dir.path().join("udf.iso");
+    let output = Command::new("genisoimage")
+        .args(["-quiet", "-udf", "-hide", ".disk", "-hide", "casper", "-o"])
+        .args([&iso, &dir.path().join("tree")])
+        .output()
+        .expect("genisoimage is needed; scripts/test installs it");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let traces = look(&iso).unwrap();
+    assert_eq!(traces.disk_info.as_deref(), Some("Ubuntu-Server"));
+    assert!(traces.boot_files.contains(&"casper/vmlinuz".to_owned()), "{:?}", traces.boot_files);
+    // Descriptors, then files and directories.
+    spoilt(&iso, 256..300);
+    spoilt(&iso, 32..60);
 }
