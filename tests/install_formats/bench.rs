@@ -99,6 +99,8 @@ impl Kind {
 
 pub fn spec(unattended: Unattended) -> VmSpec {
     VmSpec {
+        devices: infinibay::vm::Plugged::default(),
+        keeping: infinibay::vm::PowerKeeping::default(),
         name: "web_1".parse().unwrap(),
         image: Image {
             name: "any".parse().unwrap(),
