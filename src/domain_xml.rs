@@ -1,20 +1,24 @@
 //! Domain XML as text: rendered from a template, read for the few facts we need, and edited
 //! without touching any byte that is not ours.
 
+mod adoption;
 mod channel;
 pub(crate) mod document;
 mod edit;
 mod facts;
 mod mac;
 mod malformed;
+mod note;
 mod render;
 mod syntax;
 mod uuid;
 
+pub use adoption::{AdoptionError, adopt_domain, gave_channel, release_domain, settled_note};
 pub use channel::{ChannelError, Injection, channel_element, inject_channel, remove_channel};
 pub use facts::{FactsError, XmlFacts, read_facts};
 pub use mac::mac_address;
 pub use malformed::Malformed;
+pub use note::{FoundNote, Note, find_note, note_element, put_note};
 pub use render::{DomainInputs, DomainKind, RenderError, Templates, render};
 
 /// The name of the agent's virtio-serial port, on the host in the channel's `<target>`, in the

@@ -15,11 +15,13 @@ use crate::vm::{DomainFacts, DomainObservation, VmId};
 
 mod devices;
 mod guest;
+mod identity;
 pub mod libvirt;
 mod snapshots;
 
 pub use devices::Devices;
 pub use guest::GuestControls;
+pub use identity::{DomainDescription, GivenBack, Identity};
 pub use snapshots::Snapshots;
 
 /// Why a call failed.
@@ -170,7 +172,7 @@ pub enum HypervisorEvent {
 
 /// The hypervisor as the rest of the house sees it.
 #[async_trait]
-pub trait Hypervisor: GuestControls + Devices + Snapshots + Send + Sync + 'static {
+pub trait Hypervisor: GuestControls + Devices + Snapshots + Identity + Send + Sync + 'static {
     /// Every domain in one look, with a constant number of calls however many there are.
     /// An `Err` means that nothing is known; an `Ok` is complete.
     async fn observe_all(&self) -> Result<HostObservation, HypervisorError>;

@@ -3,6 +3,7 @@
 //! Whatever is accepted here can be carried out as far as the host can tell now, and is on disk
 //! before it is answered. Nothing here waits for a VM.
 
+mod adopt;
 mod change;
 mod request;
 
@@ -65,6 +66,18 @@ pub enum LifecycleError {
     /// `VM_DELETING`.
     #[error("VM {0} is being deleted")]
     Deleting(VmId),
+    /// `ID_TAKEN`.
+    #[error("domain {0} is managed already")]
+    AlreadyManaged(VmId),
+    /// `DOMAIN_NOT_FOUND`.
+    #[error("the host has no domain {0}")]
+    DomainNotFound(VmId),
+    /// `DOMAIN_NOT_ADOPTABLE`.
+    #[error("the domain cannot be adopted: {0}")]
+    NotAdoptable(String),
+    /// `VM_ADOPTED`.
+    #[error("VM {0} was made by others and adopted; give it back with `releaseDomain`")]
+    Adopted(VmId),
     /// `WRONG_STATE`.
     #[error(transparent)]
     WrongState(#[from] WrongState),
@@ -160,6 +173,7 @@ impl Lifecycle {
             pool: parsed.pool,
             network: parsed.network,
             unattended,
+            origin: crate::vm::Origin::Created,
         };
         spec.check().map_err(request::spec_error)?;
         if known.is_none() {
@@ -287,6 +301,7 @@ fn changed(error: StoreError, vm: VmId) -> LifecycleError {
     match error {
         StoreError::NotFound => LifecycleError::NotFound(vm),
         StoreError::Deleting => LifecycleError::Deleting(vm),
+        StoreError::Adopted => LifecycleError::Adopted(vm),
         StoreError::ChangeUnderWay(open) => LifecycleError::Busy {
             operation: open.id,
             stage: open.change.as_ref().map_or("waiting", VmChange::stage),

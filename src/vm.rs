@@ -16,6 +16,7 @@ mod intent;
 mod loss;
 mod metrics;
 mod name;
+mod note;
 mod observation;
 mod operation;
 mod phase;
@@ -29,7 +30,7 @@ pub use alert::{
     error_fingerprint,
 };
 pub use change::{
-    DeviceChange, Effect, GuestChange, SettingChange, SizeChange, SnapshotChange, VmChange, WrongState,
+    DeviceChange, Effect, GuestChange, IdentityChange, SettingChange, SizeChange, SnapshotChange, VmChange, WrongState,
 };
 pub use command::{CommandOutcome, GuestCommand, LinkEnd, UnsafeCommand};
 pub use condition::{Condition, ConditionKind, ConditionStatus};
@@ -43,15 +44,16 @@ pub use metrics::{
     SeriesPoint, SeriesRequest,
 };
 pub use name::{InvalidName, ResourceName, VmName};
+pub use note::{NotedResource, VmNote};
 pub use observation::{
-    ChannelFacts, DomainFacts, DomainObservation, DomainState, FirstBoot, InterfaceFacts, LinkCounters,
-    LinkObservation, OpenLink, SocketObservation,
+    ChannelFacts, DomainAbout, DomainFacts, DomainObservation, DomainState, FirstBoot, InterfaceFacts,
+    LinkCounters, LinkObservation, NoteFacts, OpenLink, SocketObservation,
 };
 pub use operation::{Operation, OperationError, OperationKind, OperationStatus};
 pub use phase::{AgentConnectivity, VmPhase, VmStatus};
 pub use redact::{RedactionError, Redactor};
 pub use resource::{Resource, ResourceKind, ResourceState};
-pub use spec::{NetworkAttachment, SpecError, Unattended, VmSpec};
+pub use spec::{NetworkAttachment, Origin, SpecError, Unattended, VmSpec};
 
 pub use text::chain;
 

@@ -89,6 +89,7 @@ fn spec(name: &str) -> VmSpec {
         network: NetworkAttachment::Network("default".parse().unwrap()),
         unattended: Unattended::default(),
     }
+    origin: infinibay::vm::Origin::Created,
 }
 
 fn kernel() -> KernelBoot {

@@ -18,8 +18,6 @@ use super::{
 };
 use crate::vm::{NetworkAttachment, OsFamily, VmId, VmSpec};
 
-/// The version of our metadata element.
-const METADATA_SCHEMA: u32 = 1;
 /// Longest template file read, bytes.
 const MAX_TEMPLATE_BYTES: u64 = 1 << 20;
 
@@ -236,7 +234,7 @@ pub fn render(templates: &Templates, inputs: &DomainInputs<'_>) -> Result<String
         mac => mac_address(inputs.id),
         channel_name => AGENT_CHANNEL,
         metadata_namespace => METADATA_NAMESPACE,
-        metadata_schema => METADATA_SCHEMA,
+        metadata_schema => super::note::SCHEMA,
     };
     let xml = template.render(context).map_err(|source| RenderError::Template { name, source })?;
     check(name, &xml, inputs)?;

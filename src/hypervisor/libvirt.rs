@@ -14,6 +14,7 @@ mod flights;
 mod gate;
 mod guest;
 mod host;
+mod identity;
 mod power;
 mod scan;
 mod session;

@@ -38,6 +38,7 @@ fn spec(pool: &str, network: NetworkAttachment) -> VmSpec {
         network,
         unattended: Unattended::default(),
     }
+    origin: crate::vm::Origin::Created,
 }
 
 #[test]

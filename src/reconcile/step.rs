@@ -25,6 +25,8 @@ pub enum Step {
     Destroy,
     /// Take the secrets off the seed medium and out of the store.
     ScrubSeed,
+    /// Write down in the domain itself what it is.
+    Note,
     /// Carry out the change that this operation asks for.
     Change(OperationId),
     /// Undefine the domain.
@@ -50,6 +52,7 @@ impl Step {
             Self::RequestShutdown => "RequestShutdown",
             Self::Destroy => "Destroy",
             Self::ScrubSeed => "ScrubSeed",
+            Self::Note => "Note",
             Self::Change(_) => CHANGE,
             Self::Undefine => "Undefine",
             Self::RemoveSocket => "RemoveSocket",

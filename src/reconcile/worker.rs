@@ -30,7 +30,7 @@ use crate::{
     store::{StoreError, VmBundle},
     vm::{
         AgentConnectivity, DesiredPower, DomainObservation, LinkEnd, LinkObservation, Milestone,
-        OperationKind, SocketObservation, VmEvent, VmId, VmStatus, chain,
+        OperationKind, OperationStatus, SocketObservation, VmEvent, VmId, VmStatus, chain,
     },
 };
 
@@ -325,6 +325,10 @@ impl Worker {
             Ok(ended) => {
                 self.memory.succeeded(step, self.now());
                 if let Some(ended) = ended {
+                    let released = ended.kind == OperationKind::Release && ended.status == OperationStatus::Succeeded;
+                    if released {
+                        self.shared.events.publish(VmEvent::Deleted { vm: self.id, at: self.now() });
+                    }
                     self.shared.events.publish(VmEvent::Operation(Arc::new(ended)));
                 }
                 if matches!(step, Step::Forget) {

@@ -22,7 +22,8 @@ pub(super) struct AuditRow {
     pub(super) at: DateTime<Utc>,
     /// Who.
     pub(super) user: UserId,
-    /// What: `vm.create`, `vm.power`, `vm.delete`, `vm.command`; of the [`OPERATOR`] `user.add`,
+    /// What: `vm.create`, `vm.power`, `vm.delete`, `vm.command`, `vm.adopt`; of the
+    /// [`OPERATOR`] `vm.restore`, `user.add`,
     /// `token.issue`, `token.revoke`.
     pub(super) action: &'static str,
     /// Of which VM.

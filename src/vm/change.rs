@@ -6,6 +6,7 @@
 
 mod device;
 mod guest;
+mod identity;
 mod setting;
 mod size;
 mod snapshot;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use device::DeviceChange;
 pub use guest::GuestChange;
+pub use identity::IdentityChange;
 pub use setting::SettingChange;
 pub use size::SizeChange;
 pub use snapshot::SnapshotChange;
@@ -36,6 +38,8 @@ pub enum VmChange {
     Device(DeviceChange),
     /// Its snapshots.
     Snapshot(SnapshotChange),
+    /// Whose its domain is.
+    Identity(IdentityChange),
 }
 
 /// When a change that was carried out takes hold.
@@ -63,6 +67,7 @@ impl VmChange {
             Self::Size(change) => change.kind(),
             Self::Device(change) => change.kind(),
             Self::Snapshot(change) => change.kind(),
+            Self::Identity(change) => change.kind(),
         }
     }
 
@@ -75,6 +80,7 @@ impl VmChange {
             Self::Size(change) => change.stage(),
             Self::Device(change) => change.stage(),
             Self::Snapshot(change) => change.stage(),
+            Self::Identity(change) => change.stage(),
         }
     }
 
@@ -86,6 +92,7 @@ impl VmChange {
             Self::Setting(_) => Duration::from_secs(300),
             Self::Size(_) | Self::Device(_) => Duration::from_secs(600),
             Self::Snapshot(change) => change.budget(),
+            Self::Identity(change) => change.budget(),
         }
     }
 
@@ -103,6 +110,7 @@ impl VmChange {
             Self::Size(change) => change.check(record, status),
             Self::Device(change) => change.check(record, status),
             Self::Snapshot(change) => change.check(record, status),
+            Self::Identity(change) => change.check(record),
         }
     }
 
@@ -111,5 +119,11 @@ impl VmChange {
     #[must_use]
     pub fn yields_to_power(&self) -> bool {
         matches!(self, Self::Guest(_))
+    }
+
+    /// Whether it can be carried out although the domain is gone.
+    #[must_use]
+    pub fn outlives_domain(&self) -> bool {
+        matches!(self, Self::Identity(IdentityChange::Release))
     }
 }

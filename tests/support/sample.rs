@@ -40,6 +40,7 @@ pub(crate) fn spec(name: &str) -> VmSpec {
         network: NetworkAttachment::None,
         unattended: Unattended { user: Some("ana".to_owned()), ..Unattended::default() },
     }
+    origin: infinibay::vm::Origin::Created,
 }
 
 pub(crate) fn new_vm(host: HostId, owner: UserId, name: &str) -> NewVm {

@@ -141,6 +141,7 @@ mod tests {
             persistent: true,
             channel,
             interfaces: Vec::new(),
+            about: crate::vm::DomainAbout::default(),
         };
         Row::new("0d7b52b3-6fd9-4b4e-9ad9-9a4b1d3c4b53".parse().unwrap(), &facts)
     }

@@ -31,6 +31,7 @@ fn spec() -> VmSpec {
         network: NetworkAttachment::Network("default".parse().unwrap()),
         unattended: Unattended::default(),
     }
+    origin: crate::vm::Origin::Created,
 }
 
 fn inputs(spec: &VmSpec) -> DomainInputs<'_> {

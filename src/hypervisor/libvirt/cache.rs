@@ -11,7 +11,7 @@ use std::{
 use super::events::Dirty;
 use crate::{
     domain_xml::XmlFacts,
-    vm::{ChannelFacts, InterfaceFacts, VmId},
+    vm::{ChannelFacts, DomainAbout, InterfaceFacts, VmId},
 };
 
 /// Entries read again per scan although nothing speaks against them.
@@ -22,11 +22,12 @@ pub(super) const ROTATION: usize = 16;
 pub(super) struct XmlPart {
     pub(super) channel: Option<ChannelFacts>,
     pub(super) interfaces: Vec<InterfaceFacts>,
+    pub(super) about: DomainAbout,
 }
 
 impl From<XmlFacts> for XmlPart {
     fn from(facts: XmlFacts) -> Self {
-        Self { channel: facts.channel, interfaces: facts.interfaces }
+        Self { channel: facts.channel, interfaces: facts.interfaces, about: facts.about }
     }
 }
 

@@ -177,7 +177,7 @@ fn look(call: &Call<'_>, id: VmId) -> Result<(DomainFacts, RawState, XmlPart), H
 }
 
 /// The facts of a domain that exists.
-fn present(name: String, raw: Option<RawState>, persistent: bool, part: XmlPart) -> DomainFacts {
+pub(super) fn present(name: String, raw: Option<RawState>, persistent: bool, part: XmlPart) -> DomainFacts {
     DomainFacts {
         name,
         state: raw.map_or(DomainState::Unknown, state),
@@ -185,6 +185,7 @@ fn present(name: String, raw: Option<RawState>, persistent: bool, part: XmlPart)
         persistent,
         channel: part.channel,
         interfaces: part.interfaces,
+        about: part.about,
     }
 }
 

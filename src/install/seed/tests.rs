@@ -40,6 +40,7 @@ fn spec() -> VmSpec {
             first_boot_commands: vec!["echo token-4711 >> /x".to_owned()],
         },
     }
+    origin: crate::vm::Origin::Created,
 }
 
 fn agent() -> AgentFiles {

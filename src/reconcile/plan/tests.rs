@@ -50,6 +50,7 @@ fn spec() -> VmSpec {
         network: NetworkAttachment::None,
         unattended: Unattended::default(),
     }
+    origin: crate::vm::Origin::Created,
 }
 
 fn bundle() -> VmBundle {
@@ -107,6 +108,7 @@ fn domain(state: DomainState) -> DomainObservation {
         persistent: true,
         channel: Some(ChannelFacts { path: "/run/a.sock".into(), guest_connected: None }),
         interfaces: Vec::new(),
+        about: crate::vm::DomainAbout::default(),
     })
 }
 

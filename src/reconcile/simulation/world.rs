@@ -3,6 +3,7 @@
 
 mod devices;
 mod guest;
+mod identity;
 mod snapshots;
 
 use std::{
@@ -23,8 +24,8 @@ use crate::{
     reconcile::ports::{Clock, Files, FilesError, LoopLinks, LoopStore, Randomness, SeedPlace},
     store::{ChangeOutcome, StoreError, VmBundle},
     vm::{
-        ChannelFacts, DesiredPower, DomainFacts, DomainObservation, DomainState, FirstBoot, HostId, Image,
-        ImageFormat, LinkCounters, LinkEnd, LinkObservation, Milestone, Milestones, NetworkAttachment,
+        ChannelFacts, DesiredPower, DomainAbout, DomainFacts, DomainObservation, DomainState, FirstBoot, HostId, Image,
+        ImageFormat, LinkCounters, LinkEnd, LinkObservation, Milestone, Milestones, NetworkAttachment, NoteFacts,
         OpenLink, Operation, OperationError, OperationId, OperationKind, OperationStatus, OsFamily,
         Provisioning, Resource, ResourceState, SocketObservation, Unattended, UserId, VmChange, VmId,
         VmIntent, VmRecord, VmSpec, VmStatus,
@@ -50,6 +51,8 @@ struct State {
     starts: u32,
     resets: u32,
     autostart: bool,
+    note: NoteFacts,
+    notes: u32,
     reachable: bool,
     deaf: bool,
     faults: Vec<bool>,
@@ -320,9 +323,10 @@ fn spec() -> VmSpec {
         network: NetworkAttachment::None,
         unattended: Unattended::default(),
     }
+    origin: crate::vm::Origin::Created,
 }
 
-fn facts(state: DomainState) -> DomainFacts {
+fn facts(state: DomainState, note: &NoteFacts) -> DomainFacts {
     DomainFacts {
         name: "simulated".to_owned(),
         state,
@@ -331,6 +335,7 @@ fn facts(state: DomainState) -> DomainFacts {
         channel: Some(ChannelFacts { path: PathBuf::from("/sockets/a.sock"), guest_connected: None }),
         interfaces: Vec::new(),
     }
+    about: DomainAbout { note: note.clone(), ..DomainAbout::default() },
 }
 
 impl Clock for World {
@@ -594,6 +599,10 @@ impl LoopStore for World {
         Ok(())
     }
 
+    async fn user_name(&self, _user: UserId) -> Result<Option<String>, StoreError> {
+        Ok(Some("ana".to_owned()))
+    }
+
     async fn operation(&self, id: OperationId) -> Result<Option<Operation>, StoreError> {
         let state = self.state();
         let open = state.bundle.iter().flat_map(|bundle| &bundle.operations);
@@ -608,7 +617,7 @@ impl Hypervisor for World {
         if !state.reachable {
             return Err(HypervisorError::Unreachable { operation: "observe".to_owned(), source: None });
         }
-        let domains = state.domain.map(|domain| (self.vm, facts(domain))).into_iter().collect();
+        let domains = state.domain.map(|domain| (self.vm, facts(domain, &state.note))).into_iter().collect();
         Ok(HostObservation { domains })
     }
 
@@ -637,6 +646,7 @@ impl Hypervisor for World {
         self.on_host("define", |state| {
             assert!(xml.contains(&id.to_string()), "the domain is not the VM's");
             state.domain.get_or_insert(DomainState::Shutoff);
+            state.note = crate::domain_xml::read_facts(&xml).expect("a domain").about.note;
         })
         .await
     }

@@ -135,7 +135,7 @@ impl Store {
     /// `Delete` operation.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound`, `Adopted`.
     pub async fn request_delete(
         &self,
         vm: VmId,
@@ -152,6 +152,9 @@ impl Store {
             if let Some(open) = open.filter(|operation| !operation.status.is_final()) {
                 return Ok((record, open));
             }
+        }
+        if record.spec.is_adopted() {
+            return Err(StoreError::Adopted);
         }
         record.intent.deleting = true;
         record.intent.generation += 1;
