@@ -7,6 +7,7 @@ pub mod channel;
 pub mod config;
 pub mod db;
 mod exclusive;
+pub mod rebuild;
 pub mod user;
 
 use std::{path::PathBuf, process::ExitCode};

@@ -27,3 +27,6 @@ pub const AGENT_CHANNEL: &str = "org.infinibay.agent";
 
 /// The XML namespace of our element in a domain's `<metadata>`.
 pub const METADATA_NAMESPACE: &str = "urn:infinibay:domain";
+
+/// The version of that element.
+pub const METADATA_SCHEMA: &str = "2";

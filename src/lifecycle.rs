@@ -6,8 +6,10 @@
 mod adopt;
 mod change;
 mod request;
+mod restore;
 
 pub use request::{CreateVm, UnattendedRequest};
+pub use restore::{NotedOwner, Places, noted_vm};
 
 use std::sync::Arc;
 

@@ -2,6 +2,7 @@
 
 mod device;
 mod guest;
+mod identity;
 mod setting;
 mod size;
 mod snapshot;
@@ -30,6 +31,7 @@ pub(super) struct MutationRoot(
     size::SizeMutations,
     device::DeviceMutations,
     snapshot::SnapshotMutations,
+    identity::IdentityMutations,
 );
 
 /// Making, powering, deleting, commanding.

@@ -12,7 +12,7 @@ use super::{
     types::{
         AlertConnection, AlertObject, CommandLog, CommandLogConnection, HostObject, ImageConnection,
         ImageObject, MAX_FIRST, MetricsField, MetricsResolution, MetricsSeries, OperationObject, PageInfo,
-        User, VmConnection, VmErrorConnection, VmErrorEntry, VmFilter, VmMetrics, VmObject, page,
+        UnmanagedDomainConnection, User, VmConnection, VmErrorConnection, VmErrorEntry, VmFilter, VmMetrics, VmObject, page,
     },
 };
 use crate::{
@@ -94,6 +94,24 @@ impl QueryRoot {
         let facts = call.api.hypervisor.host().await?;
         let domain_type = call.api.hypervisor.domain_type().await?;
         Ok(HostObject::new(call.api.host, facts, domain_type, call.api.lifecycle.config()))
+    }
+
+    /// Domains of this host that are no VMs of ours, as one look at the host shows them. For admins.
+    #[graphql(complexity = "HOST_COMPLEXITY + page_complexity(first, child_complexity)")]
+    async fn unmanaged_domains(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(default = 50, desc = "1 to 200.")] first: i32,
+        #[graphql(desc = "The cursor of the page before.")] after: Option<String>,
+    ) -> Result<UnmanagedDomainConnection, ApiError> {
+        let call = Call::of(ctx)?;
+        let page = page(first, after.as_deref())?;
+        let found = call.api.lifecycle.unmanaged(call.actor, page).await?;
+        let last = found.nodes.last().map(|(id, _)| id.uuid());
+        Ok(UnmanagedDomainConnection {
+            nodes: found.nodes.into_iter().map(Into::into).collect(),
+            page_info: PageInfo::new(found.has_next, last),
+        })
     }
 
     /// One operation; null where there is none, or none that you may see.

@@ -3,6 +3,7 @@
 mod agent;
 mod alert;
 mod command;
+mod domain;
 mod host;
 mod input;
 mod metrics;
@@ -15,6 +16,7 @@ mod vm;
 
 pub(super) use alert::AlertObject;
 pub(super) use command::{CommandLog, VmCommandResult, VmErrorEntry};
+pub(super) use domain::UnmanagedDomainConnection;
 pub(super) use host::{HostObject, ImageObject};
 pub(super) use input::{CommandInput, CreateVmInput, VmFilter};
 pub(super) use metrics::VmMetrics;

@@ -10,7 +10,7 @@
 //! the channel, `before` stands in the place of `controllers` and names those that were there.
 
 use super::{
-    METADATA_NAMESPACE,
+    METADATA_NAMESPACE, METADATA_SCHEMA,
     document::{Document, Element, escape_attribute},
     edit::{Edits, Markup, append_child, insert_after},
     malformed::Malformed,
@@ -18,9 +18,6 @@ use super::{
     uuid::parse_uuid,
 };
 use crate::vm::VmId;
-
-/// The version of the element.
-pub(super) const SCHEMA: &str = "2";
 
 /// What is written into the element: a text of JSON, and a short word that tells it from others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,7 +115,7 @@ pub(super) fn markup(id: VmId, note: &Note, given: Option<&Given>, prefixed: boo
     } else {
         ("", String::new())
     };
-    let mut attributes = format!(" id='{id}' schema='{SCHEMA}' digest='{}'", escape_attribute(&note.digest));
+    let mut attributes = format!(" id='{id}' schema='{METADATA_SCHEMA}' digest='{}'", escape_attribute(&note.digest));
     if let Some(given) = given {
         let words = [("channel", given.channel), ("metadata", given.metadata)];
         let added: Vec<_> = words.iter().filter(|(_, is)| *is).map(|(word, _)| *word).collect();
@@ -211,7 +208,7 @@ mod tests {
             let twice = put_note(&once, id, &note).unwrap();
             assert_eq!(once, twice);
             let found = find_note(&once).unwrap().unwrap();
-            assert_eq!((found.id, found.digest.as_str(), found.schema.as_str()), (Some(id), "abc", SCHEMA));
+            assert_eq!((found.id, found.digest.as_str(), found.schema.as_str()), (Some(id), "abc", METADATA_SCHEMA));
             let read: String = serde_json::from_str(&found.text).unwrap();
             assert_eq!(read, serde_json::from_str::<String>(&text).unwrap());
             assert!(!found.is_adopted());

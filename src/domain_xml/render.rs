@@ -13,7 +13,7 @@ use std::{
 use minijinja::{AutoEscape, Environment, ErrorKind, Output, State, UndefinedBehavior, Value, context};
 
 use super::{
-    AGENT_CHANNEL, FactsError, METADATA_NAMESPACE, document::escape_attribute, mac_address, read_facts,
+    AGENT_CHANNEL, FactsError, METADATA_NAMESPACE, METADATA_SCHEMA, document::escape_attribute, mac_address, read_facts,
     syntax::is_xml_text,
 };
 use crate::vm::{NetworkAttachment, OsFamily, VmId, VmSpec};
@@ -234,7 +234,7 @@ pub fn render(templates: &Templates, inputs: &DomainInputs<'_>) -> Result<String
         mac => mac_address(inputs.id),
         channel_name => AGENT_CHANNEL,
         metadata_namespace => METADATA_NAMESPACE,
-        metadata_schema => super::note::SCHEMA,
+        metadata_schema => METADATA_SCHEMA,
     };
     let xml = template.render(context).map_err(|source| RenderError::Template { name, source })?;
     check(name, &xml, inputs)?;
