@@ -30,7 +30,8 @@ pub use alert::{
     error_fingerprint,
 };
 pub use change::{
-    DeviceChange, Effect, GuestChange, IdentityChange, SettingChange, SizeChange, SnapshotChange, VmChange, WrongState,
+    DeviceChange, Effect, GuestChange, IdentityChange, SettingChange, SizeChange, SnapshotChange, VmChange,
+    WrongState,
 };
 pub use command::{CommandOutcome, GuestCommand, LinkEnd, UnsafeCommand};
 pub use condition::{Condition, ConditionKind, ConditionStatus};

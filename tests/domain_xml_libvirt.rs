@@ -88,8 +88,8 @@ fn spec(name: &str) -> VmSpec {
         pool: "default".parse().unwrap(),
         network: NetworkAttachment::Network("default".parse().unwrap()),
         unattended: Unattended::default(),
+        origin: infinibay::vm::Origin::Created,
     }
-    origin: infinibay::vm::Origin::Created,
 }
 
 fn kernel() -> KernelBoot {

@@ -12,7 +12,8 @@ use super::{
     types::{
         AlertConnection, AlertObject, CommandLog, CommandLogConnection, HostObject, ImageConnection,
         ImageObject, MAX_FIRST, MetricsField, MetricsResolution, MetricsSeries, OperationObject, PageInfo,
-        UnmanagedDomainConnection, User, VmConnection, VmErrorConnection, VmErrorEntry, VmFilter, VmMetrics, VmObject, page,
+        UnmanagedDomainConnection, User, VmConnection, VmErrorConnection, VmErrorEntry, VmFilter, VmMetrics,
+        VmObject, page,
     },
 };
 use crate::{

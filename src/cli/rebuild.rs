@@ -55,13 +55,16 @@ async fn rebuild(
     mut out: impl Write,
 ) -> anyhow::Result<()> {
     database.store.migrate().await?;
-    let heir = match args.owner {
-        None => None,
-        Some(name) => {
-            let user = database.store.user_named(&name).await?;
-            Some(user.with_context(|| format!("there is no user {name:?}; make him with `infinibayd user add`"))?)
-        }
-    };
+    let heir =
+        match args.owner {
+            None => None,
+            Some(name) => {
+                let user = database.store.user_named(&name).await?;
+                Some(user.with_context(|| {
+                    format!("there is no user {name:?}; make him with `infinibayd user add`")
+                })?)
+            }
+        };
     let uri = args.connect.unwrap_or_else(|| config.hypervisor.uri.clone());
     let settings = HypervisorConfig { uri, ..config.hypervisor.clone() };
     let limit = settings.call_timeout;
@@ -74,11 +77,8 @@ async fn rebuild(
     let (mut restored, mut broken) = (0, 0);
     for (id, facts) in domains {
         let restoring = restore(config, database, &hypervisor, heir.as_ref(), id);
-        let outcome = if known.contains(&id) {
-            Some(Outcome::Left("is there already"))
-        } else {
-            restoring.await?
-        };
+        let outcome =
+            if known.contains(&id) { Some(Outcome::Left("is there already")) } else { restoring.await? };
         let words = match outcome {
             None => continue,
             Some(Outcome::Restored(words)) => {
@@ -92,8 +92,10 @@ async fn rebuild(
             }
         };
         // A domain's name and its metadata are anybody's words.
-        let printable: String =
-            format!("{} ({id}): {words}", facts.name).chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        let printable: String = format!("{} ({id}): {words}", facts.name)
+            .chars()
+            .map(|c| if c.is_control() { '?' } else { c })
+            .collect();
         writeln!(out, "{printable}")?;
     }
     writeln!(out, "{restored} restored, {broken} could not be")?;

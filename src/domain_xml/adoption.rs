@@ -62,7 +62,8 @@ pub fn adopt_domain(xml: &str, id: VmId, socket: &Path, note: &Note) -> Result<I
         before: Some(controllers(&document).map(|(word, _)| word).collect()),
         controllers: Vec::new(),
     };
-    let with_channel = if had_channel { xml.to_owned() } else { channel::inject_channel(xml, id, socket)?.xml };
+    let with_channel =
+        if had_channel { xml.to_owned() } else { channel::inject_channel(xml, id, socket)?.xml };
     let document = channel::parse_domain(&with_channel)?;
     let mut edits = Edits::default();
     note::write(&document, &note::markup(id, note, Some(&given), true), &mut edits);
@@ -173,7 +174,8 @@ fn devices<'d>(document: &'d Document<'d>) -> impl Iterator<Item = &'d Element<'
 
 /// Each controller with its type and index as one word.
 fn controllers<'d>(document: &'d Document<'d>) -> impl Iterator<Item = (String, &'d Element<'d>)> {
-    let controllers = devices(document).filter(|device| device.name == "controller" && device.namespace.is_none());
+    let controllers =
+        devices(document).filter(|device| device.name == "controller" && device.namespace.is_none());
     controllers.filter_map(|controller| {
         let (kind, index) = (controller.value("type")?, controller.value("index")?);
         let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
@@ -229,7 +231,9 @@ mod tests {
         assert_eq!(release_domain(&defined, id).unwrap().xml, before, "before it was settled");
         let settled = settled_note(&defined, id, &note()).unwrap().unwrap();
         assert!(settled.contains("controllers='virtio-serial:0 pci:1'"), "{settled}");
-        let settled = settled.replace("<vm ", "<infinibay:vm xmlns:infinibay='urn:infinibay:domain' ").replace("</vm>", "</infinibay:vm>");
+        let settled = settled
+            .replace("<vm ", "<infinibay:vm xmlns:infinibay='urn:infinibay:domain' ")
+            .replace("</vm>", "</infinibay:vm>");
         let document = Document::parse(&defined).unwrap();
         let mut edits = Edits::default();
         note::write(&document, &settled, &mut edits);
@@ -245,7 +249,11 @@ mod tests {
     #[test]
     fn copies_and_strange_channels_are_refused() {
         let (id, original) = (VmId::generate(), VmId::generate());
-        let copy = domain(id, &format!("  <metadata>{}</metadata>\n", note::markup(original, &note(), None, true)), "");
+        let copy = domain(
+            id,
+            &format!("  <metadata>{}</metadata>\n", note::markup(original, &note(), None, true)),
+            "",
+        );
         assert_eq!(adopt_domain(&copy, id, socket(), &note()), Err(AdoptionError::Copy));
         let strange = domain(id, "", &CHANNEL.replace("mode='bind'", "mode='connect'"));
         assert_eq!(adopt_domain(&strange, id, socket(), &note()), Err(AdoptionError::OtherChannel));

@@ -115,7 +115,8 @@ pub(super) fn markup(id: VmId, note: &Note, given: Option<&Given>, prefixed: boo
     } else {
         ("", String::new())
     };
-    let mut attributes = format!(" id='{id}' schema='{METADATA_SCHEMA}' digest='{}'", escape_attribute(&note.digest));
+    let mut attributes =
+        format!(" id='{id}' schema='{METADATA_SCHEMA}' digest='{}'", escape_attribute(&note.digest));
     if let Some(given) = given {
         let words = [("channel", given.channel), ("metadata", given.metadata)];
         let added: Vec<_> = words.iter().filter(|(_, is)| *is).map(|(word, _)| *word).collect();
@@ -179,11 +180,8 @@ pub(super) fn write(document: &Document<'_>, element: &str, edits: &mut Edits) {
         append_child(document, metadata, line, edits);
         return;
     }
-    let metadata = Markup::Open {
-        start: "<metadata>".to_owned(),
-        children: vec![line],
-        end: "</metadata>".to_owned(),
-    };
+    let metadata =
+        Markup::Open { start: "<metadata>".to_owned(), children: vec![line], end: "</metadata>".to_owned() };
     match document.children(root, "uuid").next().or_else(|| document.children(root, "name").next()) {
         Some(sibling) => insert_after(document, root, sibling, &metadata, edits),
         None => append_child(document, root, metadata, edits),
@@ -208,7 +206,10 @@ mod tests {
             let twice = put_note(&once, id, &note).unwrap();
             assert_eq!(once, twice);
             let found = find_note(&once).unwrap().unwrap();
-            assert_eq!((found.id, found.digest.as_str(), found.schema.as_str()), (Some(id), "abc", METADATA_SCHEMA));
+            assert_eq!(
+                (found.id, found.digest.as_str(), found.schema.as_str()),
+                (Some(id), "abc", METADATA_SCHEMA)
+            );
             let read: String = serde_json::from_str(&found.text).unwrap();
             assert_eq!(read, serde_json::from_str::<String>(&text).unwrap());
             assert!(!found.is_adopted());

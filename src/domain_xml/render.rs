@@ -13,8 +13,8 @@ use std::{
 use minijinja::{AutoEscape, Environment, ErrorKind, Output, State, UndefinedBehavior, Value, context};
 
 use super::{
-    AGENT_CHANNEL, FactsError, METADATA_NAMESPACE, METADATA_SCHEMA, document::escape_attribute, mac_address, read_facts,
-    syntax::is_xml_text,
+    AGENT_CHANNEL, FactsError, METADATA_NAMESPACE, METADATA_SCHEMA, document::escape_attribute, mac_address,
+    read_facts, syntax::is_xml_text,
 };
 use crate::vm::{NetworkAttachment, OsFamily, VmId, VmSpec};
 

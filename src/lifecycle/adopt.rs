@@ -11,8 +11,8 @@ use crate::{
     store::{FoundVm, NewVm, Page, PageOf, StoreError},
     vm::{
         DesiredPower, DomainFacts, DomainState, IdentityChange, Image, ImageFormat, Milestones,
-        NetworkAttachment, NoteFacts, Operation, OperationId, Origin, OsFamily, Provisioning, ResourceName, Unattended,
-        UserId, VmChange, VmId, VmRecord, VmSpec, truncate_to_micros,
+        NetworkAttachment, NoteFacts, Operation, OperationId, Origin, OsFamily, Provisioning, ResourceName,
+        Unattended, UserId, VmChange, VmId, VmRecord, VmSpec, truncate_to_micros,
     },
 };
 
@@ -58,7 +58,10 @@ impl Lifecycle {
         admins_only(actor)?;
         let owner = owner.unwrap_or(actor.user);
         if self.store.user(owner).await.map_err(LifecycleError::Store)?.is_none() {
-            return Err(LifecycleError::Invalid { field: "ownerId", reason: "there is no such user".to_owned() });
+            return Err(LifecycleError::Invalid {
+                field: "ownerId",
+                reason: "there is no such user".to_owned(),
+            });
         }
         let known = self.store.known_vms(&[id]).await.map_err(LifecycleError::Store)?;
         if !known.is_empty() {
@@ -113,7 +116,9 @@ fn admins_only(actor: &Actor) -> Result<(), LifecycleError> {
 fn adoptable(domain: &DomainDescription, pool: &str) -> Result<(VmSpec, DesiredPower), String> {
     let facts = &domain.facts;
     if !facts.persistent {
-        return Err("it is transient: its configuration ends with it; define it first (virsh define)".to_owned());
+        return Err(
+            "it is transient: its configuration ends with it; define it first (virsh define)".to_owned()
+        );
     }
     if let Some(note) = &domain.note {
         return Err(if note.id.is_some() && matches!(facts.about.note, NoteFacts::Present(_)) {
@@ -124,9 +129,10 @@ fn adoptable(domain: &DomainDescription, pool: &str) -> Result<(VmSpec, DesiredP
                 .to_owned()
         });
     }
-    let name = facts.name.parse().map_err(|error| {
-        format!("its name cannot be a VM's ({error}); rename it first (virsh domrename)")
-    })?;
+    let name = facts
+        .name
+        .parse()
+        .map_err(|error| format!("its name cannot be a VM's ({error}); rename it first (virsh domrename)"))?;
     let power = match facts.state {
         DomainState::Unknown => return Err("its state is not known now; try again".to_owned()),
         state if state.is_active() => DesiredPower::Running,

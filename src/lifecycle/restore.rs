@@ -12,8 +12,8 @@ use crate::{
     install,
     store::{FoundVm, NewVm},
     vm::{
-        DesiredPower, DomainState, HostId, Milestones, NoteFacts, NotedResource, Origin, Resource, ResourceKind,
-        ResourceName, ResourceState, UserId, VmId, VmNote, truncate_to_micros,
+        DesiredPower, DomainState, HostId, Milestones, NoteFacts, NotedResource, Origin, Resource,
+        ResourceKind, ResourceName, ResourceState, UserId, VmId, VmNote, truncate_to_micros,
     },
 };
 
@@ -154,7 +154,8 @@ fn is_file(place: &str, name: &str, dir: &Path, expected: &str) -> bool {
 
 fn is_mac(text: &str) -> bool {
     let bytes: Vec<_> = text.split(':').collect();
-    bytes.len() == 6 && bytes.iter().all(|byte| byte.len() == 2 && byte.bytes().all(|b| b.is_ascii_hexdigit()))
+    bytes.len() == 6
+        && bytes.iter().all(|byte| byte.len() == 2 && byte.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 #[cfg(test)]

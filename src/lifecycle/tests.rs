@@ -37,8 +37,8 @@ fn spec(pool: &str, network: NetworkAttachment) -> VmSpec {
         pool: pool.parse().unwrap(),
         network,
         unattended: Unattended::default(),
+        origin: crate::vm::Origin::Created,
     }
-    origin: crate::vm::Origin::Created,
 }
 
 #[test]

@@ -177,7 +177,10 @@ impl Hands {
             console_log: Some(&console_path),
         };
         let xml = render(&self.settings.templates, &inputs)?;
-        let made = bundle.resources.iter().filter(|other| (other.kind, &other.name) != (console.kind, &console.name));
+        let made = bundle
+            .resources
+            .iter()
+            .filter(|other| (other.kind, &other.name) != (console.kind, &console.name));
         let note = note::write(self, &bundle.record, made.chain([&console])).await?;
         let xml = put_note(&xml, id, &note)?;
         self.hypervisor.define(id, xml).await?;

@@ -325,7 +325,8 @@ impl Worker {
             Ok(ended) => {
                 self.memory.succeeded(step, self.now());
                 if let Some(ended) = ended {
-                    let released = ended.kind == OperationKind::Release && ended.status == OperationStatus::Succeeded;
+                    let released =
+                        ended.kind == OperationKind::Release && ended.status == OperationStatus::Succeeded;
                     if released {
                         self.shared.events.publish(VmEvent::Deleted { vm: self.id, at: self.now() });
                     }

@@ -39,8 +39,8 @@ pub(crate) fn spec(name: &str) -> VmSpec {
         pool: "default".parse().expect("a valid name"),
         network: NetworkAttachment::None,
         unattended: Unattended { user: Some("ana".to_owned()), ..Unattended::default() },
+        origin: infinibay::vm::Origin::Created,
     }
-    origin: infinibay::vm::Origin::Created,
 }
 
 pub(crate) fn new_vm(host: HostId, owner: UserId, name: &str) -> NewVm {

@@ -14,8 +14,8 @@ use crate::{
     events::Notice,
     store::{MetricsRow, VmView},
     vm::{
-        Condition, ConditionKind, ConditionStatus, DesiredPower, NetworkAttachment, Operation, Origin, VmEvent, VmId,
-        VmPhase, VmRecord,
+        Condition, ConditionKind, ConditionStatus, DesiredPower, NetworkAttachment, Operation, Origin,
+        VmEvent, VmId, VmPhase, VmRecord,
     },
 };
 

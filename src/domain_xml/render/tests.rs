@@ -30,8 +30,8 @@ fn spec() -> VmSpec {
         pool: "default".parse().unwrap(),
         network: NetworkAttachment::Network("default".parse().unwrap()),
         unattended: Unattended::default(),
+        origin: crate::vm::Origin::Created,
     }
-    origin: crate::vm::Origin::Created,
 }
 
 fn inputs(spec: &VmSpec) -> DomainInputs<'_> {

@@ -39,8 +39,8 @@ fn spec() -> VmSpec {
             packages: vec!["nginx".to_owned()],
             first_boot_commands: vec!["echo token-4711 >> /x".to_owned()],
         },
+        origin: crate::vm::Origin::Created,
     }
-    origin: crate::vm::Origin::Created,
 }
 
 fn agent() -> AgentFiles {

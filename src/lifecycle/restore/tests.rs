@@ -7,9 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     domain_xml::{Note, find_note, put_note, read_facts},
-    vm::{
-        DomainFacts, Image, ImageFormat, NetworkAttachment, OsFamily, Provisioning, Unattended, VmSpec,
-    },
+    vm::{DomainFacts, Image, ImageFormat, NetworkAttachment, OsFamily, Provisioning, Unattended, VmSpec},
 };
 
 fn now() -> DateTime<Utc> {

@@ -9,7 +9,8 @@ use crate::{
     reconcile::ports::LoopStore,
     store::{ChangeOutcome, Store, StoreError, VmBundle},
     vm::{
-        HostId, Milestone, Operation, OperationError, OperationId, OperationStatus, Resource, UserId, VmId, VmStatus,
+        HostId, Milestone, Operation, OperationError, OperationId, OperationStatus, Resource, UserId, VmId,
+        VmStatus,
     },
 };
 

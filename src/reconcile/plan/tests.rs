@@ -49,8 +49,8 @@ fn spec() -> VmSpec {
         pool: "default".parse().unwrap(),
         network: NetworkAttachment::None,
         unattended: Unattended::default(),
+        origin: crate::vm::Origin::Created,
     }
-    origin: crate::vm::Origin::Created,
 }
 
 fn bundle() -> VmBundle {

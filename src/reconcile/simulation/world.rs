@@ -24,11 +24,11 @@ use crate::{
     reconcile::ports::{Clock, Files, FilesError, LoopLinks, LoopStore, Randomness, SeedPlace},
     store::{ChangeOutcome, StoreError, VmBundle},
     vm::{
-        ChannelFacts, DesiredPower, DomainAbout, DomainFacts, DomainObservation, DomainState, FirstBoot, HostId, Image,
-        ImageFormat, LinkCounters, LinkEnd, LinkObservation, Milestone, Milestones, NetworkAttachment, NoteFacts,
-        OpenLink, Operation, OperationError, OperationId, OperationKind, OperationStatus, OsFamily,
-        Provisioning, Resource, ResourceState, SocketObservation, Unattended, UserId, VmChange, VmId,
-        VmIntent, VmRecord, VmSpec, VmStatus,
+        ChannelFacts, DesiredPower, DomainAbout, DomainFacts, DomainObservation, DomainState, FirstBoot,
+        HostId, Image, ImageFormat, LinkCounters, LinkEnd, LinkObservation, Milestone, Milestones,
+        NetworkAttachment, NoteFacts, OpenLink, Operation, OperationError, OperationId, OperationKind,
+        OperationStatus, OsFamily, Provisioning, Resource, ResourceState, SocketObservation, Unattended,
+        UserId, VmChange, VmId, VmIntent, VmRecord, VmSpec, VmStatus,
     },
 };
 
@@ -322,8 +322,8 @@ fn spec() -> VmSpec {
         pool: "default".parse().unwrap(),
         network: NetworkAttachment::None,
         unattended: Unattended::default(),
+        origin: crate::vm::Origin::Created,
     }
-    origin: crate::vm::Origin::Created,
 }
 
 fn facts(state: DomainState, note: &NoteFacts) -> DomainFacts {
@@ -334,8 +334,8 @@ fn facts(state: DomainState, note: &NoteFacts) -> DomainFacts {
         persistent: true,
         channel: Some(ChannelFacts { path: PathBuf::from("/sockets/a.sock"), guest_connected: None }),
         interfaces: Vec::new(),
+        about: DomainAbout { note: note.clone(), ..DomainAbout::default() },
     }
-    about: DomainAbout { note: note.clone(), ..DomainAbout::default() },
 }
 
 impl Clock for World {
