@@ -98,7 +98,7 @@ impl QueryRoot {
     }
 
     /// Domains of this host that are no VMs of ours, as one look at the host shows them. For admins.
-    #[graphql(complexity = "HOST_COMPLEXITY + page_complexity(first, child_complexity)")]
+    #[graphql(complexity = "HOST_COMPLEXITY + page_complexity(first, 1) + child_complexity")]
     async fn unmanaged_domains(
         &self,
         ctx: &Context<'_>,
