@@ -25,7 +25,8 @@ async fn adopted(client: &Client, uuid: &str) -> Value {
     let mut data = client.ask(ADOPT, json!({ "uuid": uuid })).await;
     let operation = data["adoptDomain"]["operation"]["id"].as_str().unwrap().to_owned();
     client.succeeded(&operation, SOON).await;
-    let effect = client.ask("query($id: UUID!) { operation(id: $id) { effect } }", json!({ "id": operation })).await;
+    let effect =
+        client.ask("query($id: UUID!) { operation(id: $id) { effect } }", json!({ "id": operation })).await;
     data["adoptDomain"]["effect"] = effect["operation"]["effect"].clone();
     data["adoptDomain"].take()
 }

@@ -62,10 +62,11 @@ async fn a_vm_outlives_its_database() {
         let _ = std::fs::remove_file(home.state_dir().join(file));
     }
     let mut rebuild = home.command();
-    let told = rebuild.args(["db", "rebuild"]).output().unwrap();
+    let told = rebuild.args(["db", "rebuild", &name]).output().unwrap();
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
     let words = String::from_utf8_lossy(&told.stdout).into_owned();
     assert!(words.contains(&format!("{name} ({vm}): restored, VM of admin, 2 thing(s)")), "{words}");
-    let again = home.run(&["db", "rebuild"]);
+    let again = home.run(&["db", "rebuild", &vm]);
     assert!(again.contains(&format!("{name} ({vm}): is there already")), "{again}");
 
     // The owner is there again, without a token and without rights.
@@ -194,6 +195,9 @@ on_both! {
         assert_eq!(db.number("SELECT count(*) FROM resources").await, 1);
         assert_eq!(db.number("SELECT count(*) FROM users WHERE name = 'ana'").await, 1);
         assert_eq!(db.number("SELECT count(*) FROM tokens").await, 0);
+
+        let (done, _) = run(&config, &["good", "missing"]).await;
+        assert!(done.unwrap_err().contains("there is no domain \"missing\""));
 
         // With an heir there is somebody to give it to; what is there stays as it is.
         let (done, _) = run(&config, &["--owner", "nobody"]).await;

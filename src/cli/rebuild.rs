@@ -6,19 +6,24 @@ use anyhow::{Context, bail};
 use chrono::Utc;
 use clap::Args;
 
-use super::exclusive::{Exclusive, open_exclusive};
+use super::{
+    channel::{choose, printable},
+    exclusive::{Exclusive, open_exclusive},
+};
 use crate::{
     accounts::is_user_name,
     config::{Config, HypervisorConfig},
     hypervisor::{Hypervisor, Identity, libvirt::LibvirtHypervisor},
     lifecycle::{NotedOwner, Places, noted_vm},
     store::{StoreError, UserRecord},
-    vm::{DomainFacts, UserId, VmId, chain, truncate_to_micros},
+    vm::{UserId, VmId, chain, truncate_to_micros},
 };
 
 /// Whose the VMs become, and where their domains are.
 #[derive(Debug, Args)]
 pub struct RebuildArgs {
+    /// Names or UUIDs; all domains that carry metadata of ours when none are given.
+    domains: Vec<String>,
     /// The user whom all restored VMs are given to; otherwise each gets the owner that its domain
     /// names, who is made (without a token) where he is missing.
     #[arg(long, value_name = "NAME")]
@@ -70,12 +75,15 @@ async fn rebuild(
     let limit = settings.call_timeout;
     let hypervisor = LibvirtHypervisor::start(settings);
     hypervisor.connected(limit).await?;
-    let mut domains: Vec<(VmId, DomainFacts)> = hypervisor.observe_all().await?.domains.into_iter().collect();
-    domains.sort_by(|(_, a), (_, b)| a.name.cmp(&b.name));
-    let seen: Vec<VmId> = domains.iter().map(|(id, _)| *id).collect();
-    let known = database.store.known_vms(&seen).await?;
+    let seen = hypervisor.observe_all().await?;
+    let (chosen, unknown) = choose(&seen, &args.domains, args.domains.is_empty());
+    if let Some(unknown) = unknown.first() {
+        bail!("there is no domain {unknown:?}");
+    }
+    let known = database.store.known_vms(&chosen).await?;
     let (mut restored, mut broken) = (0, 0);
-    for (id, facts) in domains {
+    for id in chosen {
+        let name = &seen.domains[&id].name;
         let restoring = restore(config, database, &hypervisor, heir.as_ref(), id);
         let outcome =
             if known.contains(&id) { Some(Outcome::Left("is there already")) } else { restoring.await? };
@@ -92,11 +100,7 @@ async fn rebuild(
             }
         };
         // A domain's name and its metadata are anybody's words.
-        let printable: String = format!("{} ({id}): {words}", facts.name)
-            .chars()
-            .map(|c| if c.is_control() { '?' } else { c })
-            .collect();
-        writeln!(out, "{printable}")?;
+        writeln!(out, "{}", printable(&format!("{name} ({id}): {words}")))?;
     }
     writeln!(out, "{restored} restored, {broken} could not be")?;
     out.flush()?;

@@ -19,8 +19,8 @@ use crate::{
     domain_xml::Templates,
     events::EventBus,
     vm::{
-        AgentConnectivity, DesiredPower, DomainState, GuestChange, OperationKind, OperationStatus,
-        SettingChange, VmChange, VmPhase,
+        AgentConnectivity, DesiredPower, DomainState, GuestChange, IdentityChange, OperationKind,
+        OperationStatus, SettingChange, VmChange, VmPhase,
     },
 };
 
@@ -92,6 +92,7 @@ fn is_ready(world: &World) -> bool {
         .is_some_and(|status| status.phase == VmPhase::Running && status.agent == AgentConnectivity::Online)
         && world.operations().iter().all(|operation| operation.status == OperationStatus::Succeeded)
         && world.is_scrubbed()
+        && world.is_noted()
 }
 
 /// Runs to `goal`, through one crash at the given gate. Whether the gate was reached.
@@ -328,4 +329,36 @@ proptest! {
             assert!(world.nothing_is_left(), "left: {}", world.describe());
         });
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adoption_and_a_release_survive_a_crash_at_every_gate() {
+    let adopted = |world: &World| {
+        let done = world.operations().iter().all(|operation| operation.status == OperationStatus::Succeeded);
+        done && world.is_noted()
+    };
+    let mut gates = [0, 0];
+    for gate in 1.. {
+        let mut any = false;
+        for crash in [Crash::Before(gate), Crash::After(gate)] {
+            let world = World::with_adopted();
+            if through_crash(&world, crash, &format!("an adopted VM after {crash:?}"), adopted).await {
+                (any, gates[0]) = (true, gate);
+            } else {
+                // The loop still runs to its end here, and the world goes on without it.
+                until(&world, "an adopted VM", adopted).await;
+            }
+            world.ask_change(VmChange::Identity(IdentityChange::Release));
+            let gone = |world: &World| world.is_gone();
+            if through_crash(&world, crash, &format!("a released VM after {crash:?}"), gone).await {
+                (any, gates[1]) = (true, gate);
+            }
+            assert_eq!(world.domain_state(), Some(DomainState::Running), "{}", world.describe());
+            assert!(world.is_unmarked(), "{crash:?} left {}", world.describe());
+        }
+        if !any {
+            break;
+        }
+    }
+    assert!(gates.iter().all(|gate| *gate > 2), "only {gates:?} gates were reached");
 }

@@ -122,7 +122,7 @@ pub(super) fn nothing_done(change: &ChannelChange) -> bool {
 
 /// Text that others chose, made safe for a terminal: without control characters, and without the
 /// marks that change the direction of writing.
-pub(super) fn printable(text: &str) -> String {
+pub(in crate::cli) fn printable(text: &str) -> String {
     let turns =
         |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars().filter(|c| !c.is_control() && !turns(*c)).collect()

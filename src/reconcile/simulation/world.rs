@@ -25,10 +25,10 @@ use crate::{
     store::{ChangeOutcome, StoreError, VmBundle},
     vm::{
         ChannelFacts, DesiredPower, DomainAbout, DomainFacts, DomainObservation, DomainState, FirstBoot,
-        HostId, Image, ImageFormat, LinkCounters, LinkEnd, LinkObservation, Milestone, Milestones,
-        NetworkAttachment, NoteFacts, OpenLink, Operation, OperationError, OperationId, OperationKind,
-        OperationStatus, OsFamily, Provisioning, Resource, ResourceState, SocketObservation, Unattended,
-        UserId, VmChange, VmId, VmIntent, VmRecord, VmSpec, VmStatus,
+        HostId, IdentityChange, Image, ImageFormat, LinkCounters, LinkEnd, LinkObservation, Milestone,
+        Milestones, NetworkAttachment, NoteFacts, OpenLink, Operation, OperationError, OperationId,
+        OperationKind, OperationStatus, Origin, OsFamily, Provisioning, Resource, ResourceState,
+        SocketObservation, Unattended, UserId, VmChange, VmId, VmIntent, VmNote, VmRecord, VmSpec, VmStatus,
     },
 };
 
@@ -103,6 +103,32 @@ impl World {
             origin: tokio::time::Instant::now(),
             vm,
         })
+    }
+
+    /// A host on which somebody just asked to adopt a domain that runs.
+    pub(super) fn with_adopted() -> Arc<Self> {
+        let world = Self::with_vm();
+        {
+            let mut state = world.state();
+            state.domain = Some(DomainState::Running);
+            state.note = NoteFacts::Absent;
+            let bundle = state.bundle.as_mut().expect("the VM is there");
+            bundle.record.spec.origin = Origin::Adopted { macs: Vec::new() };
+            bundle.record.intent.satisfied = 1;
+            let at = Some(epoch());
+            bundle.record.milestones = Milestones {
+                disk_created: at,
+                defined: at,
+                first_started: at,
+                installed: at,
+                seed_scrubbed: at,
+                ..Milestones::default()
+            };
+            let change = VmChange::Identity(IdentityChange::Adopt);
+            bundle.operations[0].kind = change.kind();
+            bundle.operations[0].change = Some(change);
+        }
+        world
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -270,6 +296,22 @@ impl World {
         state.scrubbed && noted
     }
 
+    /// Whether the domain says what the VM is.
+    pub(super) fn is_noted(&self) -> bool {
+        let state = self.state();
+        state.bundle.as_ref().is_some_and(|bundle| {
+            let note = VmNote::of(&bundle.record, &bundle.resources);
+            // At its definition, and when it was installed; once more where a crash came between.
+            assert!(state.notes <= 3, "the domain is noted in again and again");
+            state.note == NoteFacts::Present(note.digest())
+        })
+    }
+
+    /// Whether nothing of ours stands in the domain.
+    pub(super) fn is_unmarked(&self) -> bool {
+        self.state().note == NoteFacts::Absent
+    }
+
     pub(super) fn is_gone(&self) -> bool {
         self.state().bundle.is_none()
     }
@@ -322,7 +364,7 @@ fn spec() -> VmSpec {
         pool: "default".parse().unwrap(),
         network: NetworkAttachment::None,
         unattended: Unattended::default(),
-        origin: crate::vm::Origin::Created,
+        origin: Origin::Created,
     }
 }
 
@@ -546,6 +588,9 @@ impl LoopStore for World {
                     finished_at: Some(now),
                     ..operation
                 });
+            }
+            if outcome.released {
+                state.bundle = None;
             }
         })
         .await;
