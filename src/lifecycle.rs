@@ -5,9 +5,11 @@
 
 mod adopt;
 mod change;
+mod console;
 mod request;
 mod restore;
 
+pub use console::{ConsoleLog, MAX_CONSOLE_BYTES};
 pub use request::{CreateVm, UnattendedRequest};
 pub use restore::{NotedOwner, Places, noted_vm};
 
@@ -103,6 +105,9 @@ pub enum LifecycleError {
     /// `INTERNAL`, with a correlation id.
     #[error("the database failed")]
     Store(#[source] StoreError),
+    /// `INTERNAL`, with a correlation id.
+    #[error("the console's log could not be read")]
+    ConsoleLog(#[source] std::io::Error),
     /// `INTERNAL`, with a correlation id.
     #[error("the password could not be hashed")]
     Password(#[source] Box<dyn std::error::Error + Send + Sync>),

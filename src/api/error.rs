@@ -175,7 +175,7 @@ impl From<LifecycleError> for ApiError {
             LifecycleError::Image(error) => error.into(),
             LifecycleError::Hypervisor(error) => error.into(),
             LifecycleError::Store(error) => error.into(),
-            LifecycleError::Password(_) => Self::internal(&error),
+            LifecycleError::ConsoleLog(_) | LifecycleError::Password(_) => Self::internal(&error),
         }
     }
 }

@@ -12,12 +12,13 @@ use super::{
     types::{
         AlertConnection, AlertObject, CommandLog, CommandLogConnection, HostObject, ImageConnection,
         ImageObject, MAX_FIRST, MetricsField, MetricsResolution, MetricsSeries, OperationObject, PageInfo,
-        UnmanagedDomainConnection, User, VmConnection, VmErrorConnection, VmErrorEntry, VmFilter, VmMetrics,
-        VmObject, page,
+        UnmanagedDomainConnection, User, VmConnection, VmConsoleLog, VmErrorConnection, VmErrorEntry,
+        VmFilter, VmMetrics, VmObject, page,
     },
 };
 use crate::{
     access::{Action, authorize},
+    lifecycle::MAX_CONSOLE_BYTES,
     store::PageOf,
     vm::{OperationId, UserId, VmId},
 };
@@ -41,6 +42,9 @@ fn metrics_complexity(hours: i32, child: usize) -> usize {
 
 /// What a look at the host costs: some ten calls to libvirt, though one look serves many.
 const HOST_COMPLEXITY: usize = 100;
+
+/// What a console's log costs: up to a MiB is read and told, so that few fit into one query.
+const CONSOLE_COMPLEXITY: usize = 200;
 
 pub(super) struct QueryRoot;
 
@@ -113,6 +117,25 @@ impl QueryRoot {
             nodes: found.nodes.into_iter().map(Into::into).collect(),
             page_info: PageInfo::new(found.has_next, last),
         })
+    }
+
+    /// The end of what a VM wrote to its serial console since its last start, without what would
+    /// steer a terminal; null where nothing is kept of it. A guest's words.
+    #[graphql(complexity = "CONSOLE_COMPLEXITY + child_complexity")]
+    async fn vm_console_log(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The VM.")] id: Uuid,
+        #[graphql(default = 65536, desc = "1 to 1,048,576: at most so many bytes, before they are cleaned.")]
+        max_bytes: i32,
+    ) -> Result<Option<VmConsoleLog>, ApiError> {
+        let call = Call::of(ctx)?;
+        let max = u32::try_from(max_bytes).ok().filter(|max| (1..=MAX_CONSOLE_BYTES).contains(max));
+        let max = max.ok_or_else(|| {
+            ApiError::invalid("maxBytes", format!("must be between 1 and {MAX_CONSOLE_BYTES}"))
+        })?;
+        let _turn = Gates::of(ctx)?.frames.acquire().await.map_err(|closed| ApiError::internal(&closed))?;
+        Ok(call.api.lifecycle.console_log(call.actor, VmId(id), max).await?.map(Into::into))
     }
 
     /// One operation; null where there is none, or none that you may see.

@@ -16,7 +16,7 @@ mod vm;
 
 pub(super) use alert::AlertObject;
 pub(super) use command::{CommandLog, VmCommandResult, VmErrorEntry};
-pub(super) use domain::UnmanagedDomainConnection;
+pub(super) use domain::{UnmanagedDomainConnection, VmConsoleLog};
 pub(super) use host::{HostObject, ImageObject};
 pub(super) use input::{CommandInput, CreateVmInput, VmFilter};
 pub(super) use metrics::VmMetrics;

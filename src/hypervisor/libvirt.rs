@@ -6,6 +6,7 @@
 
 mod cache;
 mod channels;
+mod console;
 mod devices;
 mod error;
 mod events;

@@ -1,4 +1,4 @@
-//! Domains that others made.
+//! Domains that others made, and what domains write to their consoles.
 
 use async_graphql::{Enum, SimpleObject};
 use uuid::Uuid;
@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::PageInfo;
 use crate::{
     api::scalars::BigInt,
+    lifecycle::ConsoleLog,
     vm::{DomainFacts, DomainState, InterfaceFacts, NoteFacts, VmId},
 };
 
@@ -92,4 +93,19 @@ pub(crate) struct UnmanagedDomainConnection {
     pub(crate) nodes: Vec<UnmanagedDomain>,
     /// Where the page ends.
     pub(crate) page_info: PageInfo,
+}
+
+/// The end of a serial console's log.
+#[derive(Debug, SimpleObject)]
+pub(crate) struct VmConsoleLog {
+    /// Without escape sequences and control characters, but for line ends and tabs.
+    text: String,
+    /// Whether there is more before it.
+    truncated: bool,
+}
+
+impl From<ConsoleLog> for VmConsoleLog {
+    fn from(log: ConsoleLog) -> Self {
+        Self { text: log.text, truncated: log.truncated }
+    }
 }

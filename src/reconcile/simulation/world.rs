@@ -1,6 +1,7 @@
 //! A simulated host: store, hypervisor, files, links and clock, all behind one mutex and one
 //! gate.
 
+mod console;
 mod devices;
 mod guest;
 mod identity;
