@@ -11,6 +11,7 @@ use clap::Parser;
 use infinibay::{
     cli::rebuild::{self, RebuildArgs},
     config::{Config, HypervisorConfig, Sources},
+    controller::lock::HostLock,
     domain_xml::{Note, put_note},
     hypervisor::{Hypervisor, Identity, libvirt::LibvirtHypervisor},
     vm::{HostId, NotedResource, ResourceKind, UserId, VmId, VmNote},
@@ -175,6 +176,11 @@ on_both! {
         let original = note(good, "ana");
         let copy = Note { digest: original.digest(), text: original.text() };
         domains.define(VmId::generate(), "copy", |xml| put_note(&xml, good, &copy).unwrap()).await;
+
+        let held = HostLock::acquire(state.path()).unwrap();
+        let (done, _) = run(&config, &[]).await;
+        assert!(done.unwrap_err().contains(&format!("pid {}", std::process::id())), "beside another controller");
+        drop(held);
 
         let (done, words) = run(&config, &[]).await;
         assert!(done.unwrap_err().starts_with("4 domain(s)"), "{words}");

@@ -30,6 +30,10 @@ on_both! {
         let (vm, _) = client.create(trial.request("ours")).await;
         client.phase_is(&vm, "INSTALLING", SOON).await;
 
+        // What our domain was told of itself when it was defined is still true.
+        let log = std::fs::read_to_string(trial.home.path().join("log-2")).unwrap();
+        assert!(log.contains("\"step\":\"Define\"") && !log.contains("\"step\":\"Note\""), "{log}");
+
         let seen = client.ask(LIST, json!({ "first": 10 })).await["unmanagedDomains"].take();
         let nodes = seen["nodes"].as_array().unwrap();
         assert_eq!(nodes.len(), 1, "{seen}");

@@ -362,3 +362,18 @@ async fn an_adoption_and_a_release_survive_a_crash_at_every_gate() {
     }
     assert!(gates.iter().all(|gate| *gate > 2), "only {gates:?} gates were reached");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_domain_is_told_what_it_is_when_that_changes_and_at_no_other_time() {
+    let world = World::with_vm();
+    let run = Run::start(&world);
+    until(&world, "a running VM", is_ready).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.notes(), 1, "once it was installed: {}", world.describe());
+    world.ask_power(DesiredPower::Stopped);
+    run.waker.wake_all();
+    until(&world, "a VM that is off", |world| world.domain_state() == Some(DomainState::Shutoff)).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.notes(), 1, "power is not noted: {}", world.describe());
+    run.stop().await;
+}

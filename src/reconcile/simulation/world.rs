@@ -308,6 +308,11 @@ impl World {
         })
     }
 
+    /// How often the domain was told what it is, beside its definition.
+    pub(super) fn notes(&self) -> u32 {
+        self.state().notes
+    }
+
     /// Whether nothing of ours stands in the domain.
     pub(super) fn is_unmarked(&self) -> bool {
         self.state().note == NoteFacts::Absent
