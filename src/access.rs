@@ -94,6 +94,8 @@ pub enum Action {
     ManageMedia,
     /// See how the controller does, over every VM.
     ViewTelemetry,
+    /// See domains that others made, take them under management, give them back.
+    OthersDomains,
 }
 
 /// Why not.
@@ -119,8 +121,10 @@ pub fn authorize(actor: &Actor, action: Action) -> Result<(), Denied> {
     match action {
         Action::CreateVm | Action::ListVms | Action::ViewHost | Action::ViewImages => Ok(()),
         Action::ViewVm { owner } | Action::ControlVm { owner } | Action::SafeCommand { owner } => sees(owner),
-        Action::ViewTelemetry | Action::ManageMedia if actor.admin => Ok(()),
-        Action::ViewTelemetry | Action::ManageMedia => Err(Denied::Forbidden("this is for admins")),
+        Action::ViewTelemetry | Action::ManageMedia | Action::OthersDomains if actor.admin => Ok(()),
+        Action::ViewTelemetry | Action::ManageMedia | Action::OthersDomains => {
+            Err(Denied::Forbidden("this is for admins"))
+        }
         Action::UnsafeCommand { owner } => {
             sees(owner)?;
             // Like the specification, an admin needs the permission too: being trusted with the
@@ -186,7 +190,7 @@ mod tests {
 
     #[test]
     fn what_is_told_of_every_vm_is_for_admins_only() {
-        for action in [Action::ViewTelemetry, Action::ManageMedia] {
+        for action in [Action::ViewTelemetry, Action::ManageMedia, Action::OthersDomains] {
             assert_eq!(authorize(&actor(true, &[]), action), Ok(()));
             let told = authorize(&actor(false, &Permission::ALL), action);
             assert!(matches!(told, Err(Denied::Forbidden(_))), "{told:?}");

@@ -21,6 +21,7 @@ mod query;
 mod room;
 mod scalars;
 mod schema;
+mod screenshot;
 mod series;
 mod size;
 mod subscription;

@@ -7,6 +7,7 @@ pub mod channel;
 pub mod config;
 pub mod db;
 mod exclusive;
+pub mod rebuild;
 pub mod user;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -30,6 +31,7 @@ Examples:
   infinibayd user token alice           issue a token for the API (shown once)
   infinibayd serve                      run the controller
   infinibayd config keys                every configuration key, with default and meaning
+  infinibayd db rebuild                 restore VMs from their domains after a lost database
   infinibayd channel add --all          give every domain of this host the agent channel
 
 Configuration: /etc/infinibay/infinibay.toml, or the file named with --config; each key also as

@@ -1,6 +1,7 @@
 //! Domain XML as text: rendered from a template, read for the few facts we need, and edited
 //! without touching any byte that is not ours.
 
+mod adoption;
 mod channel;
 pub(crate) mod document;
 mod edit;
@@ -9,10 +10,12 @@ mod hardware;
 mod hardware_edit;
 mod mac;
 mod malformed;
+mod note;
 mod render;
 mod syntax;
 mod uuid;
 
+pub use adoption::{AdoptionError, adopt_domain, gave_channel, release_domain, settled_note};
 pub use channel::{ChannelError, Injection, channel_element, inject_channel, remove_channel};
 pub use facts::{FactsError, XmlFacts, read_facts};
 pub use hardware::{DiskFacts, DiskKind, Hardware, read_hardware, waiting};
@@ -22,6 +25,7 @@ pub use hardware_edit::{
 };
 pub use mac::{extra_mac_address, mac_address};
 pub use malformed::Malformed;
+pub use note::{FoundNote, Note, find_note, note_element, put_note};
 pub use render::{DomainInputs, DomainKind, RenderError, Templates, render};
 
 /// The name of the agent's virtio-serial port, on the host in the channel's `<target>`, in the
@@ -30,3 +34,6 @@ pub const AGENT_CHANNEL: &str = "org.infinibay.agent";
 
 /// The XML namespace of our element in a domain's `<metadata>`.
 pub const METADATA_NAMESPACE: &str = "urn:infinibay:domain";
+
+/// The version of that element.
+pub const METADATA_SCHEMA: &str = "2";

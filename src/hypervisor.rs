@@ -13,13 +13,17 @@ use tokio::sync::broadcast;
 
 use crate::vm::{DomainFacts, DomainObservation, VmId};
 
+mod console;
 mod devices;
 mod guest;
+mod identity;
 pub mod libvirt;
 mod snapshots;
 
+pub use console::{Console, MAX_SCREENSHOT_BYTES, Screenshot};
 pub use devices::{BlankVolume, Devices, DomainHardware, Live, Unplugged, VolumeFacts};
 pub use guest::{GuestControls, Reboots};
+pub use identity::{DomainDescription, GivenBack, Identity};
 pub use snapshots::{FileSystems, Freeze, RevertTo, SnapshotRequest, Snapshots, Thaw};
 
 /// Why a call failed.
@@ -181,7 +185,9 @@ pub enum HypervisorEvent {
 
 /// The hypervisor as the rest of the house sees it.
 #[async_trait]
-pub trait Hypervisor: GuestControls + Devices + Snapshots + FileSystems + Send + Sync + 'static {
+pub trait Hypervisor:
+    GuestControls + Devices + Snapshots + FileSystems + Identity + Console + Send + Sync + 'static
+{
     /// Every domain in one look, with a constant number of calls however many there are.
     /// An `Err` means that nothing is known; an `Ok` is complete.
     async fn observe_all(&self) -> Result<HostObservation, HypervisorError>;

@@ -3,13 +3,18 @@
 //! Whatever is accepted here can be carried out as far as the host can tell now, and is on disk
 //! before it is answered. Nothing here waits for a VM.
 
+mod adopt;
 mod change;
+mod console;
 mod device;
 mod power;
 mod request;
+mod restore;
 mod snapshot;
 
+pub use console::{ConsoleLog, MAX_CONSOLE_BYTES};
 pub use request::{CreateVm, UnattendedRequest};
+pub use restore::{NotedOwner, Places, noted_vm};
 
 use std::sync::Arc;
 
@@ -82,6 +87,18 @@ pub enum LifecycleError {
     /// `VM_DELETING`.
     #[error("VM {0} is being deleted")]
     Deleting(VmId),
+    /// `ID_TAKEN`.
+    #[error("domain {0} is managed already")]
+    AlreadyManaged(VmId),
+    /// `DOMAIN_NOT_FOUND`.
+    #[error("the host has no domain {0}")]
+    DomainNotFound(VmId),
+    /// `DOMAIN_NOT_ADOPTABLE`.
+    #[error("the domain cannot be adopted: {0}")]
+    NotAdoptable(String),
+    /// `VM_ADOPTED`.
+    #[error("VM {0} was made by others and adopted; give it back with `releaseDomain`")]
+    Adopted(VmId),
     /// `WRONG_STATE`.
     #[error(transparent)]
     WrongState(#[from] WrongState),
@@ -114,6 +131,9 @@ pub enum LifecycleError {
     /// `INTERNAL`, with a correlation id.
     #[error("the database failed")]
     Store(#[source] StoreError),
+    /// `INTERNAL`, with a correlation id.
+    #[error("the console's log could not be read")]
+    ConsoleLog(#[source] std::io::Error),
     /// `INTERNAL`, with a correlation id.
     #[error("the password could not be hashed")]
     Password(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -188,6 +208,7 @@ impl Lifecycle {
             unattended,
             keeping: PowerKeeping::default(),
             devices: Plugged::default(),
+            origin: crate::vm::Origin::Created,
         };
         spec.check().map_err(request::spec_error)?;
         if known.is_none() {
@@ -297,6 +318,7 @@ fn changed(error: StoreError, vm: VmId) -> LifecycleError {
     match error {
         StoreError::NotFound => LifecycleError::NotFound(vm),
         StoreError::Deleting => LifecycleError::Deleting(vm),
+        StoreError::Adopted => LifecycleError::Adopted(vm),
         StoreError::ChangeUnderWay(open) => LifecycleError::Busy {
             operation: open.id,
             stage: open.change.as_ref().map_or("waiting", VmChange::stage),

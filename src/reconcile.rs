@@ -25,6 +25,7 @@ mod apply;
 mod change;
 mod engine;
 mod memory;
+mod note;
 mod observation;
 mod pass;
 mod plan;

@@ -34,7 +34,7 @@ pub use schema::SchemaState;
 pub use url::{database_url, without_password};
 pub use users::{TokenInfo, UserRecord};
 pub use vm_errors::VmErrorRecord;
-pub use vms::{ChangeOutcome, NewVm, VmAccess, VmBundle, VmCount, VmView};
+pub use vms::{ChangeOutcome, FoundVm, NewVm, VmAccess, VmBundle, VmCount, VmView};
 
 use crate::vm::Operation;
 
@@ -79,6 +79,9 @@ pub enum StoreError {
     /// The VM is being deleted; nothing else may be asked of it.
     #[error("the VM is being deleted")]
     Deleting,
+    /// Others made the VM's domain: it is not ours to delete.
+    #[error("the VM was adopted")]
+    Adopted,
     /// Another change of the VM is under way.
     #[error("another change of the VM is under way")]
     ChangeUnderWay(Box<Operation>),

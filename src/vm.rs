@@ -18,6 +18,7 @@ mod loss;
 mod medium;
 mod metrics;
 mod name;
+mod note;
 mod observation;
 mod operation;
 mod phase;
@@ -32,8 +33,8 @@ pub use alert::{
     error_fingerprint,
 };
 pub use change::{
-    Before, DeviceChange, Effect, Frost, GuestChange, NewSnapshot, SettingChange, SizeChange, SnapshotChange,
-    VmChange, WrongState,
+    Before, DeviceChange, Effect, Frost, GuestChange, IdentityChange, NewSnapshot, SettingChange, SizeChange,
+    SnapshotChange, VmChange, WrongState,
 };
 pub use command::{CommandOutcome, GuestCommand, LinkEnd, UnsafeCommand};
 pub use condition::{Condition, ConditionKind, ConditionStatus};
@@ -52,9 +53,10 @@ pub use metrics::{
     SeriesPoint, SeriesRequest,
 };
 pub use name::{InvalidName, ResourceName, SnapshotName, VmName};
+pub use note::{NotedResource, VmNote};
 pub use observation::{
-    ChannelFacts, DomainFacts, DomainObservation, DomainState, FirstBoot, InterfaceFacts, LinkCounters,
-    LinkObservation, OpenLink, SocketObservation,
+    ChannelFacts, DomainAbout, DomainFacts, DomainObservation, DomainState, FirstBoot, InterfaceFacts,
+    LinkCounters, LinkObservation, NoteFacts, OpenLink, SocketObservation,
 };
 pub use operation::{Operation, OperationError, OperationKind, OperationStatus};
 pub use phase::{AgentConnectivity, VmPhase, VmStatus};
@@ -64,7 +66,8 @@ pub use snapshot::{
     MAX_DESCRIPTION_CHARS, MAX_SNAPSHOTS, Machine, Quiesce, Quiesced, Snapshot, SnapshotState, SnapshotTag,
 };
 pub use spec::{
-    FirstBootSecret, NetworkAttachment, OnCrash, OnPowerOff, PowerKeeping, SpecError, Unattended, VmSpec,
+    FirstBootSecret, NetworkAttachment, OnCrash, OnPowerOff, Origin, PowerKeeping, SpecError, Unattended,
+    VmSpec,
 };
 
 pub use text::chain;

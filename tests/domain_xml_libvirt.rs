@@ -91,6 +91,7 @@ fn spec(name: &str) -> VmSpec {
         unattended: Unattended::default(),
         keeping: PowerKeeping::default(),
         devices: Default::default(),
+        origin: infinibay::vm::Origin::Created,
     }
 }
 

@@ -12,6 +12,9 @@ use super::{
     schema::{self, ApiSchema},
 };
 
+/// Pictures of screens that are taken at the same time.
+const SCREENS: usize = 2;
+
 /// What routes share.
 #[derive(Clone)]
 pub(super) struct Doors {
@@ -21,6 +24,8 @@ pub(super) struct Doors {
     pub(super) websockets: Arc<Semaphore>,
     pub(super) health: Health,
     pub(super) scrapes: Scrapes,
+    /// How many pictures of screens are taken at once: each is held whole.
+    pub(super) screens: Arc<Semaphore>,
 }
 
 impl Doors {
@@ -31,6 +36,7 @@ impl Doors {
             websockets: Arc::new(Semaphore::new(websockets.min(Semaphore::MAX_PERMITS))),
             health: Health::default(),
             scrapes: Scrapes::default(),
+            screens: Arc::new(Semaphore::new(SCREENS)),
             api,
             stop,
         }

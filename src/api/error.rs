@@ -187,6 +187,10 @@ impl From<LifecycleError> for ApiError {
             LifecycleError::TooManyDevices(_) => coded("TOO_MANY_DEVICES"),
             LifecycleError::NotFound(_) => coded("VM_NOT_FOUND"),
             LifecycleError::Deleting(_) => coded("VM_DELETING"),
+            LifecycleError::AlreadyManaged(_) => coded("ID_TAKEN"),
+            LifecycleError::DomainNotFound(_) => coded("DOMAIN_NOT_FOUND"),
+            LifecycleError::NotAdoptable(_) => coded("DOMAIN_NOT_ADOPTABLE"),
+            LifecycleError::Adopted(_) => coded("VM_ADOPTED"),
             LifecycleError::WrongState(_) => coded("WRONG_STATE"),
             LifecycleError::Busy { .. } => coded("VM_BUSY"),
             LifecycleError::SnapshotExists(_) => coded("SNAPSHOT_EXISTS"),
@@ -196,7 +200,7 @@ impl From<LifecycleError> for ApiError {
             LifecycleError::Image(error) => error.into(),
             LifecycleError::Hypervisor(error) => error.into(),
             LifecycleError::Store(error) => error.into(),
-            LifecycleError::Password(_) => Self::internal(&error),
+            LifecycleError::ConsoleLog(_) | LifecycleError::Password(_) => Self::internal(&error),
         }
     }
 }

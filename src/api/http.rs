@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ApiContext, auth::Token, deadline::Deadline, doors::Doors, error::ApiError, problem::coded, room::Room,
-    size::sized, websocket,
+    screenshot, size::sized, websocket,
 };
 
 /// How long requests under way may still take once the controller stops.
@@ -42,6 +42,7 @@ pub(super) fn routes(doors: Doors) -> Router {
         .route("/graphql/ws", get(open))
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics))
+        .route("/vms/{id}/screenshot", get(screenshot::screenshot))
         .with_state(doors)
 }
 

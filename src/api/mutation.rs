@@ -2,6 +2,7 @@
 
 mod device;
 mod guest;
+mod identity;
 mod media;
 mod setting;
 mod size;
@@ -31,6 +32,7 @@ pub(super) struct MutationRoot(
     size::SizeMutations,
     device::DeviceMutations,
     snapshot::SnapshotMutations,
+    identity::IdentityMutations,
     media::MediaMutations,
 );
 

@@ -22,9 +22,13 @@ impl ApiError {
         let status = match self.code() {
             "UNAUTHENTICATED" => StatusCode::UNAUTHORIZED,
             "FORBIDDEN" => StatusCode::FORBIDDEN,
+            "VM_NOT_FOUND" => StatusCode::NOT_FOUND,
+            "WRONG_STATE" => StatusCode::CONFLICT,
             "PAYLOAD_TOO_LARGE" => StatusCode::PAYLOAD_TOO_LARGE,
             "REQUEST_TIMEOUT" => StatusCode::GATEWAY_TIMEOUT,
-            "SHUTTING_DOWN" | "TOO_MANY_CONNECTIONS" | "STORE_UNAVAILABLE" => StatusCode::SERVICE_UNAVAILABLE,
+            "SHUTTING_DOWN" | "TOO_MANY_CONNECTIONS" | "STORE_UNAVAILABLE" | "HYPERVISOR_UNAVAILABLE" => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             "INTERNAL" => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
         };

@@ -14,12 +14,13 @@ use super::{
     types::{
         AlertConnection, AlertObject, CommandLog, CommandLogConnection, HostObject, ImageConnection,
         ImageObject, MAX_FIRST, MediumConnection, MediumObject, MetricsField, MetricsResolution,
-        MetricsSeries, OperationObject, PageInfo, User, VmConnection, VmErrorConnection, VmErrorEntry,
-        VmFilter, VmMetrics, VmObject, VmSnapshot, page,
+        MetricsSeries, OperationObject, PageInfo, UnmanagedDomainConnection, User, VmConnection,
+        VmConsoleLog, VmErrorConnection, VmErrorEntry, VmFilter, VmMetrics, VmObject, VmSnapshot, page,
     },
 };
 use crate::{
     access::{Action, authorize},
+    lifecycle::MAX_CONSOLE_BYTES,
     store::PageOf,
     vm::{OperationId, UserId, VmId},
 };
@@ -43,6 +44,9 @@ fn metrics_complexity(hours: i32, child: usize) -> usize {
 
 /// What a look at the host costs: some ten calls to libvirt, though one look serves many.
 const HOST_COMPLEXITY: usize = 100;
+
+/// What a console's log costs: up to a MiB is read and told, so that few fit into one query.
+const CONSOLE_COMPLEXITY: usize = 200;
 
 pub(super) struct QueryRoot;
 
@@ -107,6 +111,43 @@ impl QueryRoot {
         let facts = call.api.hypervisor.host().await?;
         let domain_type = call.api.hypervisor.domain_type().await?;
         Ok(HostObject::new(call.api.host, facts, domain_type, call.api.lifecycle.config()))
+    }
+
+    /// Domains of this host that are no VMs of ours, as one look at the host shows them. For admins.
+    #[graphql(complexity = "HOST_COMPLEXITY + page_complexity(first, 1) + child_complexity")]
+    async fn unmanaged_domains(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(default = 50, desc = "1 to 200.")] first: i32,
+        #[graphql(desc = "The cursor of the page before.")] after: Option<String>,
+    ) -> Result<UnmanagedDomainConnection, ApiError> {
+        let call = Call::of(ctx)?;
+        let page = page(first, after.as_deref())?;
+        let found = call.api.lifecycle.unmanaged(call.actor, page).await?;
+        let last = found.nodes.last().map(|(id, _)| id.uuid());
+        Ok(UnmanagedDomainConnection {
+            nodes: found.nodes.into_iter().map(Into::into).collect(),
+            page_info: PageInfo::new(found.has_next, last),
+        })
+    }
+
+    /// The end of what a VM wrote to its serial console since its last start, without what would
+    /// steer a terminal; null where nothing is kept of it. A guest's words.
+    #[graphql(complexity = "CONSOLE_COMPLEXITY + child_complexity")]
+    async fn vm_console_log(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The VM.")] id: Uuid,
+        #[graphql(default = 65536, desc = "1 to 1,048,576: at most so many bytes, before they are cleaned.")]
+        max_bytes: i32,
+    ) -> Result<Option<VmConsoleLog>, ApiError> {
+        let call = Call::of(ctx)?;
+        let max = u32::try_from(max_bytes).ok().filter(|max| (1..=MAX_CONSOLE_BYTES).contains(max));
+        let max = max.ok_or_else(|| {
+            ApiError::invalid("maxBytes", format!("must be between 1 and {MAX_CONSOLE_BYTES}"))
+        })?;
+        let _turn = Gates::of(ctx)?.frames.acquire().await.map_err(|closed| ApiError::internal(&closed))?;
+        Ok(call.api.lifecycle.console_log(call.actor, VmId(id), max).await?.map(Into::into))
     }
 
     /// One operation; null where there is none, or none that you may see.

@@ -4,6 +4,7 @@ mod agent;
 mod alert;
 mod command;
 mod device;
+mod domain;
 mod host;
 mod input;
 mod medium;
@@ -18,6 +19,7 @@ mod vm;
 
 pub(super) use alert::AlertObject;
 pub(super) use command::{CommandLog, VmCommandResult, VmErrorEntry};
+pub(super) use domain::{UnmanagedDomainConnection, VmConsoleLog};
 pub(super) use host::{HostObject, ImageObject};
 pub(super) use input::{CommandInput, CreateVmInput, VmFilter};
 pub(super) use medium::{ImportMediumInput, MediumConnection, MediumObject};

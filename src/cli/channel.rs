@@ -13,7 +13,8 @@ use std::{
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 
-use self::report::{Row, printable};
+use self::report::Row;
+pub(in crate::cli) use self::report::printable;
 use crate::{
     config::{Config, HypervisorConfig},
     domain_xml::inject_channel,
@@ -182,7 +183,11 @@ async fn look(
 }
 
 /// The domains that were named, by name, and the names that fit none.
-fn choose<'a>(seen: &HostObservation, wanted: &'a [String], all: bool) -> (Vec<VmId>, Vec<&'a str>) {
+pub(super) fn choose<'a>(
+    seen: &HostObservation,
+    wanted: &'a [String],
+    all: bool,
+) -> (Vec<VmId>, Vec<&'a str>) {
     let mut unknown = Vec::new();
     let mut chosen: Vec<VmId> = if all { seen.domains.keys().copied().collect() } else { Vec::new() };
     for wanted in wanted {

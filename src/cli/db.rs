@@ -3,7 +3,10 @@
 use anyhow::bail;
 use clap::{Args, Subcommand};
 
-use super::exclusive::{open, open_exclusive};
+use super::{
+    exclusive::{open, open_exclusive},
+    rebuild::{self, RebuildArgs},
+};
 use crate::{
     config::Config,
     store::{SchemaState, database_url, without_password},
@@ -24,6 +27,9 @@ enum DbCommand {
     Check,
     /// Print the database's URL, without its password.
     Url,
+    /// Restore VMs whose rows were lost, from the metadata of libvirt's domains; change none that
+    /// is there. Not while the daemon runs.
+    Rebuild(RebuildArgs),
 }
 
 /// Runs it.
@@ -57,6 +63,7 @@ pub async fn run(args: DbArgs, config: &Config) -> anyhow::Result<()> {
             let url = database_url(config.database.url.as_ref(), &config.paths.state_dir)?;
             println!("{}", without_password(&url)?);
         }
+        DbCommand::Rebuild(args) => rebuild::run(args, config, std::io::stdout()).await?,
     }
     Ok(())
 }

@@ -7,11 +7,13 @@ use crate::{
     config::Config,
     controller::{host_id, lock::HostLock},
     store::{Store, StoreLock, database_url},
+    vm::HostId,
 };
 
 /// The database, ours alone until this is dropped.
 pub(super) struct Exclusive {
     pub(super) store: Store,
+    pub(super) host: HostId,
     _database: StoreLock,
     _host: HostLock,
 }
@@ -37,5 +39,5 @@ pub(super) async fn open_exclusive(config: &Config) -> anyhow::Result<Exclusive>
     .context("locking the state directory")??;
     let store = open(config).await?;
     let database = store.lock(host).await?;
-    Ok(Exclusive { store, _database: database, _host: lock })
+    Ok(Exclusive { store, host, _database: database, _host: lock })
 }

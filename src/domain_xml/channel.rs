@@ -127,7 +127,7 @@ fn checked_path(socket_path: &Path) -> Result<&str, ChannelError> {
     }
 }
 
-fn parse_domain(xml: &str) -> Result<Document<'_>, ChannelError> {
+pub(super) fn parse_domain(xml: &str) -> Result<Document<'_>, ChannelError> {
     let document = Document::parse(xml)?;
     let root = document.root();
     // libvirt finds the elements of a domain only outside of any namespace.
@@ -147,7 +147,7 @@ fn check_owner(document: &Document<'_>, id: VmId) -> Result<(), ChannelError> {
     Ok(())
 }
 
-fn agent_channels<'d>(document: &'d Document<'d>) -> Vec<&'d Element<'d>> {
+pub(super) fn agent_channels<'d>(document: &'d Document<'d>) -> Vec<&'d Element<'d>> {
     document
         .children(document.root(), "devices")
         .flat_map(|devices| document.children(devices, "channel"))

@@ -7,12 +7,12 @@
 use std::path::PathBuf;
 
 use super::{
-    AGENT_CHANNEL, METADATA_NAMESPACE,
+    AGENT_CHANNEL,
     document::{Document, Element},
     malformed::Malformed,
     uuid::parse_uuid,
 };
-use crate::vm::{ChannelFacts, InterfaceFacts, VmId};
+use crate::vm::{ChannelFacts, DomainAbout, InterfaceFacts, NoteFacts, VmId};
 
 /// What is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct XmlFacts {
     /// Whether our metadata element is there and names this very domain: we made or adopted it.
     /// A copy made by a cloning tool carries the element of its original, and is not ours.
     pub managed: bool,
+    /// What else it says.
+    pub about: DomainAbout,
 }
 
 /// Why it cannot be read.
@@ -68,12 +70,26 @@ pub fn read_facts(xml: &str) -> Result<XmlFacts, FactsError> {
         .flat_map(|devices| document.children(devices, "interface"))
         .filter_map(|interface| interface_facts(&document, interface))
         .collect();
-    let managed = document
-        .children(domain, "metadata")
-        .flat_map(|metadata| document.all_children(metadata))
-        .filter(|child| child.name == "vm" && child.namespace.as_deref() == Some(METADATA_NAMESPACE))
-        .any(|ours| ours.value("id").and_then(parse_uuid) == Some(id));
-    Ok(XmlFacts { id, name: text("name")?, channel, interfaces, managed })
+    let ours =
+        super::note::elements(&document).find(|ours| ours.value("id").and_then(parse_uuid) == Some(id));
+    let number = |name: &str| text(name).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let unit = document.children(domain, "memory").next().and_then(|memory| memory.value("unit"));
+    let scale = match unit {
+        None | Some("KiB") => Some(1),
+        Some("MiB") => Some(1 << 10),
+        Some("GiB") => Some(1 << 20),
+        // libvirt itself always says KiB.
+        Some(_) => None,
+    };
+    let about = DomainAbout {
+        memory_kib: scale.and_then(|scale| number("memory")?.checked_mul(scale)),
+        vcpus: number("vcpu").and_then(|vcpus| u32::try_from(vcpus).ok()),
+        note: match ours {
+            Some(ours) => NoteFacts::Present(ours.value("digest").unwrap_or_default().to_owned()),
+            None => NoteFacts::Absent,
+        },
+    };
+    Ok(XmlFacts { id, name: text("name")?, channel, interfaces, managed: ours.is_some(), about })
 }
 
 /// The `<target>` of a channel, if the channel is the agent's.

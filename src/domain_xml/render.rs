@@ -13,13 +13,11 @@ use std::{
 use minijinja::{AutoEscape, Environment, ErrorKind, Output, State, UndefinedBehavior, Value, context};
 
 use super::{
-    AGENT_CHANNEL, FactsError, METADATA_NAMESPACE, document::escape_attribute, mac_address, read_facts,
-    syntax::is_xml_text,
+    AGENT_CHANNEL, FactsError, METADATA_NAMESPACE, METADATA_SCHEMA, document::escape_attribute, mac_address,
+    read_facts, syntax::is_xml_text,
 };
 use crate::vm::{NetworkAttachment, OsFamily, VmId, VmSpec};
 
-/// The version of our metadata element.
-const METADATA_SCHEMA: u32 = 1;
 /// Longest template file read, bytes.
 const MAX_TEMPLATE_BYTES: u64 = 1 << 20;
 

@@ -6,6 +6,7 @@
 
 mod cache;
 mod channels;
+mod console;
 mod devices;
 mod error;
 mod events;
@@ -15,6 +16,7 @@ mod flights;
 mod gate;
 mod guest;
 mod host;
+mod identity;
 mod power;
 mod scan;
 mod session;

@@ -39,6 +39,7 @@ fn spec(pool: &str, network: NetworkAttachment) -> VmSpec {
         unattended: Unattended::default(),
         keeping: PowerKeeping::default(),
         devices: Default::default(),
+        origin: crate::vm::Origin::Created,
     }
 }
 

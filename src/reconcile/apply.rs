@@ -5,11 +5,12 @@ use std::{path::PathBuf, sync::Arc};
 
 use super::{
     change::{self, ChangeError},
+    note,
     ports::{Clock, Files, FilesError, LoopStore, SeedPlace},
     step::Step,
 };
 use crate::{
-    domain_xml::{DomainInputs, DomainKind, RenderError, Templates, render},
+    domain_xml::{DomainInputs, DomainKind, Malformed, RenderError, Templates, put_note, render},
     hypervisor::{DomainType, Hypervisor, HypervisorError, OverlayVolume},
     store::{ChangeOutcome, StoreError, VmBundle},
     vm::{
@@ -42,6 +43,8 @@ pub(super) enum StepError {
     Files(#[from] FilesError),
     #[error("rendering the domain template")]
     Render(#[from] RenderError),
+    #[error("noting the VM in its domain's XML")]
+    Note(#[from] Malformed),
     #[error("carrying out the change")]
     Change(#[source] ChangeError),
     #[error("volume {name:?} of pool {pool:?} is gone")]
@@ -111,6 +114,7 @@ impl Hands {
             Step::Destroy => Ok(self.hypervisor.destroy(id).await?),
             Step::Undefine => Ok(self.hypervisor.undefine(id).await?),
             Step::ScrubSeed => self.scrub_seed(bundle).await,
+            Step::Note => self.note(bundle).await,
             Step::RemoveSocket => Ok(self.files.remove_socket(&self.socket_path(id)).await?),
             Step::Remove(resource) => self.remove(resource).await,
             Step::Forget => Ok(self.store.finish_delete(id, self.clock.now()).await?),
@@ -202,6 +206,12 @@ impl Hands {
             console_log: Some(&console_path),
         };
         let xml = render(&self.settings.templates, &inputs)?;
+        let made = bundle
+            .resources
+            .iter()
+            .filter(|other| (other.kind, &other.name) != (console.kind, &console.name));
+        let note = note::write(self, &bundle.record, made.chain([&console])).await?;
+        let xml = put_note(&xml, id, &note)?;
         self.hypervisor.define(id, xml).await?;
         self.store.resource_created(&console).await?;
         Ok(self.store.pass_milestone(id, Milestone::Defined, self.clock.now()).await?)
@@ -213,6 +223,13 @@ impl Hands {
         let place = SeedPlace { dir: &self.settings.seeds_dir, name: &seed.name };
         self.files.scrub_seed(id, spec, place).await?;
         Ok(self.store.forget_secrets(id, self.clock.now()).await?)
+    }
+
+    async fn note(&self, bundle: &VmBundle) -> Result<(), StepError> {
+        // What was passed in the look that asked for this is not in the bundle it was asked with.
+        let Some(bundle) = self.store.load_vm(bundle.record.id).await? else { return Ok(()) };
+        let note = note::write(self, &bundle.record, &bundle.resources).await?;
+        Ok(self.hypervisor.note(bundle.record.id, note).await?)
     }
 
     async fn remove(&self, resource: &Resource) -> Result<(), StepError> {

@@ -3,11 +3,12 @@
 
 mod device;
 mod guest;
+mod identity;
 mod setting;
 mod size;
 mod snapshot;
 
-use super::apply::Hands;
+use super::{apply::Hands, ports::FilesError};
 use crate::{
     hypervisor::HypervisorError,
     store::{ChangeOutcome, StoreError, VmBundle},
@@ -33,6 +34,8 @@ pub(super) enum ChangeError {
     Hypervisor(#[from] HypervisorError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Files(#[from] FilesError),
 }
 
 pub(in crate::reconcile) use snapshot::thaw;
@@ -56,5 +59,6 @@ pub(super) async fn carry_out(
         VmChange::Size(change) => size::carry_out(hands, bundle, change).await,
         VmChange::Device(change) => device::carry_out(hands, bundle, change).await,
         VmChange::Snapshot(change) => snapshot::carry_out(hands, bundle, change).await,
+        VmChange::Identity(change) => identity::carry_out(hands, bundle, *change).await,
     }
 }

@@ -181,7 +181,7 @@ impl Look<'_> {
     fn gives_change_up(&self) -> Option<OperationError> {
         let (operation, change) = self.change()?;
         let error = |code: &str, message: String| Some(OperationError { code: code.to_owned(), message });
-        if self.is_missing() {
+        if self.is_missing() && !change.outlives_domain() {
             let words =
                 "The VM's domain is gone from the host; restore it under the same UUID, or delete the VM";
             return error("VM_MISSING", words.to_owned());

@@ -9,7 +9,7 @@ use crate::{
     store::{ChangeOutcome, StoreError, VmBundle},
     vm::{
         LinkEnd, LinkObservation, Milestone, Operation, OperationError, OperationId, OperationStatus,
-        Resource, SocketObservation, VmChange, VmId, VmSpec, VmStatus,
+        Resource, SocketObservation, UserId, VmChange, VmId, VmSpec, VmStatus,
     },
 };
 
@@ -74,6 +74,8 @@ pub trait LoopStore: Send + Sync + 'static {
     async fn forget_secrets(&self, vm: VmId, now: DateTime<Utc>) -> Result<(), StoreError>;
     /// Closes a deletion; gives the `Delete` operations it ended.
     async fn finish_delete(&self, vm: VmId, now: DateTime<Utc>) -> Result<(), StoreError>;
+    /// A user's name.
+    async fn user_name(&self, user: UserId) -> Result<Option<String>, StoreError>;
     /// One operation, as it is now.
     async fn operation(&self, id: OperationId) -> Result<Option<Operation>, StoreError>;
 }

@@ -22,8 +22,8 @@ use crate::{
     domain_xml::Templates,
     events::EventBus,
     vm::{
-        AgentConnectivity, DesiredPower, DomainState, GuestChange, OperationKind, OperationStatus,
-        SettingChange, VmChange, VmPhase,
+        AgentConnectivity, DesiredPower, DomainState, GuestChange, IdentityChange, OperationKind,
+        OperationStatus, SettingChange, VmChange, VmPhase,
     },
 };
 
@@ -95,6 +95,7 @@ fn is_ready(world: &World) -> bool {
         .is_some_and(|status| status.phase == VmPhase::Running && status.agent == AgentConnectivity::Online)
         && world.operations().iter().all(|operation| operation.status == OperationStatus::Succeeded)
         && world.is_scrubbed()
+        && world.is_noted()
 }
 
 /// Runs to `goal`, through one crash at the given gate. Whether the gate was reached.
@@ -348,4 +349,51 @@ proptest! {
             assert!(world.nothing_is_left(), "left: {}", world.describe());
         });
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adoption_and_a_release_survive_a_crash_at_every_gate() {
+    let adopted = |world: &World| {
+        let done = world.operations().iter().all(|operation| operation.status == OperationStatus::Succeeded);
+        done && world.is_noted()
+    };
+    let mut gates = [0, 0];
+    for gate in 1.. {
+        let mut any = false;
+        for crash in [Crash::Before(gate), Crash::After(gate)] {
+            let world = World::with_adopted();
+            if through_crash(&world, crash, &format!("an adopted VM after {crash:?}"), adopted).await {
+                (any, gates[0]) = (true, gate);
+            } else {
+                // The loop still runs to its end here, and the world goes on without it.
+                until(&world, "an adopted VM", adopted).await;
+            }
+            world.ask_change(VmChange::Identity(IdentityChange::Release));
+            let gone = |world: &World| world.is_gone();
+            if through_crash(&world, crash, &format!("a released VM after {crash:?}"), gone).await {
+                (any, gates[1]) = (true, gate);
+            }
+            assert_eq!(world.domain_state(), Some(DomainState::Running), "{}", world.describe());
+            assert!(world.is_unmarked(), "{crash:?} left {}", world.describe());
+        }
+        if !any {
+            break;
+        }
+    }
+    assert!(gates.iter().all(|gate| *gate > 2), "only {gates:?} gates were reached");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_domain_is_told_what_it_is_when_that_changes_and_at_no_other_time() {
+    let world = World::with_vm();
+    let run = Run::start(&world);
+    until(&world, "a running VM", is_ready).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.notes(), 1, "once it was installed: {}", world.describe());
+    world.ask_power(DesiredPower::Stopped);
+    run.waker.wake_all();
+    until(&world, "a VM that is off", |world| world.domain_state() == Some(DomainState::Shutoff)).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.notes(), 1, "power is not noted: {}", world.describe());
+    run.stop().await;
 }

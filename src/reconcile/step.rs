@@ -36,6 +36,8 @@ pub enum Step {
     Destroy,
     /// Take the secrets off the seed medium and out of the store.
     ScrubSeed,
+    /// Write down in the domain itself what it is.
+    Note,
     /// Carry out the change that this operation asks for.
     Change(OperationId),
     /// Ask the guest to boot anew, as this operation wants.
@@ -71,6 +73,7 @@ impl Step {
             Self::RequestShutdown => "RequestShutdown",
             Self::Destroy => "Destroy",
             Self::ScrubSeed => "ScrubSeed",
+            Self::Note => "Note",
             Self::Change(_) | Self::RequestReboot(_) | Self::Settle(_) => CHANGE,
             Self::Thaw(_) => THAW,
             Self::Undefine => "Undefine",

@@ -31,7 +31,7 @@ use crate::{
     store::{StoreError, VmBundle},
     vm::{
         AgentConnectivity, DesiredPower, DomainObservation, DomainState, LinkEnd, LinkObservation, Milestone,
-        OperationKind, SocketObservation, VmEvent, VmId, VmStatus, chain,
+        OperationKind, OperationStatus, SocketObservation, VmEvent, VmId, VmStatus, chain,
     },
 };
 
@@ -382,6 +382,11 @@ impl Worker {
                     self.memory.asked_to_reboot(*operation, begun);
                 }
                 if let Some(ended) = ended {
+                    let released =
+                        ended.kind == OperationKind::Release && ended.status == OperationStatus::Succeeded;
+                    if released {
+                        self.shared.events.publish(VmEvent::Deleted { vm: self.id, at: self.now() });
+                    }
                     self.shared.events.publish(VmEvent::Operation(Arc::new(ended)));
                 }
                 if matches!(step, Step::Forget) {

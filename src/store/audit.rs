@@ -22,8 +22,8 @@ pub(super) struct AuditRow {
     pub(super) at: DateTime<Utc>,
     /// Who.
     pub(super) user: UserId,
-    /// What: `vm.create`, `vm.power`, `vm.delete`, `vm.command`, `medium.import`,
-    /// `medium.cancel`, `medium.delete`; of the [`OPERATOR`] `user.add`,
+    /// What: `vm.create`, `vm.power`, `vm.change`, `vm.delete`, `vm.command`, `vm.adopt`, `medium.import`,
+    /// `medium.cancel`, `medium.delete`; of the [`OPERATOR`] `vm.restore`, `user.add`,
     /// `token.issue`, `token.revoke`.
     pub(super) action: &'static str,
     /// Of which VM.

@@ -111,7 +111,8 @@ impl Store {
     /// # Errors
     /// `Database`.
     pub async fn former_owner(&self, vm: VmId) -> Result<Option<UserId>, StoreError> {
-        let sql = "SELECT requested_by FROM operations WHERE vm_id = $1 AND kind = 'create' LIMIT 1";
+        let sql = "SELECT requested_by FROM operations WHERE vm_id = $1 AND kind IN ('create', 'adopt')
+                   ORDER BY created_at DESC LIMIT 1";
         on_pool!(self, db => sqlx::query_scalar::<_, Uuid>(sql).bind(vm.uuid()).fetch_optional(db).await)
             .map_err(failed("reading a VM's history"))
             .map(|owner| owner.map(UserId))

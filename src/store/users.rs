@@ -119,6 +119,23 @@ impl Store {
         Ok(gather(OPERATION, rows)?.into_iter().next())
     }
 
+    /// By id.
+    ///
+    /// # Errors
+    /// `Database`, `Corrupt`.
+    pub async fn user(&self, id: UserId) -> Result<Option<UserRecord>, StoreError> {
+        const OPERATION: &str = "reading a user";
+        let rows = on_pool!(self, db => sqlx::query_as::<_, UserRow>(
+            "SELECT u.*, p.permission FROM users u LEFT JOIN permissions p ON p.user_id = u.id
+             WHERE u.id = $1 ORDER BY p.permission",
+        )
+        .bind(id.uuid())
+        .fetch_all(db)
+        .await)
+        .map_err(failed(OPERATION))?;
+        Ok(gather(OPERATION, rows)?.into_iter().next())
+    }
+
     /// All, by name.
     ///
     /// # Errors

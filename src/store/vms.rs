@@ -1,11 +1,14 @@
 //! VMs: specification, intent, milestones, derived status.
 
+mod adopted;
 mod changes;
 mod counts;
 mod load;
 mod progress;
 mod requests;
 mod row;
+
+pub use adopted::FoundVm;
 
 use crate::vm::{
     AgentConnectivity, DesiredPower, Effect, HostId, Operation, Resource, UserId, VmId, VmPhase, VmRecord,
@@ -34,6 +37,8 @@ pub struct ChangeOutcome {
     pub spec: Option<VmSpec>,
     /// The power that the change left the VM in and that is to be kept, as a revert does.
     pub power: Option<DesiredPower>,
+    /// The VM is no more ours: its rows go with the end of the change, its history stays.
+    pub released: bool,
 }
 
 /// All the loop needs of one VM.

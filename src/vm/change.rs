@@ -6,6 +6,7 @@
 
 mod device;
 mod guest;
+mod identity;
 mod setting;
 mod size;
 mod snapshot;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use device::DeviceChange;
 pub use guest::GuestChange;
+pub use identity::IdentityChange;
 pub use setting::SettingChange;
 pub use size::SizeChange;
 pub use snapshot::{Before, Frost, NewSnapshot, SnapshotChange};
@@ -36,6 +38,8 @@ pub enum VmChange {
     Device(DeviceChange),
     /// Its snapshots.
     Snapshot(SnapshotChange),
+    /// Whose its domain is.
+    Identity(IdentityChange),
 }
 
 /// When a change that was carried out takes hold.
@@ -63,6 +67,7 @@ impl VmChange {
             Self::Size(change) => change.kind(),
             Self::Device(change) => change.kind(),
             Self::Snapshot(change) => change.kind(),
+            Self::Identity(change) => change.kind(),
         }
     }
 
@@ -75,6 +80,7 @@ impl VmChange {
             Self::Size(change) => change.stage(),
             Self::Device(change) => change.stage(),
             Self::Snapshot(change) => change.stage(),
+            Self::Identity(change) => change.stage(),
         }
     }
 
@@ -87,6 +93,7 @@ impl VmChange {
             Self::Size(_) => Duration::from_secs(600),
             Self::Device(change) => change.budget(),
             Self::Snapshot(change) => change.budget(),
+            Self::Identity(change) => change.budget(),
         }
     }
 
@@ -104,6 +111,7 @@ impl VmChange {
             Self::Size(change) => change.check(record, status),
             Self::Device(change) => change.check(record, status),
             Self::Snapshot(change) => change.check(record, status),
+            Self::Identity(change) => change.check(record),
         }
     }
 
@@ -119,5 +127,11 @@ impl VmChange {
     #[must_use]
     pub fn may_be_frozen(&self) -> bool {
         matches!(self, Self::Snapshot(change) if change.may_be_frozen())
+    }
+
+    /// Whether it can be carried out although the domain is gone.
+    #[must_use]
+    pub fn outlives_domain(&self) -> bool {
+        matches!(self, Self::Identity(IdentityChange::Release))
     }
 }

@@ -58,6 +58,29 @@ pub struct InterfaceFacts {
     pub network: Option<String>,
 }
 
+/// Our element in a domain's metadata, as far as it was seen.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum NoteFacts {
+    /// The domain's XML was not read.
+    #[default]
+    Unread,
+    /// There is none, or only that of another domain, of which this one is a copy.
+    Absent,
+    /// It is there; with the digest of what it holds, empty where it says none.
+    Present(String),
+}
+
+/// What a domain's XML says of it, beside what the loop decides on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DomainAbout {
+    /// KiB.
+    pub memory_kib: Option<u64>,
+    /// Virtual processors at most.
+    pub vcpus: Option<u32>,
+    /// What we left in it.
+    pub note: NoteFacts,
+}
+
 /// What is known of a domain that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DomainFacts {
@@ -78,6 +101,8 @@ pub struct DomainFacts {
     /// What is configured and waits for the next start, each in a few words; empty where nothing
     /// does.
     pub waiting: Vec<String>,
+    /// What else its XML says.
+    pub about: DomainAbout,
 }
 
 /// What was seen of a VM's domain.

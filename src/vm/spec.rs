@@ -106,6 +106,21 @@ impl fmt::Debug for Unattended {
     }
 }
 
+/// How a VM came to be ours.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// We made its domain and its disk.
+    #[default]
+    Created,
+    /// Others made its domain; neither that nor its disks are ours. Its `image`, `pool` and
+    /// `disk_bytes` mean nothing.
+    Adopted {
+        /// The addresses of its network cards when it was adopted; lower-case, colon separated.
+        macs: Vec<String>,
+    },
+}
+
 /// Why a specification was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
@@ -167,6 +182,9 @@ pub struct VmSpec {
     pub network: NetworkAttachment,
     /// First-boot settings.
     pub unattended: Unattended,
+    /// How it came to be ours.
+    #[serde(default)]
+    pub origin: Origin,
     /// What was plugged in since.
     #[serde(default)]
     pub devices: Plugged,
@@ -218,6 +236,12 @@ impl VmSpec {
     pub const MAX_MEMORY_MIB: u64 = 16 * 1024 * 1024;
     /// Largest disk, bytes (64 TiB).
     pub const MAX_DISK_BYTES: u64 = 64 << 40;
+
+    /// Whether others made its domain.
+    #[must_use]
+    pub fn is_adopted(&self) -> bool {
+        matches!(self.origin, Origin::Adopted { .. })
+    }
 
     /// Checks the numbers.
     ///

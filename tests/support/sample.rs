@@ -42,6 +42,7 @@ pub(crate) fn spec(name: &str) -> VmSpec {
         unattended: Unattended { user: Some("ana".to_owned()), ..Unattended::default() },
         keeping: PowerKeeping::default(),
         devices: Default::default(),
+        origin: infinibay::vm::Origin::Created,
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
     store::{MetricsRow, VmView},
     vm::{
         Condition, ConditionKind, ConditionStatus, DesiredPower, NetworkAttachment, OnCrash, OnPowerOff,
-        Operation, VmEvent, VmId, VmPhase, VmRecord,
+        Operation, Origin, VmEvent, VmId, VmPhase, VmRecord,
     },
 };
 
@@ -207,8 +207,13 @@ impl VmObject {
         matches!(phase, Some(Starting | Installing | Running | Paused | Stopping | Deleting | Unknown))
     }
 
-    fn mac(&self) -> Option<String> {
-        (self.view.record.spec.network != NetworkAttachment::None).then(|| mac_address(self.vm()))
+    fn macs(&self) -> Vec<String> {
+        let spec = &self.view.record.spec;
+        match &spec.origin {
+            Origin::Adopted { macs } => macs.clone(),
+            Origin::Created if spec.network == NetworkAttachment::None => Vec::new(),
+            Origin::Created => vec![mac_address(self.vm())],
+        }
     }
 
     async fn reading(&self, ctx: &Context<'_>) -> Result<Option<Arc<MetricsRow>>, ApiError> {
@@ -257,9 +262,16 @@ impl VmObject {
         self.view.record.owner.uuid()
     }
 
-    /// The image it was made from.
+    /// The image it was made from; `(none)` of an adopted VM.
     async fn image(&self) -> &str {
-        self.view.record.spec.image.name.as_str()
+        let spec = &self.view.record.spec;
+        if spec.is_adopted() { "(none)" } else { spec.image.name.as_str() }
+    }
+
+    /// Whether others made its domain: it is not deleted but given back (`releaseDomain`), and none
+    /// of its disks are ours.
+    async fn adopted(&self) -> bool {
+        self.view.record.spec.is_adopted()
     }
 
     /// Virtual processors.
@@ -272,7 +284,7 @@ impl VmObject {
         self.view.record.spec.memory_mib.into()
     }
 
-    /// Bytes.
+    /// Of the disk that was made for it, bytes; 0 of an adopted VM.
     async fn disk_bytes(&self) -> BigInt {
         self.view.record.spec.disk_bytes.into()
     }
@@ -292,7 +304,7 @@ impl VmObject {
         device::interfaces(&self.view.record)
     }
 
-    /// The storage pool of its disk.
+    /// The storage pool of its disk; of an adopted VM the pool that a new disk would come from.
     async fn pool(&self) -> &str {
         self.view.record.spec.pool.as_str()
     }
@@ -328,7 +340,7 @@ impl VmObject {
         }
         let api = Call::of(ctx)?.api;
         let mut addresses: BTreeSet<IpAddr> = BTreeSet::new();
-        if let Some(mac) = self.mac() {
+        for mac in self.macs() {
             let leases = self.batch.leases(api, &mac).await;
             addresses.extend(leases.iter().filter_map(|ip| ip.parse::<IpAddr>().ok()));
         }
@@ -341,7 +353,7 @@ impl VmObject {
     /// Of its network cards.
     async fn mac_addresses(&self) -> Vec<String> {
         let plugged = self.view.record.spec.devices.interfaces.iter().map(|card| card.mac.clone());
-        self.mac().into_iter().chain(plugged).collect()
+        self.macs().into_iter().chain(plugged).collect()
     }
 
     /// The newest stored reading.

@@ -122,7 +122,7 @@ pub(super) fn nothing_done(change: &ChannelChange) -> bool {
 
 /// Text that others chose, made safe for a terminal: without control characters, and without the
 /// marks that change the direction of writing.
-pub(super) fn printable(text: &str) -> String {
+pub(in crate::cli) fn printable(text: &str) -> String {
     let turns =
         |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars().filter(|c| !c.is_control() && !turns(*c)).collect()
@@ -143,6 +143,7 @@ mod tests {
             channel,
             interfaces: Vec::new(),
             waiting: Vec::new(),
+            about: crate::vm::DomainAbout::default(),
         };
         Row::new("0d7b52b3-6fd9-4b4e-9ad9-9a4b1d3c4b53".parse().unwrap(), &facts)
     }

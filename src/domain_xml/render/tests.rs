@@ -33,6 +33,7 @@ fn spec() -> VmSpec {
         unattended: Unattended::default(),
         keeping: PowerKeeping::default(),
         devices: Default::default(),
+        origin: crate::vm::Origin::Created,
     }
 }
 

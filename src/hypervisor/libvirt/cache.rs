@@ -11,7 +11,7 @@ use std::{
 use super::events::Dirty;
 use crate::{
     domain_xml::XmlFacts,
-    vm::{ChannelFacts, InterfaceFacts, VmId},
+    vm::{ChannelFacts, DomainAbout, InterfaceFacts, VmId},
 };
 
 /// Entries read again per scan although nothing speaks against them.
@@ -24,11 +24,12 @@ pub(super) struct XmlPart {
     pub(super) interfaces: Vec<InterfaceFacts>,
     /// What is configured and waits for the next start.
     pub(super) waiting: Vec<String>,
+    pub(super) about: DomainAbout,
 }
 
 impl From<XmlFacts> for XmlPart {
     fn from(facts: XmlFacts) -> Self {
-        Self { channel: facts.channel, interfaces: facts.interfaces, waiting: Vec::new() }
+        Self { channel: facts.channel, interfaces: facts.interfaces, waiting: Vec::new(), about: facts.about }
     }
 }
 

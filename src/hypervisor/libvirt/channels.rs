@@ -120,7 +120,7 @@ fn edit_config(
 
 /// Changes the running domain, given the path of the channel it has now. What the hypervisor
 /// refuses is told, not raised: the configuration was changed already.
-fn change_live(
+pub(super) fn change_live(
     call: &Call<'_>,
     domain: &Domain,
     change: impl FnOnce(Option<PathBuf>) -> Result<LiveChange, HypervisorError>,
@@ -136,7 +136,7 @@ fn change_live(
     }
 }
 
-fn live_channel(call: &Call<'_>, domain: &Domain) -> Result<Option<PathBuf>, HypervisorError> {
+pub(super) fn live_channel(call: &Call<'_>, domain: &Domain) -> Result<Option<PathBuf>, HypervisorError> {
     let xml = call.ask(|_| domain.xml_desc(0))?;
     let facts = read_facts(&xml).map_err(|error| call.invalid(error))?;
     Ok(facts.channel.map(|channel| channel.path))

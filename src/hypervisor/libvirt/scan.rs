@@ -210,7 +210,7 @@ fn look(call: &Call<'_>, id: VmId) -> Result<(DomainFacts, RawState, XmlPart), H
 }
 
 /// Not where the driver cannot save at all.
-fn has_managed_save(call: &Call<'_>, domain: &Domain) -> Result<bool, HypervisorError> {
+pub(super) fn has_managed_save(call: &Call<'_>, domain: &Domain) -> Result<bool, HypervisorError> {
     match call.ask_raw(|_| domain.has_managed_save(0)) {
         Err(error) if is_unsupported(&error) => Ok(false),
         outcome => outcome.map_err(|error| call.sort(error)),
@@ -218,7 +218,7 @@ fn has_managed_save(call: &Call<'_>, domain: &Domain) -> Result<bool, Hypervisor
 }
 
 /// The facts of a domain that exists.
-fn present(
+pub(super) fn present(
     name: String,
     raw: Option<RawState>,
     (persistent, managed_save): (bool, bool),
@@ -233,6 +233,7 @@ fn present(
         channel: part.channel,
         interfaces: part.interfaces,
         waiting: part.waiting,
+        about: part.about,
     }
 }
 

@@ -74,6 +74,7 @@ fn settings(windows: bool, full: bool) -> Unattended {
 fn made_up(network: NetworkAttachment, unattended: Unattended) -> Result<VmSpec, Box<dyn std::error::Error>> {
     Ok(VmSpec {
         devices: crate::vm::Plugged::default(),
+        origin: crate::vm::Origin::Created,
         keeping: crate::vm::PowerKeeping::default(),
         name: "made-up".parse::<VmName>()?,
         image: Image {

@@ -44,6 +44,7 @@ fn spec() -> VmSpec {
         },
         keeping: PowerKeeping::default(),
         devices: Default::default(),
+        origin: crate::vm::Origin::Created,
     }
 }
 

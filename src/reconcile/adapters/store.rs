@@ -9,8 +9,8 @@ use crate::{
     reconcile::ports::LoopStore,
     store::{ChangeOutcome, Store, StoreError, VmBundle},
     vm::{
-        HostId, Milestone, Operation, OperationError, OperationId, OperationStatus, Resource, VmChange, VmId,
-        VmStatus,
+        HostId, Milestone, Operation, OperationError, OperationId, OperationStatus, Resource, UserId,
+        VmChange, VmId, VmStatus,
     },
 };
 
@@ -125,6 +125,10 @@ impl LoopStore for HostStore {
 
     async fn finish_delete(&self, vm: VmId, now: DateTime<Utc>) -> Result<(), StoreError> {
         bounded(self.store.finish_delete(vm, now)).await
+    }
+
+    async fn user_name(&self, user: UserId) -> Result<Option<String>, StoreError> {
+        Ok(bounded(self.store.user(user)).await?.map(|user| user.name))
     }
 
     async fn operation(&self, id: OperationId) -> Result<Option<Operation>, StoreError> {

@@ -39,7 +39,7 @@ fn effect(live: &Live, saved: bool) -> Effect {
 }
 
 fn done(effect: Effect, spec: VmSpec) -> ChangeOutcome {
-    ChangeOutcome { effect: Some(effect), spec: Some(spec), power: None }
+    ChangeOutcome { effect: Some(effect), spec: Some(spec), ..ChangeOutcome::default() }
 }
 
 /// What to say of a guest that does not let go. It is asked again until the budget ends. What the

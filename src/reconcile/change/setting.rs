@@ -28,7 +28,7 @@ pub(super) async fn carry_out(
             VmSpec { keeping, ..record.spec.clone() }
         }
     };
-    Ok(ChangeOutcome { effect: Some(Effect::Live), spec: Some(spec), power: None })
+    Ok(ChangeOutcome { effect: Some(Effect::Live), spec: Some(spec), ..ChangeOutcome::default() })
 }
 
 /// The domain first, by whose name it is seen whether that was done already; then the store, with

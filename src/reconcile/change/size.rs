@@ -42,7 +42,7 @@ async fn resize(
         return Err(ChangeError::Waiting("the guest has not changed its memory yet".to_owned()));
     }
     let effect = if effect == Resized::Live { Effect::Live } else { Effect::NextBoot };
-    Ok(ChangeOutcome { effect: Some(effect), spec: Some(spec), power: None })
+    Ok(ChangeOutcome { effect: Some(effect), spec: Some(spec), ..ChangeOutcome::default() })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,7 +123,7 @@ async fn grow(
         Some(disk) => disk.bytes = disk.bytes.max(bytes),
         None => spec.disk_bytes = spec.disk_bytes.max(bytes),
     }
-    Ok(ChangeOutcome { effect: Some(Effect::Live), spec: Some(spec), power: None })
+    Ok(ChangeOutcome { effect: Some(Effect::Live), spec: Some(spec), ..ChangeOutcome::default() })
 }
 
 /// What a driver cannot do at all, it cannot do when it is asked again.

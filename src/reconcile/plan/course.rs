@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::{Look, Step, THAW, after, keeping, power, reboot};
+use crate::reconcile::note;
 use crate::vm::{
     DesiredPower, DomainObservation, DomainState, GuestChange, Milestone, OperationError, Provisioning,
     ResourceKind, SocketObservation, VmChange,
@@ -93,6 +94,13 @@ fn live(look: &Look<'_>) -> Course {
     match &look.observed.domain {
         DomainObservation::Unknown => Course::default(),
         DomainObservation::Absent if look.passed(Milestone::Defined) => {
+            let change = look.change().filter(|(_, change)| change.outlives_domain());
+            if let Some((operation, change)) = change
+                && look.gives_change_up().is_none()
+            {
+                let end = after(operation.created_at, change.budget());
+                return Course { wake_at: Some(end), ..Course::step(Step::Change(operation.id)) };
+            }
             if intent.is_open() && look.is_missing() {
                 // Never silently made again; whoever asked is told.
                 let words =
@@ -173,7 +181,20 @@ fn tidy(look: &Look<'_>) -> Course {
     let scrub = look.passed(Milestone::Installed)
         && look.passed(Milestone::SeedWritten)
         && !look.passed(Milestone::SeedScrubbed);
-    if scrub { Course::step(Step::ScrubSeed) } else { Course::default() }
+    if scrub {
+        return Course::step(Step::ScrubSeed);
+    }
+    match &look.observed.domain {
+        // Not while something is asked of its power: what fails here must not end that.
+        DomainObservation::Present(facts)
+            if facts.state != DomainState::Unknown
+                && !look.bundle.record.intent.is_open()
+                && note::is_stale(look.bundle, facts) =>
+        {
+            Course::step(Step::Note)
+        }
+        _ => Course::default(),
+    }
 }
 
 fn delete(look: &Look<'_>) -> Course {

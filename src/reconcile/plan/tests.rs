@@ -57,6 +57,7 @@ fn spec() -> VmSpec {
         unattended: Unattended::default(),
         keeping: PowerKeeping::default(),
         devices: Default::default(),
+        origin: crate::vm::Origin::Created,
     }
 }
 
@@ -117,6 +118,7 @@ fn domain(state: DomainState) -> DomainObservation {
         channel: Some(ChannelFacts { path: "/run/a.sock".into(), guest_connected: None }),
         interfaces: Vec::new(),
         waiting: Vec::new(),
+        about: crate::vm::DomainAbout::default(),
     })
 }
 

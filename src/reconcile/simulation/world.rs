@@ -1,8 +1,10 @@
 //! A simulated host: store, hypervisor, files, links and clock, all behind one mutex and one
 //! gate.
 
+mod console;
 mod devices;
 mod guest;
+mod identity;
 mod snapshots;
 
 use std::{
@@ -25,11 +27,12 @@ use crate::{
     reconcile::ports::{Clock, Files, FilesError, LoopLinks, LoopStore, Randomness, SeedPlace},
     store::{ChangeOutcome, StoreError, VmBundle},
     vm::{
-        ChannelFacts, DesiredPower, DomainFacts, DomainObservation, DomainState, FirstBoot, HostId, Image,
-        ImageFormat, LinkCounters, LinkEnd, LinkObservation, Milestone, Milestones, NetworkAttachment,
-        OpenLink, Operation, OperationError, OperationId, OperationKind, OperationStatus, OsFamily,
-        PowerKeeping, Provisioning, Resource, ResourceState, SocketObservation, Unattended, UserId, VmChange,
-        VmId, VmIntent, VmRecord, VmSpec, VmStatus,
+        ChannelFacts, DesiredPower, DomainAbout, DomainFacts, DomainObservation, DomainState, FirstBoot,
+        HostId, IdentityChange, Image, ImageFormat, LinkCounters, LinkEnd, LinkObservation, Milestone,
+        Milestones, NetworkAttachment, NoteFacts, OpenLink, Operation, OperationError, OperationId,
+        OperationKind, OperationStatus, Origin, OsFamily, PowerKeeping, Provisioning, Resource,
+        ResourceState, SocketObservation, Unattended, UserId, VmChange, VmId, VmIntent, VmNote, VmRecord,
+        VmSpec, VmStatus,
     },
 };
 
@@ -64,6 +67,8 @@ struct State {
     reboots: Reboots,
     autostart: bool,
     plugs: devices::Plugs,
+    note: NoteFacts,
+    notes: u32,
     reachable: bool,
     deaf: bool,
     faults: Vec<bool>,
@@ -122,6 +127,32 @@ impl World {
     /// For what goes on after its caller is gone.
     fn me(&self) -> Arc<Self> {
         self.me.upgrade().expect("a world that is used is there")
+    }
+
+    /// A host on which somebody just asked to adopt a domain that runs.
+    pub(super) fn with_adopted() -> Arc<Self> {
+        let world = Self::with_vm();
+        {
+            let mut state = world.state();
+            state.domain = Some(DomainState::Running);
+            state.note = NoteFacts::Absent;
+            let bundle = state.bundle.as_mut().expect("the VM is there");
+            bundle.record.spec.origin = Origin::Adopted { macs: Vec::new() };
+            bundle.record.intent.satisfied = 1;
+            let at = Some(epoch());
+            bundle.record.milestones = Milestones {
+                disk_created: at,
+                defined: at,
+                first_started: at,
+                installed: at,
+                seed_scrubbed: at,
+                ..Milestones::default()
+            };
+            let change = VmChange::Identity(IdentityChange::Adopt);
+            bundle.operations[0].kind = change.kind();
+            bundle.operations[0].change = Some(change);
+        }
+        world
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -344,6 +375,27 @@ impl World {
         state.scrubbed && noted
     }
 
+    /// Whether the domain says what the VM is.
+    pub(super) fn is_noted(&self) -> bool {
+        let state = self.state();
+        state.bundle.as_ref().is_some_and(|bundle| {
+            let note = VmNote::of(&bundle.record, &bundle.resources);
+            // At its definition, and when it was installed; once more where a crash came between.
+            assert!(state.notes <= 3, "the domain is noted in again and again");
+            state.note == NoteFacts::Present(note.digest())
+        })
+    }
+
+    /// How often the domain was told what it is, beside its definition.
+    pub(super) fn notes(&self) -> u32 {
+        self.state().notes
+    }
+
+    /// Whether nothing of ours stands in the domain.
+    pub(super) fn is_unmarked(&self) -> bool {
+        self.state().note == NoteFacts::Absent
+    }
+
     pub(super) fn is_gone(&self) -> bool {
         self.state().bundle.is_none()
     }
@@ -398,6 +450,7 @@ fn spec() -> VmSpec {
         unattended: Unattended::default(),
         keeping: PowerKeeping::default(),
         devices: Default::default(),
+        origin: Origin::Created,
     }
 }
 
@@ -411,6 +464,7 @@ fn facts(domain: DomainState, state: &State) -> DomainFacts {
         channel: Some(ChannelFacts { path: PathBuf::from("/sockets/a.sock"), guest_connected: None }),
         interfaces: Vec::new(),
         waiting: Vec::new(),
+        about: DomainAbout { note: state.note.clone(), ..DomainAbout::default() },
     }
 }
 
@@ -639,6 +693,9 @@ impl LoopStore for World {
                     ..operation
                 });
             }
+            if outcome.released {
+                state.bundle = None;
+            }
             Ok(())
         })
         .await?;
@@ -690,6 +747,10 @@ impl LoopStore for World {
         })
         .await;
         Ok(())
+    }
+
+    async fn user_name(&self, _user: UserId) -> Result<Option<String>, StoreError> {
+        Ok(Some("ana".to_owned()))
     }
 
     async fn operation(&self, id: OperationId) -> Result<Option<Operation>, StoreError> {
@@ -744,6 +805,7 @@ impl Hypervisor for World {
                 state.plugs = devices::Plugs::default();
                 state.domain = Some(DomainState::Shutoff);
             }
+            state.note = crate::domain_xml::read_facts(&xml).expect("a domain").about.note;
         })
         .await
     }

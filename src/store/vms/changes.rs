@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::{
     ChangeOutcome,
+    progress::remove_rows,
     requests::{locked, new_operation},
     row::lock_vm,
 };
@@ -91,6 +92,12 @@ impl Store {
             drop(tx);
             return self.operation(operation).await;
         };
+        if outcome.released {
+            operations::supersede_all(&mut tx, vm, now).await?;
+            remove_rows(&mut tx, OPERATION, vm).await?;
+            tx.commit(OPERATION).await?;
+            return Ok(Some(ended));
+        }
         let mut record = row.record(OPERATION)?;
         if let Some(spec) = &outcome.spec {
             record.spec = spec.clone();

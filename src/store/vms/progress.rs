@@ -7,7 +7,7 @@ use crate::{
     store::{
         Store, StoreError,
         column::{JsonText, storable},
-        db::{Db, on_pool, on_tx},
+        db::{Db, Tx, on_pool, on_tx},
         failed, operations,
     },
     vm::{
@@ -182,10 +182,7 @@ impl Store {
         }
         // There should be none; one that stayed open would be open for ever.
         operations::supersede_all(&mut tx, vm, now).await?;
-        for sql in ["DELETE FROM resources WHERE vm_id = $1", "DELETE FROM vms WHERE id = $1"] {
-            on_tx!(&mut tx, db => sqlx::query(sql).bind(vm.uuid()).execute(db).await.map(drop))
-                .map_err(failed(OPERATION))?;
-        }
+        remove_rows(&mut tx, OPERATION, vm).await?;
         tx.commit(OPERATION).await?;
         self.empty_write_ahead_log().await;
         Ok(())
@@ -201,6 +198,15 @@ impl Store {
             Err(error) => tracing::warn!(%error, "the write-ahead log could not be emptied"),
         }
     }
+}
+
+/// Removes a VM and its resources from the database; its history stays.
+pub(super) async fn remove_rows(tx: &mut Tx, operation: &'static str, vm: VmId) -> Result<(), StoreError> {
+    for sql in ["DELETE FROM resources WHERE vm_id = $1", "DELETE FROM vms WHERE id = $1"] {
+        on_tx!(tx, db => sqlx::query(sql).bind(vm.uuid()).execute(db).await.map(drop))
+            .map_err(failed(operation))?;
+    }
+    Ok(())
 }
 
 fn found(changed: u64) -> Result<(), StoreError> {

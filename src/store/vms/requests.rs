@@ -146,7 +146,7 @@ impl Store {
     /// `Delete` operation.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound`, `Adopted`.
     pub async fn request_delete(
         &self,
         vm: VmId,
@@ -163,6 +163,9 @@ impl Store {
             if let Some(open) = open.filter(|operation| !operation.status.is_final()) {
                 return Ok((record, open));
             }
+        }
+        if record.spec.is_adopted() {
+            return Err(StoreError::Adopted);
         }
         record.intent.deleting = true;
         record.intent.generation += 1;

@@ -1,0 +1,48 @@
+//! Whose a domain is: taken under management, and given back.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::WrongState;
+use crate::vm::{OperationKind, VmRecord};
+
+/// See the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdentityChange {
+    /// Give a domain that others made our channel and our metadata.
+    Adopt,
+    /// Take back what was given to it, and forget the VM.
+    Release,
+}
+
+impl IdentityChange {
+    pub(super) fn kind(self) -> OperationKind {
+        match self {
+            Self::Adopt => OperationKind::Adopt,
+            Self::Release => OperationKind::Release,
+        }
+    }
+
+    pub(super) fn stage(self) -> &'static str {
+        match self {
+            Self::Adopt => "giving the domain the agent's channel",
+            Self::Release => "taking back what the domain was given",
+        }
+    }
+
+    pub(super) fn budget(self) -> Duration {
+        Duration::from_secs(300)
+    }
+
+    pub(super) fn check(self, record: &VmRecord) -> Result<(), WrongState> {
+        match self {
+            Self::Adopt => Err(WrongState("the VM is managed already".to_owned())),
+            Self::Release if record.spec.is_adopted() => Ok(()),
+            Self::Release => {
+                Err(WrongState("the VM was made here and not adopted; delete it with `deleteVm`".to_owned()))
+            }
+        }
+    }
+}

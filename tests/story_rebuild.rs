@@ -1,0 +1,217 @@
+//! The database is lost, and its VMs are restored from what their domains carry.
+#![allow(clippy::unwrap_used, reason = "a broken expectation ends the story")]
+
+#[macro_use]
+mod support;
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use chrono::Utc;
+use clap::Parser;
+use infinibay::{
+    cli::rebuild::{self, RebuildArgs},
+    config::{Config, HypervisorConfig, Sources},
+    controller::lock::HostLock,
+    domain_xml::{Note, put_note},
+    hypervisor::{Hypervisor, Identity, libvirt::LibvirtHypervisor},
+    vm::{HostId, NotedResource, ResourceKind, UserId, VmId, VmNote},
+};
+use serde_json::json;
+use support::{
+    daemon::{Home, Setup},
+    host::{self, DomainGuard, Pool},
+};
+
+const READY: Duration = Duration::from_secs(120);
+const SOON: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_outlives_its_database() {
+    host::need_image("pocket");
+    let home = Home::new(Setup {
+        uri: "qemu:///system".into(),
+        database_url: None,
+        images_dir: host::test_images(),
+        base_dir: host::test_base_dir(),
+        env: vec![],
+    });
+    let pool = Pool::new(home.path());
+    let token = home.admin();
+    let name = format!("story-rebuild-{}", std::process::id());
+    let _guard = DomainGuard(name.clone());
+    let daemon = home.start();
+    let client = daemon.client(&token);
+    let input = json!({
+        "name": name, "image": "pocket", "vcpus": 1, "memoryMib": 192, "pool": pool.name, "network": "none",
+    });
+    let (vm, create) = client.create(input.clone()).await;
+    client.succeeded(&create, READY).await;
+    client.agent_is(&vm, "ONLINE", SOON).await;
+    let installed = "query($id: UUID!) { vm(id: $id) { installedAt createdAt ownerId image memoryMib } }";
+    let before = client.ask(installed, json!({ "id": vm })).await;
+    let pid = std::fs::read_to_string(format!("/run/libvirt/qemu/{name}.pid")).unwrap();
+    // The last thing that is noted of it is that it is installed.
+    let written = before["vm"]["installedAt"].as_str().unwrap()[..19].to_owned();
+    let noted = || {
+        let text = host::virsh(&["metadata", &name, "--uri", "urn:infinibay:domain"]);
+        text.contains(&format!("\"installed_at\":\"{written}")).then_some(())
+    };
+    support::daemon::wait("the domain to be told that it is installed", SOON, noted);
+    daemon.kill();
+
+    for file in ["infinibay.db", "infinibay.db-wal", "infinibay.db-shm"] {
+        let _ = std::fs::remove_file(home.state_dir().join(file));
+    }
+    let mut rebuild = home.command();
+    let told = rebuild.args(["db", "rebuild", &name]).output().unwrap();
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    let words = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(words.contains(&format!("{name} ({vm}): restored, VM of admin, 2 thing(s)")), "{words}");
+    let again = home.run(&["db", "rebuild", &vm]);
+    assert!(again.contains(&format!("{name} ({vm}): is there already")), "{again}");
+
+    // The owner is there again, without a token and without rights.
+    let owner = home.run(&["user", "list"]);
+    assert!(owner.contains("admin\tuser\t-"), "{owner}");
+    let token = home.run(&["user", "token", "admin"]).trim().to_owned();
+    let daemon = home.start();
+    let client = daemon.client(&token);
+    client.agent_is(&vm, "ONLINE", SOON).await;
+    client.phase_is(&vm, "RUNNING", SOON).await;
+    assert_eq!(client.ask(installed, json!({ "id": vm })).await, before);
+    assert_eq!(std::fs::read_to_string(format!("/run/libvirt/qemu/{name}.pid")).unwrap(), pid);
+    let delete = client.change("deleteVm", &vm).await;
+    client.succeeded(&delete, SOON).await;
+    assert!(!host::domain_exists(&vm), "the domain is left");
+    for dir in [pool.dir.clone(), home.socket_dir(), home.state_dir().join("console")] {
+        assert_eq!(host::files_in(&dir), Vec::<std::path::PathBuf>::new(), "left in {}", dir.display());
+    }
+    daemon.stop();
+}
+
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    args: RebuildArgs,
+}
+
+fn config(url: &str, state_dir: &Path) -> Config {
+    let env = BTreeMap::from([
+        ("INFINIBAY__PATHS__STATE_DIR".to_owned(), state_dir.to_str().unwrap().to_owned()),
+        ("INFINIBAY__HYPERVISOR__URI".to_owned(), "test:///default".to_owned()),
+        ("DATABASE_URL".to_owned(), url.to_owned()),
+    ]);
+    let file = state_dir.join("infinibay.toml");
+    std::fs::write(&file, "").unwrap();
+    Config::load(&Sources { file: Some(file), env, ..Sources::default() }).unwrap()
+}
+
+async fn run(config: &Config, flags: &[&str]) -> (Result<(), String>, String) {
+    let line = Line::try_parse_from(std::iter::once("rebuild").chain(flags.iter().copied())).unwrap();
+    let mut out = Vec::new();
+    let done = rebuild::run(line.args, config, &mut out).await;
+    (done.map_err(|error| format!("{error:#}")), String::from_utf8(out).unwrap())
+}
+
+fn note(id: VmId, owner: &str) -> VmNote {
+    VmNote {
+        host: HostId::generate(),
+        owner: UserId::generate(),
+        owner_name: owner.to_owned(),
+        spec: support::sample::spec("elsewhere"),
+        created_at: Utc::now(),
+        installed_at: None,
+        seed_scrubbed_at: None,
+        resources: vec![NotedResource {
+            kind: ResourceKind::Volume,
+            place: "default".to_owned(),
+            name: format!("infinibay-{id}.qcow2"),
+        }],
+    }
+}
+
+struct Domains(LibvirtHypervisor);
+
+impl Domains {
+    async fn define(&self, id: VmId, name: &str, element: impl FnOnce(String) -> String) {
+        let xml = format!(
+            "<domain type='test'><name>{name}</name><uuid>{id}</uuid><memory unit='MiB'>64</memory>\
+             <vcpu>1</vcpu><os><type arch='i686'>hvm</type></os><devices/></domain>"
+        );
+        self.0.define(id, element(xml)).await.unwrap();
+    }
+
+    async fn noted(&self, name: &str, change: impl FnOnce(VmId, &mut VmNote)) -> VmId {
+        let id = VmId::generate();
+        let mut noted = note(id, "ana");
+        change(id, &mut noted);
+        let note = Note { digest: noted.digest(), text: noted.text() };
+        self.define(id, name, |xml| put_note(&xml, id, &note).unwrap()).await;
+        id
+    }
+}
+
+on_both! {
+    async fn what_can_be_trusted_is_restored_and_the_rest_is_told(db: TestDatabase) {
+        let state = tempfile::tempdir().unwrap();
+        let config = config(&db.url, state.path());
+        // The test driver's host lives as long as somebody of this process is connected.
+        let hypervisor = LibvirtHypervisor::start(HypervisorConfig {
+            uri: "test:///default".to_owned(),
+            ..HypervisorConfig::default()
+        });
+        hypervisor.connected(SOON).await.unwrap();
+        let domains = Domains(hypervisor);
+        let good = domains.noted("good", |_, _| {}).await;
+        let nameless = domains.noted("nameless", |_, note| note.owner_name.clear()).await;
+        let greedy = domains
+            .noted("greedy", |_, note| note.resources[0].name = format!("infinibay-{good}.qcow2"))
+            .await;
+        let text = Note { digest: String::new(), text: "<no> JSON".to_owned() };
+        let broken = VmId::generate();
+        domains.define(broken, "broken", |xml| put_note(&xml, broken, &text).unwrap()).await;
+        let old = VmId::generate();
+        let element = format!("</uuid><metadata><v:vm xmlns:v='urn:infinibay:domain' id='{old}' schema='1'/></metadata>");
+        domains.define(old, "old", |xml| xml.replace("</uuid>", &element)).await;
+        let original = note(good, "ana");
+        let copy = Note { digest: original.digest(), text: original.text() };
+        domains.define(VmId::generate(), "copy", |xml| put_note(&xml, good, &copy).unwrap()).await;
+
+        let held = HostLock::acquire(state.path()).unwrap();
+        let (done, _) = run(&config, &[]).await;
+        assert!(done.unwrap_err().contains(&format!("pid {}", std::process::id())), "beside another controller");
+        drop(held);
+
+        let (done, words) = run(&config, &[]).await;
+        assert!(done.unwrap_err().starts_with("4 domain(s)"), "{words}");
+        for (id, name, outcome) in [
+            (good, "good", "restored, VM of ana, 1 thing(s)"),
+            (nameless, "nameless", "skipped: it names no owner"),
+            (greedy, "greedy", "which is not this VM's"),
+            (broken, "broken", "skipped: its metadata cannot be read"),
+            (old, "old", "skipped: its metadata is of version \"1\""),
+        ] {
+            let line = words.lines().find(|line| line.starts_with(&format!("{name} ({id}): ")));
+            assert!(line.is_some_and(|line| line.contains(outcome)), "{name}: {words}");
+        }
+        assert!(words.contains("is a copy of another VM"), "{words}");
+        assert!(!words.contains("\ntest ("), "a domain without our metadata was told of: {words}");
+        assert_eq!(db.number("SELECT count(*) FROM vms").await, 1);
+        assert_eq!(db.number("SELECT count(*) FROM vms WHERE name = 'good' AND power = 'stopped'").await, 1);
+        assert_eq!(db.number("SELECT count(*) FROM resources").await, 1);
+        assert_eq!(db.number("SELECT count(*) FROM users WHERE name = 'ana'").await, 1);
+        assert_eq!(db.number("SELECT count(*) FROM tokens").await, 0);
+
+        let (done, _) = run(&config, &["good", "missing"]).await;
+        assert!(done.unwrap_err().contains("there is no domain \"missing\""));
+
+        // With an heir there is somebody to give it to; what is there stays as it is.
+        let (done, _) = run(&config, &["--owner", "nobody"]).await;
+        assert!(done.unwrap_err().contains("there is no user"));
+        let (_, words) = run(&config, &["--owner", "ana"]).await;
+        assert!(words.contains("nameless") && words.contains("1 restored, 3 could not be"), "{words}");
+        assert!(words.contains(&format!("good ({good}): is there already")), "{words}");
+        assert_eq!(db.number("SELECT count(*) FROM vms").await, 2);
+        assert!(domains.0.describe(greedy).await.unwrap().is_some());
+    }
+}
