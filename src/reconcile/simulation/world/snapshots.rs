@@ -193,6 +193,10 @@ impl Snapshots for World {
         Ok(shown.collect())
     }
 
+    async fn snapshot_names(&self, id: VmId) -> Result<Vec<String>, HypervisorError> {
+        Ok(self.snapshots(id).await?.into_iter().map(|snapshot| snapshot.name).collect())
+    }
+
     async fn snapshot(&self, id: VmId, name: &SnapshotName) -> Result<Option<Snapshot>, HypervisorError> {
         if self.state().shots.at_work {
             return Err(at_work("look up a snapshot"));
