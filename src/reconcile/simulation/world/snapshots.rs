@@ -314,7 +314,7 @@ impl FileSystems for World {
                 });
             assert!(noted, "frozen before it was written down");
             state.shots.freezes += 1;
-            state.shots.frozen = Some(tokio::time::Instant::now());
+            state.shots.frozen.get_or_insert_with(tokio::time::Instant::now);
             Freeze::Frozen
         })
         .await
