@@ -51,6 +51,9 @@ pub trait Snapshots: Send + Sync {
     /// All snapshots, oldest first; one call for the list, one for which is current, one for each.
     async fn snapshots(&self, id: VmId) -> Result<Vec<Snapshot>, HypervisorError>;
 
+    /// The names of all snapshots, by one call.
+    async fn snapshot_names(&self, id: VmId) -> Result<Vec<String>, HypervisorError>;
+
     /// One snapshot, if it is there and complete. While the domain is at work on any,
     /// [`HypervisorError::Deadline`]: an earlier call is not over, whoever made it.
     async fn snapshot(&self, id: VmId, name: &SnapshotName) -> Result<Option<Snapshot>, HypervisorError>;

@@ -15,14 +15,9 @@ impl Lifecycle {
     /// The snapshots of a VM, oldest first. Whether he may know is for the caller to ask.
     ///
     /// # Errors
-    /// `NotFound`, where the VM has no domain; `Hypervisor`.
+    /// `Hypervisor`.
     pub async fn snapshots(&self, vm: VmId) -> Result<Vec<Snapshot>, LifecycleError> {
-        match self.hypervisor.snapshots(vm).await {
-            Ok(snapshots) => Ok(snapshots),
-            // Not made yet, or gone.
-            Err(HypervisorError::NotFound { .. }) => Ok(Vec::new()),
-            Err(error) => Err(LifecycleError::Hypervisor(error)),
-        }
+        none_if_gone(self.hypervisor.snapshots(vm).await)
     }
 
     /// Asks for something to be done about a VM's snapshots.
@@ -48,14 +43,22 @@ impl Lifecycle {
         let change = VmChange::Snapshot(change);
         change.check(&view.record, view.status.as_ref())?;
         if let VmChange::Snapshot(change) = &change {
-            fits(change, &self.snapshots(vm).await?)?;
+            fits(change, &none_if_gone(self.hypervisor.snapshot_names(vm).await)?)?;
         }
         self.change(actor, vm, change).await
     }
 }
 
-fn fits(change: &SnapshotChange, there: &[Snapshot]) -> Result<(), LifecycleError> {
-    let is_there = |name: &SnapshotName| there.iter().any(|snapshot| snapshot.name == name.as_str());
+/// A domain that is not made yet, or gone, has none.
+fn none_if_gone<T>(outcome: Result<Vec<T>, HypervisorError>) -> Result<Vec<T>, LifecycleError> {
+    match outcome {
+        Err(HypervisorError::NotFound { .. }) => Ok(Vec::new()),
+        outcome => outcome.map_err(LifecycleError::Hypervisor),
+    }
+}
+
+fn fits(change: &SnapshotChange, there: &[String]) -> Result<(), LifecycleError> {
+    let is_there = |name: &SnapshotName| there.iter().any(|other| other == name.as_str());
     match change {
         SnapshotChange::Create(new) if is_there(&new.name) => {
             Err(LifecycleError::SnapshotExists(new.name.to_string()))
@@ -93,10 +96,8 @@ fn check(new: &NewSnapshot) -> Result<(), LifecycleError> {
 
 #[cfg(test)]
 mod tests {
-    use chrono::Utc;
-
     use super::*;
-    use crate::vm::{Frost, SnapshotState};
+    use crate::vm::Frost;
 
     fn new(description: &str, memory: Option<bool>, quiesce: Quiesce) -> NewSnapshot {
         let name = "a".parse().unwrap();
@@ -125,26 +126,16 @@ mod tests {
 
     #[test]
     fn a_name_must_be_free_or_there_and_there_is_a_bound() {
-        let snapshot = |name: &str| Snapshot {
-            name: name.to_owned(),
-            parent: None,
-            description: String::new(),
-            created_at: Utc::now(),
-            state: SnapshotState::Shutoff,
-            current: false,
-            machine: None,
-            tag: None,
-        };
         let create = SnapshotChange::Create(new("", None, Quiesce::Never));
         let revert = SnapshotChange::Revert { name: "a".parse().unwrap(), before: None };
         let delete = SnapshotChange::Delete { name: "a".parse().unwrap(), children: true };
-        let (with, without) = ([snapshot("a")], [snapshot("b")]);
+        let (with, without) = (["a".to_owned()], ["b".to_owned()]);
         assert!(matches!(fits(&create, &with), Err(LifecycleError::SnapshotExists(_))));
         for change in [&revert, &delete] {
             assert!(fits(change, &with).is_ok());
             assert!(matches!(fits(change, &without), Err(LifecycleError::SnapshotNotFound(_))));
         }
-        let many: Vec<_> = (0..MAX_SNAPSHOTS).map(|n| snapshot(&format!("b{n}"))).collect();
+        let many: Vec<_> = (0..MAX_SNAPSHOTS).map(|n| format!("b{n}")).collect();
         assert!(fits(&create, &many[1..]).is_ok());
         assert!(matches!(fits(&create, &many), Err(LifecycleError::TooManySnapshots)));
     }

@@ -33,6 +33,11 @@ impl Snapshots for LibvirtHypervisor {
         self.call(operation, Some(Subject::Snapshots(id)), Lane::Ask, move |call| list(call, id)).await
     }
 
+    async fn snapshot_names(&self, id: VmId) -> Result<Vec<String>, HypervisorError> {
+        let operation = format!("name the snapshots of domain {id}");
+        self.call(operation, Some(Subject::Snapshots(id)), Lane::Work, move |call| names(call, id)).await
+    }
+
     async fn snapshot(&self, id: VmId, name: &SnapshotName) -> Result<Option<Snapshot>, HypervisorError> {
         let (operation, name) = (format!("look up snapshot {name:?} of domain {id}"), name.clone());
         self.call(operation, Some(Subject::Snapshots(id)), Lane::Work, move |call| find(call, id, &name))
@@ -91,6 +96,14 @@ fn list(call: &Call<'_>, id: VmId) -> Result<Vec<Snapshot>, HypervisorError> {
     }
     snapshots.sort_by(|a, b| (a.created_at, &a.name).cmp(&(b.created_at, &b.name)));
     Ok(snapshots)
+}
+
+fn names(call: &Call<'_>, id: VmId) -> Result<Vec<String>, HypervisorError> {
+    let domain = call.domain(id)?;
+    let found = call.ask(|_| domain.list_all_snapshots(0))?;
+    // A name comes with its handle.
+    let names: Result<_, _> = found.iter().map(DomainSnapshot::name).collect();
+    names.map_err(|error| call.sort(error))
 }
 
 fn find(call: &Call<'_>, id: VmId, name: &SnapshotName) -> Result<Option<Snapshot>, HypervisorError> {

@@ -64,7 +64,7 @@ async fn create(
         // Taken, and thawed before that was known.
         hypervisor.delete_snapshot(id, &new.name, false).await?;
     }
-    if hypervisor.snapshots(id).await?.len() >= MAX_SNAPSHOTS {
+    if hypervisor.snapshot_names(id).await?.len() >= MAX_SNAPSHOTS {
         return Err(too_many());
     }
     let running = state.is_active();

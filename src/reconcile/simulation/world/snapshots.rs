@@ -193,6 +193,10 @@ impl Snapshots for World {
         Ok(shown.collect())
     }
 
+    async fn snapshot_names(&self, id: VmId) -> Result<Vec<String>, HypervisorError> {
+        Ok(self.snapshots(id).await?.into_iter().map(|snapshot| snapshot.name).collect())
+    }
+
     async fn snapshot(&self, id: VmId, name: &SnapshotName) -> Result<Option<Snapshot>, HypervisorError> {
         if self.state().shots.at_work {
             return Err(at_work("look up a snapshot"));
@@ -310,7 +314,7 @@ impl FileSystems for World {
                 });
             assert!(noted, "frozen before it was written down");
             state.shots.freezes += 1;
-            state.shots.frozen = Some(tokio::time::Instant::now());
+            state.shots.frozen.get_or_insert_with(tokio::time::Instant::now);
             Freeze::Frozen
         })
         .await
