@@ -48,6 +48,7 @@ impl LoopLinks for Heard {
         LinkObservation::Open(OpenLink {
             since: self.0,
             last_message_at: Some(self.0),
+            greeted_at: Some(self.0),
             version: Some("1.0.0".to_owned()),
             platform: Some("linux".to_owned()),
             capabilities: Vec::new(),

@@ -306,14 +306,14 @@ on_both! {
 
         let mut spec = before.spec.clone();
         spec.vcpus += 1;
-        let outcome = ChangeOutcome { effect: Some(Effect::NextBoot), spec: Some(spec.clone()), power: None };
+        let outcome = ChangeOutcome { effect: Some(Effect::NextBoot), spec: Some(spec.clone()), ..ChangeOutcome::default() };
         let ended = store.finish_change(asked.id, operation.id, &outcome, now()).await.unwrap().unwrap();
         assert_eq!((ended.status, ended.effect), (OperationStatus::Succeeded, Some(Effect::NextBoot)));
         let after = store.load_vm(asked.id).await.unwrap().unwrap();
         assert_eq!((after.record.spec, after.record.intent), (spec, before.intent));
 
         // Ended once: what is said of it later changes nothing.
-        let late = ChangeOutcome { effect: Some(Effect::Live), spec: Some(before.spec), power: None };
+        let late = ChangeOutcome { effect: Some(Effect::Live), spec: Some(before.spec), ..ChangeOutcome::default() };
         let told = store.finish_change(asked.id, operation.id, &late, now()).await.unwrap().unwrap();
         assert_eq!(told, ended);
         assert_ne!(store.load_vm(asked.id).await.unwrap().unwrap().record.spec.vcpus, asked.spec.vcpus);

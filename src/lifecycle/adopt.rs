@@ -186,6 +186,8 @@ mod tests {
             network: network.map(str::to_owned),
         };
         let facts = DomainFacts {
+            managed_save: false,
+            waiting: Vec::new(),
             name: "theirs".to_owned(),
             state: DomainState::Running,
             reason: 1,

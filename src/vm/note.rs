@@ -61,6 +61,8 @@ impl VmNote {
             owner: record.owner,
             owner_name: String::new(),
             spec: VmSpec {
+                devices: crate::vm::Plugged::default(),
+                keeping: crate::vm::PowerKeeping::default(),
                 // A path that comes back from a domain could be anybody's.
                 image: Image { disk: PathBuf::new(), kernel: None, ..spec.image.clone() },
                 unattended: spec.unattended.without_secrets(),
@@ -104,6 +106,8 @@ mod tests {
             host: HostId::generate(),
             owner: UserId::generate(),
             spec: VmSpec {
+                devices: crate::vm::Plugged::default(),
+                keeping: crate::vm::PowerKeeping::default(),
                 name: "noted".parse().unwrap(),
                 image: Image {
                     name: "debian".parse().unwrap(),

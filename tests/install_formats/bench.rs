@@ -99,6 +99,7 @@ impl Kind {
 
 pub fn spec(unattended: Unattended) -> VmSpec {
     VmSpec {
+        origin: infinibay::vm::Origin::Created,
         devices: infinibay::vm::Plugged::default(),
         keeping: infinibay::vm::PowerKeeping::default(),
         name: "web_1".parse().unwrap(),

@@ -33,6 +33,14 @@ pub struct Asked {
 
 const POWER: [OperationKind; 4] =
     [OperationKind::Start, OperationKind::Stop, OperationKind::Suspend, OperationKind::Save];
+const HALTED: [OperationKind; 6] = [
+    OperationKind::Start,
+    OperationKind::Stop,
+    OperationKind::Suspend,
+    OperationKind::Save,
+    OperationKind::Reboot,
+    OperationKind::Reset,
+];
 const OFF: [OperationKind; 7] = [
     OperationKind::Start,
     OperationKind::Stop,
@@ -69,7 +77,9 @@ impl Database {
     /// False when it is refused.
     pub fn request_power(&mut self, vm: VmId, power: DesiredPower, asked: Asked) -> bool {
         let (kind, superseded): (_, &[OperationKind]) = match power {
-            DesiredPower::Running => (OperationKind::Start, &POWER),
+            DesiredPower::Running | DesiredPower::ColdRunning => (OperationKind::Start, &POWER),
+            DesiredPower::Paused => (OperationKind::Suspend, &HALTED),
+            DesiredPower::Saved => (OperationKind::Save, &HALTED),
             DesiredPower::Stopped | DesiredPower::ForcedOff => (OperationKind::Stop, &OFF),
         };
         let Some(bundle) = self.vms.get_mut(&vm).filter(|bundle| !bundle.record.intent.deleting) else {

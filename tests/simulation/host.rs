@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use infinibay::vm::{ChannelFacts, DomainFacts, DomainState, VmId};
+use infinibay::vm::{ChannelFacts, DomainAbout, DomainFacts, DomainState, NoteFacts, VmId};
 use tokio::time::Instant;
 
 use super::chance::Chance;
@@ -33,6 +33,8 @@ pub struct Domain {
     /// It ignores the power button.
     pub is_deaf: bool,
     pub resets: u64,
+    /// What its metadata says of the VM.
+    pub note: NoteFacts,
 }
 
 /// A volume.
@@ -186,6 +188,9 @@ impl Domain {
             persistent: self.persistent,
             channel: self.channel.clone().map(|path| ChannelFacts { path, guest_connected: None }),
             interfaces: Vec::new(),
+            managed_save: false,
+            waiting: Vec::new(),
+            about: DomainAbout { note: self.note.clone(), ..DomainAbout::default() },
         }
     }
 }
@@ -199,6 +204,9 @@ pub fn strangers_facts(state: DomainState) -> DomainFacts {
         persistent: true,
         channel: None,
         interfaces: Vec::new(),
+        managed_save: false,
+        waiting: Vec::new(),
+        about: DomainAbout::default(),
     }
 }
 

@@ -4,6 +4,7 @@
 mod calls;
 mod devices;
 mod guest;
+mod identity;
 mod looks;
 mod snapshots;
 
@@ -17,7 +18,7 @@ use infinibay::{
         OverlayVolume,
     },
     store::VmBundle,
-    vm::{DomainObservation, DomainState, ResourceKind, VmId},
+    vm::{DomainObservation, DomainState, NoteFacts, ResourceKind, VmId},
 };
 use tokio::{sync::broadcast, time::Instant};
 
@@ -41,6 +42,12 @@ pub fn invalid(operation: &str, reason: &str) -> HypervisorError {
 
 pub fn unreachable(operation: &str) -> HypervisorError {
     HypervisorError::Unreachable { operation: operation.to_owned(), source: None }
+}
+
+/// What the script never asks for; should it come all the same, the change it serves fails, and in
+/// calm nothing may fail.
+fn not_simulated<T>(operation: &str) -> Result<T, HypervisorError> {
+    Err(invalid(operation, "this is not simulated"))
 }
 
 fn not_found(operation: &str) -> HypervisorError {
@@ -102,6 +109,7 @@ impl Hypervisor for Ports {
             }
             state.host.once_defined.insert(id);
             let channel = facts.channel.map(|channel| channel.path);
+            let note = facts.about.note;
             let boots_in = state.chance.seconds(1, 40);
             let is_deaf = state.chance.one_in(6);
             let domain = state.host.domains.entry(id).or_insert_with(|| Domain {
@@ -117,10 +125,12 @@ impl Hypervisor for Ports {
                 is_up: false,
                 is_deaf,
                 resets: 0,
+                note: NoteFacts::Absent,
             });
             domain.name = facts.name;
             domain.channel = channel;
             domain.persistent = true;
+            domain.note = note;
             Ok(())
         })
         .await

@@ -40,8 +40,10 @@ impl State {
             return;
         }
         let fits: &[Seen] = match intent.power {
-            DesiredPower::Running => &[Seen::Active],
-            DesiredPower::Stopped | DesiredPower::ForcedOff => &[Seen::Off, Seen::Absent],
+            DesiredPower::Running | DesiredPower::ColdRunning | DesiredPower::Paused => &[Seen::Active],
+            DesiredPower::Stopped | DesiredPower::ForcedOff | DesiredPower::Saved => {
+                &[Seen::Off, Seen::Absent]
+            }
         };
         if !shown.iter().any(|(_, seen)| fits.contains(seen)) {
             let label = self.label(vm);

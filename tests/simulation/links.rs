@@ -65,6 +65,7 @@ impl LoopLinks for Ports {
         LinkObservation::Open(OpenLink {
             since: link.since,
             last_message_at: link.heard,
+            greeted_at: link.heard,
             version: link.heard.map(|_| "1".to_owned()),
             platform: None,
             capabilities: Vec::new(),

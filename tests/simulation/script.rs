@@ -341,6 +341,9 @@ fn befall(world: &Arc<World>, vm: VmId, act: Act, wait: Duration) {
 
 fn spec(number: usize, provisioning: Provisioning) -> VmSpec {
     VmSpec {
+        devices: infinibay::vm::Plugged::default(),
+        keeping: infinibay::vm::PowerKeeping::default(),
+        origin: infinibay::vm::Origin::Created,
         name: format!("simulated-{number}").parse().expect("a name"),
         image: Image {
             name: "debian".parse().expect("a name"),

@@ -10,7 +10,7 @@ use infinibay::{
     store::{ChangeOutcome, StoreError, VmBundle},
     vm::{
         DesiredPower, Milestone, Operation, OperationError, OperationId, OperationKind, OperationStatus,
-        Resource, ResourceState, VmId, VmStatus,
+        Resource, ResourceState, UserId, VmChange, VmId, VmStatus,
     },
 };
 
@@ -234,6 +234,22 @@ impl LoopStore for Ports {
             Ok(state.database.operation(id))
         })
         .await
+    }
+
+    async fn note_change(&self, id: OperationId, change: &VmChange) -> Result<(), StoreError> {
+        let change = change.clone();
+        self.write("note_change", move |state| {
+            let operations = state.database.vms.values_mut().flat_map(|bundle| &mut bundle.operations);
+            for operation in operations.filter(|operation| operation.id == id) {
+                operation.change = Some(change.clone());
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn user_name(&self, _user: UserId) -> Result<Option<String>, StoreError> {
+        self.read_rows("user_name", |_| Some("somebody".to_owned())).await
     }
 
     async fn finish_change(

@@ -16,6 +16,8 @@ fn now() -> DateTime<Utc> {
 
 fn noted(id: VmId) -> Value {
     let spec = VmSpec {
+        devices: crate::vm::Plugged::default(),
+        keeping: crate::vm::PowerKeeping::default(),
         name: "lost".parse().unwrap(),
         image: Image {
             name: "debian".parse().unwrap(),
@@ -60,6 +62,8 @@ fn restored(id: VmId, carrier: VmId, note: &Value) -> Result<(FoundVm, NotedOwne
     let xml = put_note(&xml, id, &note).unwrap();
     let about = read_facts(&xml).unwrap().about;
     let facts = DomainFacts {
+        managed_save: false,
+        waiting: Vec::new(),
         name: "lost".to_owned(),
         state: DomainState::Running,
         reason: 1,

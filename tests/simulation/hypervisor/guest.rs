@@ -2,12 +2,12 @@
 
 use async_trait::async_trait;
 use infinibay::{
-    hypervisor::{GuestControls, HypervisorError},
-    vm::{DomainState, VmId},
+    hypervisor::{GuestControls, HypervisorError, Reboots},
+    vm::{DomainState, VmId, VmName},
 };
 use tokio::time::Instant;
 
-use super::invalid;
+use super::{invalid, not_simulated};
 use crate::simulation::{controller::Ports, guests};
 
 #[async_trait]
@@ -41,5 +41,29 @@ impl GuestControls for Ports {
             Ok(())
         })
         .await
+    }
+
+    fn reboots(&self, _id: VmId) -> Reboots {
+        Reboots::default()
+    }
+
+    async fn request_reboot(&self, _id: VmId) -> Result<(), HypervisorError> {
+        not_simulated("request_reboot")
+    }
+
+    async fn suspend(&self, _id: VmId) -> Result<(), HypervisorError> {
+        not_simulated("suspend")
+    }
+
+    async fn save(&self, _id: VmId) -> Result<(), HypervisorError> {
+        not_simulated("save")
+    }
+
+    async fn discard_saved(&self, _id: VmId) -> Result<(), HypervisorError> {
+        not_simulated("discard_saved")
+    }
+
+    async fn rename(&self, _id: VmId, _name: &VmName) -> Result<(), HypervisorError> {
+        not_simulated("rename")
     }
 }

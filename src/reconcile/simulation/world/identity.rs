@@ -15,7 +15,7 @@ use crate::{
 impl Identity for World {
     async fn describe(&self, _id: VmId) -> Result<Option<DomainDescription>, HypervisorError> {
         let state = self.state();
-        let facts = state.domain.map(|domain| super::facts(domain, &state.note));
+        let facts = state.domain.map(|domain| super::facts(domain, &state));
         Ok(facts.map(|facts| DomainDescription { facts, note: None }))
     }
 
