@@ -311,7 +311,7 @@ async fn a_guest_that_does_not_listen_keeps_its_disk_and_a_killed_daemon_doubles
 
     // Saved to disk, it goes on as it was saved: what it stands on stays as it is.
     virsh(&["managedsave", &stage.name]);
-    stage.client.phase_is(&vm, "STOPPED", SOON).await;
+    stage.client.phase_is(&vm, "SAVED", SOON).await;
     for (mutation, arguments) in [
         ("detachVmDisk", detach.clone()),
         ("growVmDisk", format!("{id}, target: \"vdb\", bytes: {}", 2 * MIB)),

@@ -182,31 +182,31 @@ mod tests {
     #[test]
     fn offline_by_phase_and_agent() {
         let row = |agent| row(AlertKind::VmOffline, agent, &[]);
-        //                                                  PISRSSPCMUDF
-        assert_eq!(row(AgentConnectivity::Offline), "-x-x---!!?--");
-        assert_eq!(row(AgentConnectivity::Online), "-------!!?--");
-        assert_eq!(row(AgentConnectivity::NeverSeen), "-------!!?--");
-        assert_eq!(row(AgentConnectivity::Unsupported), "-------!!?--");
-        assert_eq!(row(AgentConnectivity::Unknown), "-?-?---!!?--");
+        //                                                  PISRSSSPCMUDF
+        assert_eq!(row(AgentConnectivity::Offline), "-x-x----!!?--");
+        assert_eq!(row(AgentConnectivity::Online), "--------!!?--");
+        assert_eq!(row(AgentConnectivity::NeverSeen), "--------!!?--");
+        assert_eq!(row(AgentConnectivity::Unsupported), "--------!!?--");
+        assert_eq!(row(AgentConnectivity::Unknown), "-?-?----!!?--");
     }
 
     #[test]
     fn stuck_only_while_it_installs() {
         let row = |condition| row(AlertKind::InstallStuck, AgentConnectivity::NeverSeen, &[condition]);
         let kind = ConditionKind::InstallProgressing;
-        assert_eq!(row(holds(kind, ConditionStatus::False, "Stuck")), "-x-------?--");
-        assert_eq!(row(holds(kind, ConditionStatus::False, "Finished")), "---------?--");
-        assert_eq!(row(holds(kind, ConditionStatus::False, "FinishedWithErrors")), "---------?--");
-        assert_eq!(row(holds(kind, ConditionStatus::True, "Booting")), "---------?--");
+        assert_eq!(row(holds(kind, ConditionStatus::False, "Stuck")), "-x--------?--");
+        assert_eq!(row(holds(kind, ConditionStatus::False, "Finished")), "----------?--");
+        assert_eq!(row(holds(kind, ConditionStatus::False, "FinishedWithErrors")), "----------?--");
+        assert_eq!(row(holds(kind, ConditionStatus::True, "Booting")), "----------?--");
     }
 
     #[test]
     fn skew_only_while_the_guest_is_up() {
         let row = |conditions: &[Condition]| row(AlertKind::ClockSkew, AgentConnectivity::Online, conditions);
         let skew = |status| [holds(ConditionKind::ClockSkew, status, "TooFarOff")];
-        assert_eq!(row(&skew(ConditionStatus::True)), "-x-x-----?--");
-        assert_eq!(row(&skew(ConditionStatus::False)), "---------?--");
-        assert_eq!(row(&[]), "-?-?-----?--");
+        assert_eq!(row(&skew(ConditionStatus::True)), "-x-x------?--");
+        assert_eq!(row(&skew(ConditionStatus::False)), "----------?--");
+        assert_eq!(row(&[]), "-?-?------?--");
     }
 
     #[test]

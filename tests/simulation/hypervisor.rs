@@ -148,6 +148,7 @@ impl Hypervisor for Ports {
                 return Err(invalid("start", "the disk is gone"));
             }
             domain.state = DomainState::Running;
+            domain.reason = 0;
             domain.boot += 1;
             domain.started = Instant::now();
             state.has_row(id, ResourceKind::ConsoleLog, "the console's log");

@@ -18,6 +18,9 @@ use super::{
 
 /// libvirt's words for why a domain is off: its hypervisor died.
 const CRASHED: i32 = 3;
+
+/// And for why it is paused: somebody asked for it.
+const PAUSED_BY_SOMEBODY: i32 = 1;
 const MAX_VMS: usize = 4;
 
 /// One thing that happens.
@@ -270,12 +273,14 @@ fn befall(world: &Arc<World>, vm: VmId, act: Act, wait: Duration) {
         Act::GuestPauses if runs => misfortune(world, vm, "the guest is paused", |s| {
             if let Some(domain) = s.host.domains.get_mut(&vm) {
                 domain.state = DomainState::Paused;
+                domain.reason = PAUSED_BY_SOMEBODY;
             }
         }),
         Act::GuestResumes if state == Some(DomainState::Paused) => {
             misfortune(world, vm, "the guest goes on", |s| {
                 if let Some(domain) = s.host.domains.get_mut(&vm) {
                     domain.state = DomainState::Running;
+                    domain.reason = 0;
                 }
             });
             guests::go_on(world, vm);
