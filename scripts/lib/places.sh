@@ -25,6 +25,12 @@ noted() {
     [ ! -e "$MADE" ] || sed -n "s/^$1 //p" "$MADE"
 }
 
+# of_daemon [ACTION…]: what a daemon keeps in its state directory. Images, the agent's files and what
+# scripts/test reads installers' files with lie there too, and are nobody's state.
+of_daemon() {
+    find "$STATE_DIR" -mindepth 1 -maxdepth 1 ! -name images ! -name base ! -name validators "$@"
+}
+
 # prepare_places: the directories, open to those who need them and to nobody else.
 prepare_places() {
     local before
@@ -33,8 +39,7 @@ prepare_places() {
     [ "${before:-$STATE_DIR}" = "$STATE_DIR" ] ||
         die "this checkout's state is in $before; run scripts/down first, or set INFINIBAY_STATE_DIR to that"
     if ! was_made "$MADE" state "$STATE_DIR"; then
-        if [ -d "$STATE_DIR" ] && find "$STATE_DIR" -mindepth 1 -maxdepth 1 ! -name images ! -name base |
-            grep -q .; then
+        if [ -d "$STATE_DIR" ] && of_daemon | grep -q .; then
             die "$STATE_DIR holds the state of another installation; name another directory with INFINIBAY_STATE_DIR"
         fi
         note_made "$MADE" state "$STATE_DIR"
@@ -84,7 +89,7 @@ one_at_a_time() {
 unmake_places() {
     local path
     if was_made "$MADE" state "$STATE_DIR" && [ -d "$STATE_DIR" ]; then
-        find "$STATE_DIR" -mindepth 1 -maxdepth 1 ! -name images ! -name base \
+        of_daemon \
             -exec rm -rf --one-file-system -- '{}' +
     fi
     while IFS= read -r path; do
