@@ -89,8 +89,7 @@ one_at_a_time() {
 unmake_places() {
     local path
     if was_made "$MADE" state "$STATE_DIR" && [ -d "$STATE_DIR" ]; then
-        of_daemon \
-            -exec rm -rf --one-file-system -- '{}' +
+        of_daemon -exec rm -rf --one-file-system -- '{}' +
     fi
     while IFS= read -r path; do
         rm -rf --one-file-system -- "$path"
