@@ -17,9 +17,7 @@ pub use agent::{AgentFiles, AgentFilesError, WindowsAgentFiles};
 pub use check::{InvalidSetting, check};
 pub use cpio::{CpioError, initrd_archive};
 pub use iso::{IsoError, build_iso, build_medium};
-pub use media::{
-    InstallAgent, InstallFamily, InstallInputs, InstallMedia, MediaError, WindowsRelease, plan_media,
-};
+pub use media::{InstallAgent, InstallInputs, InstallMedia, MediaError, plan_media};
 pub use password::{PasswordError, check_password, hash_password};
 pub use recipe::{RecipeError, Recipes};
 pub use seed::{SeedError, SeedFile, SeedInputs, scrubbed_seed_files, seed_files};

@@ -28,8 +28,9 @@ use crate::{
     reconcile::Waker,
     store::{NewVm, Store, StoreError},
     vm::{
-        DomainObservation, HostId, MAX_SNAPSHOTS, NetworkAttachment, Operation, OperationId, Plugged,
-        PowerKeeping, ResourceName, VmChange, VmId, VmRecord, VmSpec, WrongState, truncate_to_micros,
+        Base, DomainObservation, Firmware, HostId, MAX_SNAPSHOTS, NetworkAttachment, Operation, OperationId,
+        Plugged, PowerKeeping, ResourceName, VmChange, VmId, VmRecord, VmSpec, WrongState,
+        truncate_to_micros,
     },
 };
 
@@ -191,7 +192,7 @@ impl Lifecycle {
             None => None,
         };
         let stored = known.as_ref().map(|view| &view.record).filter(|record| record.owner == actor.user);
-        let image = match stored.map(|record| &record.spec.image) {
+        let image = match stored.and_then(|record| record.spec.image()) {
             Some(image) if image.name == parsed.image => image.clone(),
             _ => self.images.get(&parsed.image).await?,
         };
@@ -199,7 +200,9 @@ impl Lifecycle {
         request::check_provisioning(&image, &unattended)?;
         let spec = VmSpec {
             disk_bytes: parsed.disk_bytes.unwrap_or(image.virtual_bytes),
-            image,
+            base: Base::Image(image),
+            firmware: Firmware::default(),
+            tpm: false,
             name: parsed.name,
             vcpus: parsed.vcpus,
             memory_mib: parsed.memory_mib,
@@ -220,7 +223,7 @@ impl Lifecycle {
         let accepted = created.map_err(|error| match error {
             StoreError::NameTaken => LifecycleError::NameTaken(new.spec.name.to_string()),
             StoreError::IdTaken => LifecycleError::IdTaken,
-            StoreError::ImageGone => ImageError::NotFound(new.spec.image.name.to_string()).into(),
+            StoreError::ImageGone => ImageError::NotFound(new.spec.base_name().to_string()).into(),
             other => LifecycleError::Store(other),
         })?;
         self.waker.wake(id);

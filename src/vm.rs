@@ -13,6 +13,7 @@ mod device;
 mod event;
 mod ids;
 mod image;
+mod installation;
 mod intent;
 mod loss;
 mod medium;
@@ -45,6 +46,7 @@ pub use device::{
 pub use event::VmEvent;
 pub use ids::{CommandId, HostId, MediumId, OperationId, TokenId, UserId, VmId};
 pub use image::{Image, ImageFormat, KernelBoot, OsFamily, Provisioning};
+pub use installation::{Disc, InstallFamily, InstallReport, Installation, InstallerKernel, WindowsRelease};
 pub use intent::{DesiredPower, Milestone, Milestones, VmIntent, VmRecord};
 pub use loss::{LossCounts, LossReason};
 pub use medium::{DiskFacts, Medium, MediumFacts, MediumFailure, MediumKind, MediumSource, MediumState};
@@ -66,8 +68,8 @@ pub use snapshot::{
     MAX_DESCRIPTION_CHARS, MAX_SNAPSHOTS, Machine, Quiesce, Quiesced, Snapshot, SnapshotState, SnapshotTag,
 };
 pub use spec::{
-    FirstBootSecret, NetworkAttachment, OnCrash, OnPowerOff, Origin, PowerKeeping, SpecError, Unattended,
-    VmSpec,
+    Base, Firmware, FirstBootSecret, NetworkAttachment, OnCrash, OnPowerOff, Origin, PowerKeeping, SpecError,
+    Unattended, VmSpec,
 };
 
 pub use text::chain;

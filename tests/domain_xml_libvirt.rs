@@ -14,8 +14,8 @@ use infinibay::{
         DomainInputs, DomainKind, Templates, inject_channel, mac_address, read_facts, remove_channel, render,
     },
     vm::{
-        Image, ImageFormat, KernelBoot, NetworkAttachment, OsFamily, PowerKeeping, Provisioning, Unattended,
-        VmId, VmSpec,
+        Base, Firmware, Image, ImageFormat, KernelBoot, NetworkAttachment, OsFamily, PowerKeeping,
+        Provisioning, Unattended, VmId, VmSpec,
     },
 };
 
@@ -72,7 +72,9 @@ fn define_on_qemu(id: VmId, xml: &str) -> (Undefine, String) {
 fn spec(name: &str) -> VmSpec {
     VmSpec {
         name: name.parse().unwrap(),
-        image: Image {
+        firmware: Firmware::Bios,
+        tpm: false,
+        base: Base::Image(Image {
             name: "debian".parse().unwrap(),
             description: String::new(),
             os_family: OsFamily::Linux,
@@ -82,7 +84,7 @@ fn spec(name: &str) -> VmSpec {
             virtual_bytes: 1 << 30,
             sha256: String::new(),
             kernel: None,
-        },
+        }),
         vcpus: 2,
         memory_mib: 128,
         disk_bytes: 1 << 30,
@@ -106,7 +108,10 @@ fn kernel() -> KernelBoot {
 /// Every shape that a domain can take: with and without kernel, seed, console log, network.
 fn shapes(kind: DomainKind, name: &str) -> Vec<(VmId, String)> {
     let templates = Templates::load(None).unwrap();
-    let full = VmSpec { image: Image { kernel: Some(kernel()), ..spec(name).image }, ..spec(name) };
+    let full = VmSpec {
+        base: Base::Image(Image { kernel: Some(kernel()), ..spec(name).image().unwrap().clone() }),
+        ..spec(name)
+    };
     let bare = VmSpec { network: NetworkAttachment::None, ..spec(name) };
     let user = VmSpec { network: NetworkAttachment::User, ..spec(name) };
     [(full, true), (user, true), (bare, false)]

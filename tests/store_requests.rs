@@ -88,7 +88,7 @@ on_both! {
             ("host", |vm| vm.host = HostId::generate()),
             ("owner", |vm| vm.owner = UserId::generate()),
             ("name", |vm| vm.spec.name = "web-2".parse().unwrap()),
-            ("image", |vm| vm.spec.image.name = "alpine".parse().unwrap()),
+            ("image", |vm| vm.spec.image_mut().unwrap().name = "alpine".parse().unwrap()),
             ("vcpus", |vm| vm.spec.vcpus += 1),
             ("memory", |vm| vm.spec.memory_mib += 1),
             ("disk", |vm| vm.spec.disk_bytes += 1),

@@ -204,9 +204,9 @@ fn path_text(path: &Path) -> Result<&str, RenderError> {
 /// See [`RenderError`].
 pub fn render(templates: &Templates, inputs: &DomainInputs<'_>) -> Result<String, RenderError> {
     let spec = inputs.spec;
-    let name = file_name(spec.image.os_family);
+    let name = file_name(spec.os_family());
     let template = templates.environment.get_template(name).map_err(|_| RenderError::NoTemplate(name))?;
-    let kernel = match &spec.image.kernel {
+    let kernel = match spec.image().and_then(|image| image.kernel.as_ref()) {
         Some(boot) => context! {
             kernel => path_text(&boot.kernel)?,
             initrd => boot.initrd.as_deref().map(path_text).transpose()?,

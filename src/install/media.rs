@@ -11,7 +11,6 @@ mod ubuntu;
 mod windows;
 
 pub(super) use trial::try_every_recipe;
-pub use windows::WindowsRelease;
 
 use super::{
     agent::{AgentFiles, WindowsAgentFiles},
@@ -20,23 +19,10 @@ use super::{
     recipe::{RecipeError, Recipes},
     seed::{AGENT_DIR, SeedError, SeedFile, environment, is_plain_url},
 };
-use crate::vm::{VmId, VmSpec};
+use crate::vm::{InstallFamily, VmId, VmSpec};
 
 const FIRST_BOOT_DIR: &str = "first-boot";
 const MAX_VOLUME_LABEL: usize = 32;
-
-/// Whose installer it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InstallFamily {
-    /// Ubuntu's live server: autoinstall.
-    Ubuntu,
-    /// Debian: preseed.
-    Debian,
-    /// Fedora, RHEL and what is made from it: kickstart.
-    RedHat,
-    /// Windows: autounattend.
-    Windows(WindowsRelease),
-}
 
 /// What an installation is made from.
 #[derive(Debug, Clone, Copy)]

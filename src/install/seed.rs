@@ -6,7 +6,7 @@ use super::{
     agent::AgentFiles,
     check::{InvalidSetting, check, invalid, is_hostname, keyboard_parts},
 };
-use crate::vm::{NetworkAttachment, OsFamily, Provisioning, Unattended, VmId, VmName, VmSpec};
+use crate::vm::{NetworkAttachment, OsFamily, Unattended, VmId, VmName, VmSpec};
 
 /// The agent's port in the guest.
 pub(super) const DEVICE: &str = "/dev/virtio-ports/org.infinibay.agent";
@@ -82,7 +82,7 @@ pub enum SeedError {
 /// # Errors
 /// See [`SeedError`].
 pub fn seed_files(inputs: &SeedInputs<'_>, agent: &AgentFiles) -> Result<Vec<SeedFile>, SeedError> {
-    if inputs.spec.image.provisioning == Provisioning::None {
+    if !inputs.spec.is_provisioned() {
         return Ok(Vec::new());
     }
     let mut files = cloud_init_files(inputs, true)?;
@@ -103,7 +103,7 @@ pub fn seed_files(inputs: &SeedInputs<'_>, agent: &AgentFiles) -> Result<Vec<See
 /// # Errors
 /// See [`SeedError`].
 pub fn scrubbed_seed_files(inputs: &SeedInputs<'_>) -> Result<Vec<SeedFile>, SeedError> {
-    if inputs.spec.image.provisioning == Provisioning::None {
+    if !inputs.spec.is_provisioned() {
         return Ok(Vec::new());
     }
     cloud_init_files(inputs, false)
@@ -113,7 +113,7 @@ fn cloud_init_files(inputs: &SeedInputs<'_>, first_boot: bool) -> Result<Vec<See
     let spec = inputs.spec;
     check(&spec.unattended)?;
     refuse_windows_settings(&spec.unattended)?;
-    match spec.image.os_family {
+    match spec.os_family() {
         OsFamily::Linux => {}
         family @ OsFamily::Windows => return Err(SeedError::Family(family)),
     }

@@ -10,9 +10,10 @@ use crate::{
     hypervisor::DomainDescription,
     store::{FoundVm, NewVm, Page, PageOf, StoreError},
     vm::{
-        DesiredPower, DomainFacts, DomainState, IdentityChange, Image, ImageFormat, Milestones,
-        NetworkAttachment, NoteFacts, Operation, OperationId, Origin, OsFamily, Plugged, PowerKeeping,
-        Provisioning, ResourceName, Unattended, UserId, VmChange, VmId, VmRecord, VmSpec, truncate_to_micros,
+        Base, DesiredPower, DomainFacts, DomainState, Firmware, IdentityChange, Image, ImageFormat,
+        Milestones, NetworkAttachment, NoteFacts, Operation, OperationId, Origin, OsFamily, Plugged,
+        PowerKeeping, Provisioning, ResourceName, Unattended, UserId, VmChange, VmId, VmRecord, VmSpec,
+        truncate_to_micros,
     },
 };
 
@@ -78,6 +79,8 @@ impl Lifecycle {
             seed_written: None,
             defined: Some(now),
             first_started: Some(now),
+            system_installed: None,
+            boot_replaced: None,
             first_seen: None,
             installed: Some(now),
             seed_scrubbed: Some(now),
@@ -150,7 +153,9 @@ fn adoptable(domain: &DomainDescription, pool: &str) -> Result<(VmSpec, DesiredP
         devices: Plugged::default(),
         keeping: PowerKeeping::default(),
         name,
-        image: Image {
+        firmware: Firmware::Bios,
+        tpm: false,
+        base: Base::Image(Image {
             name: placeholder("adopted")?,
             description: String::new(),
             os_family: OsFamily::Linux,
@@ -160,7 +165,7 @@ fn adoptable(domain: &DomainDescription, pool: &str) -> Result<(VmSpec, DesiredP
             virtual_bytes: 0,
             sha256: String::new(),
             kernel: None,
-        },
+        }),
         vcpus,
         memory_mib: memory_kib / 1024,
         disk_bytes: 0,

@@ -12,8 +12,9 @@ use crate::{
     install,
     store::{FoundVm, NewVm},
     vm::{
-        DesiredPower, DomainState, HostId, Milestones, NoteFacts, NotedResource, Origin, Resource,
-        ResourceKind, ResourceName, ResourceState, UserId, VmId, VmNote, truncate_to_micros,
+        Base, DesiredPower, DomainState, HostId, Image, Installation, Milestones, NoteFacts, NotedResource,
+        Origin, Resource, ResourceKind, ResourceName, ResourceState, UserId, VmId, VmNote,
+        truncate_to_micros,
     },
 };
 
@@ -84,16 +85,10 @@ pub fn noted_vm(
     }
     spec.unattended = spec.unattended.without_secrets();
     install::check(&spec.unattended).map_err(|wrong| wrong.to_string())?;
-    let image = &mut spec.image;
-    let described = image.description.chars();
-    if described.clone().count() > MAX_DESCRIPTION || described.clone().any(char::is_control) {
-        return Err("its image's description is no line of text".to_owned());
+    match &mut spec.base {
+        Base::Image(image) => check_image(image)?,
+        Base::Installation(installation) => check_installation(installation)?,
     }
-    if image.sha256.len() > 64 || !image.sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err("its image's digest is none".to_owned());
-    }
-    image.disk = std::path::PathBuf::new();
-    image.kernel = None;
     if noted.owner.uuid().is_nil() || noted.owner.uuid().is_max() {
         return Err("its owner is nobody".to_owned());
     }
@@ -113,6 +108,8 @@ pub fn noted_vm(
         seed_written: has_seed.then_some(created_at),
         defined: Some(created_at),
         first_started: installed,
+        system_installed: installed.filter(|_| spec.installation().is_some()),
+        boot_replaced: installed.filter(|_| spec.installation().is_some()),
         first_seen: installed.filter(|_| !spec.is_adopted()),
         installed,
         seed_scrubbed: noted.seed_scrubbed_at.map(past),
@@ -120,6 +117,42 @@ pub fn noted_vm(
     let owner = NotedOwner { id: noted.owner, name: noted.owner_name };
     let vm = NewVm { id, host, owner: owner.id, spec };
     Ok((FoundVm { vm, power, milestones, created_at, resources }, owner))
+}
+
+fn check_image(image: &mut Image) -> Result<(), String> {
+    let described = image.description.chars();
+    if described.clone().count() > MAX_DESCRIPTION || described.clone().any(char::is_control) {
+        return Err("its image's description is no line of text".to_owned());
+    }
+    if image.sha256.len() > 64 || !image.sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err("its image's digest is none".to_owned());
+    }
+    image.disk = std::path::PathBuf::new();
+    image.kernel = None;
+    Ok(())
+}
+
+/// Of an installation that is over nothing is used any more; one that is not cannot go on from what a
+/// domain says of it.
+fn check_installation(installation: &mut Installation) -> Result<(), String> {
+    installation.disc.path = std::path::PathBuf::new();
+    if let Some(drivers) = &mut installation.drivers {
+        drivers.path = std::path::PathBuf::new();
+    }
+    installation.token = None;
+    let texts = [
+        installation.label.as_deref(),
+        installation.mirror.as_deref(),
+        installation.edition.as_deref(),
+        installation.medium_language.as_deref(),
+        installation.kernel.as_ref().map(|files| files.kernel.as_str()),
+        installation.kernel.as_ref().map(|files| files.initrd.as_str()),
+    ];
+    let wrong = |text: &str| text.len() > MAX_DESCRIPTION || text.chars().any(char::is_control);
+    if texts.into_iter().flatten().any(wrong) {
+        return Err("what it says of its installation is no line of text".to_owned());
+    }
+    Ok(())
 }
 
 /// The things that deletion will remove: only such as carry the VM's id, and lie where we put them.

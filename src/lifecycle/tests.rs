@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::{
     hypervisor::{NetworkFacts, PoolFacts},
-    vm::{Image, ImageFormat, OsFamily, PowerKeeping, Provisioning, Unattended},
+    vm::{Base, Firmware, Image, ImageFormat, OsFamily, PowerKeeping, Provisioning, Unattended},
 };
 
 fn host() -> HostFacts {
@@ -20,7 +20,9 @@ fn host() -> HostFacts {
 fn spec(pool: &str, network: NetworkAttachment) -> VmSpec {
     VmSpec {
         name: "web".parse().unwrap(),
-        image: Image {
+        firmware: Firmware::Bios,
+        tpm: false,
+        base: Base::Image(Image {
             name: "debian".parse().unwrap(),
             description: String::new(),
             os_family: OsFamily::Linux,
@@ -30,7 +32,7 @@ fn spec(pool: &str, network: NetworkAttachment) -> VmSpec {
             virtual_bytes: 1 << 30,
             sha256: "0".repeat(64),
             kernel: None,
-        },
+        }),
         vcpus: 1,
         memory_mib: 512,
         disk_bytes: 1 << 30,

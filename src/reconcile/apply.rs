@@ -11,11 +11,11 @@ use super::{
 };
 use crate::{
     domain_xml::{DomainInputs, DomainKind, Malformed, RenderError, Templates, put_note, render},
-    hypervisor::{DomainType, Hypervisor, HypervisorError, OverlayVolume},
+    hypervisor::{BlankVolume, DomainType, Hypervisor, HypervisorError, OverlayVolume},
     store::{ChangeOutcome, StoreError, VmBundle},
     vm::{
-        Effect, ImageFormat, Milestone, Operation, OperationError, OperationId, OperationStatus, Resource,
-        ResourceKind, ResourceState, VmId,
+        Base, Effect, ImageFormat, Milestone, Operation, OperationError, OperationId, OperationStatus,
+        Resource, ResourceKind, ResourceState, VmId,
     },
 };
 
@@ -155,18 +155,17 @@ impl Hands {
         let (id, spec) = (bundle.record.id, &bundle.record.spec);
         let volume = disk(id, spec.pool.as_str());
         self.store.reserve_resource(&volume).await?;
-        let overlay = OverlayVolume {
-            pool: volume.place.clone(),
-            name: volume.name.clone(),
-            capacity_bytes: spec.disk_bytes,
-            backing_path: spec.image.disk.clone(),
-            backing_format: match spec.image.format {
-                ImageFormat::Qcow2 => "qcow2",
-                ImageFormat::Raw => "raw",
+        let (pool, name, capacity_bytes) = (volume.place.clone(), volume.name.clone(), spec.disk_bytes);
+        match &spec.base {
+            Base::Image(image) => {
+                let (backing_path, backing_format) = (image.disk.clone(), backing_format(image.format));
+                let overlay = OverlayVolume { pool, name, capacity_bytes, backing_path, backing_format };
+                self.hypervisor.create_overlay(id, overlay).await?;
             }
-            .to_owned(),
-        };
-        self.hypervisor.create_overlay(id, overlay).await?;
+            Base::Installation(_) => {
+                self.hypervisor.create_blank(id, BlankVolume { pool, name, capacity_bytes }).await?;
+            }
+        }
         self.store.resource_created(&volume).await?;
         Ok(self.store.pass_milestone(id, Milestone::DiskCreated, self.clock.now()).await?)
     }
@@ -262,6 +261,13 @@ impl Hands {
             name: format!("vm-{id}.log"),
             state: ResourceState::Creating,
         }
+    }
+}
+
+fn backing_format(format: ImageFormat) -> String {
+    match format {
+        ImageFormat::Qcow2 => "qcow2".to_owned(),
+        ImageFormat::Raw => "raw".to_owned(),
     }
 }
 

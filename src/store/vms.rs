@@ -11,8 +11,8 @@ mod row;
 pub use adopted::FoundVm;
 
 use crate::vm::{
-    AgentConnectivity, DesiredPower, Effect, HostId, Operation, Resource, UserId, VmId, VmPhase, VmRecord,
-    VmSpec, VmStatus,
+    AgentConnectivity, DesiredPower, Effect, HostId, InstallReport, Operation, Resource, UserId, VmId,
+    VmPhase, VmRecord, VmSpec, VmStatus,
 };
 
 /// A VM to be stored.
@@ -52,6 +52,8 @@ pub struct VmBundle {
     pub operations: Vec<Operation>,
     /// What was made for it.
     pub resources: Vec<Resource>,
+    /// What its installer last said, where one is at work.
+    pub install_report: Option<InstallReport>,
 }
 
 /// What decides whether something may be asked of a VM.

@@ -82,6 +82,10 @@ pub enum Milestone {
     Defined,
     /// The domain was seen running for the first time.
     FirstStarted,
+    /// The installer has put the system on the disk, where one is at work.
+    SystemInstalled,
+    /// The domain was defined anew to boot from its disk, without the installer and its media.
+    BootReplaced,
     /// The agent was heard for the first time.
     FirstSeen,
     /// The installed system's agent said that its first boot is finished.
@@ -102,6 +106,10 @@ pub struct Milestones {
     pub defined: Option<DateTime<Utc>>,
     /// See [`Milestone::FirstStarted`].
     pub first_started: Option<DateTime<Utc>>,
+    /// See [`Milestone::SystemInstalled`].
+    pub system_installed: Option<DateTime<Utc>>,
+    /// See [`Milestone::BootReplaced`].
+    pub boot_replaced: Option<DateTime<Utc>>,
     /// See [`Milestone::FirstSeen`].
     pub first_seen: Option<DateTime<Utc>>,
     /// See [`Milestone::Installed`].
@@ -119,6 +127,8 @@ impl Milestones {
             Milestone::SeedWritten => self.seed_written,
             Milestone::Defined => self.defined,
             Milestone::FirstStarted => self.first_started,
+            Milestone::SystemInstalled => self.system_installed,
+            Milestone::BootReplaced => self.boot_replaced,
             Milestone::FirstSeen => self.first_seen,
             Milestone::Installed => self.installed,
             Milestone::SeedScrubbed => self.seed_scrubbed,
@@ -132,6 +142,8 @@ impl Milestones {
             Milestone::SeedWritten => &mut self.seed_written,
             Milestone::Defined => &mut self.defined,
             Milestone::FirstStarted => &mut self.first_started,
+            Milestone::SystemInstalled => &mut self.system_installed,
+            Milestone::BootReplaced => &mut self.boot_replaced,
             Milestone::FirstSeen => &mut self.first_seen,
             Milestone::Installed => &mut self.installed,
             Milestone::SeedScrubbed => &mut self.seed_scrubbed,

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{HostId, Image, Resource, ResourceKind, UserId, VmRecord, VmSpec};
+use super::{Base, Disc, HostId, Image, Installation, Resource, ResourceKind, UserId, VmRecord, VmSpec};
 
 /// One thing that was made for the VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +64,7 @@ impl VmNote {
                 devices: crate::vm::Plugged::default(),
                 keeping: crate::vm::PowerKeeping::default(),
                 // A path that comes back from a domain could be anybody's.
-                image: Image { disk: PathBuf::new(), kernel: None, ..spec.image.clone() },
+                base: without_paths(&spec.base),
                 unattended: spec.unattended.without_secrets(),
                 ..spec.clone()
             },
@@ -91,12 +91,26 @@ impl VmNote {
     }
 }
 
+/// What a VM is made of without paths, and without what its installer proves itself with.
+fn without_paths(base: &Base) -> Base {
+    let disc = |disc: &Disc| Disc { path: PathBuf::new(), ..disc.clone() };
+    match base {
+        Base::Image(image) => Base::Image(Image { disk: PathBuf::new(), kernel: None, ..image.clone() }),
+        Base::Installation(installation) => Base::Installation(Box::new(Installation {
+            disc: disc(&installation.disc),
+            drivers: installation.drivers.as_ref().map(disc),
+            token: None,
+            ..(**installation).clone()
+        })),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::vm::{
-        DesiredPower, ImageFormat, KernelBoot, Milestones, NetworkAttachment, Origin, OsFamily, Provisioning,
-        ResourceState, Unattended, VmId, VmIntent,
+        DesiredPower, Firmware, ImageFormat, KernelBoot, Milestones, NetworkAttachment, Origin, OsFamily,
+        Provisioning, ResourceState, Unattended, VmId, VmIntent,
     };
 
     fn record() -> VmRecord {
@@ -109,7 +123,9 @@ mod tests {
                 devices: crate::vm::Plugged::default(),
                 keeping: crate::vm::PowerKeeping::default(),
                 name: "noted".parse().unwrap(),
-                image: Image {
+                firmware: Firmware::Bios,
+                tpm: false,
+                base: Base::Image(Image {
                     name: "debian".parse().unwrap(),
                     description: String::new(),
                     os_family: OsFamily::Linux,
@@ -123,7 +139,7 @@ mod tests {
                         initrd: None,
                         cmdline: "secret-cmdline".to_owned(),
                     }),
-                },
+                }),
                 vcpus: 1,
                 memory_mib: 64,
                 disk_bytes: 1,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Image, Plugged, ResourceName, VmName};
+use super::{Image, Installation, OsFamily, Plugged, Provisioning, ResourceName, VmName};
 
 /// Where the VM's one network card is plugged in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +121,38 @@ pub enum Origin {
     },
 }
 
+/// What is on a new VM's disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Base {
+    /// An image, as it was when the VM was asked for, so that a later change of the library does
+    /// not change what a half-made VM becomes.
+    Image(Image),
+    /// Nothing yet: a system is installed on it.
+    Installation(Box<Installation>),
+}
+
+/// What the machine boots with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Firmware {
+    /// The old one.
+    #[default]
+    Bios,
+    /// UEFI.
+    Uefi,
+    /// UEFI that boots only what is signed by those it was delivered to trust.
+    UefiSecureBoot,
+}
+
+impl Firmware {
+    /// Whether it is UEFI of either kind.
+    #[must_use]
+    pub fn is_uefi(self) -> bool {
+        matches!(self, Self::Uefi | Self::UefiSecureBoot)
+    }
+}
+
 /// Why a specification was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
@@ -167,9 +199,15 @@ pub enum SpecError {
 pub struct VmSpec {
     /// Also the domain's name.
     pub name: VmName,
-    /// The image as it was when the VM was asked for, so that a later change of the library does
-    /// not change what a half-made VM becomes.
-    pub image: Image,
+    /// What its disk is made of.
+    #[serde(flatten)]
+    pub base: Base,
+    /// What it boots with.
+    #[serde(default)]
+    pub firmware: Firmware,
+    /// Whether it has a TPM 2.0.
+    #[serde(default)]
+    pub tpm: bool,
     /// Virtual processors.
     pub vcpus: u32,
     /// Memory, MiB.
@@ -237,6 +275,56 @@ impl VmSpec {
     /// Largest disk, bytes (64 TiB).
     pub const MAX_DISK_BYTES: u64 = 64 << 40;
 
+    /// The image it is made from, if it is made from one.
+    #[must_use]
+    pub fn image(&self) -> Option<&Image> {
+        match &self.base {
+            Base::Image(image) => Some(image),
+            Base::Installation(_) => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn image_mut(&mut self) -> Option<&mut Image> {
+        match &mut self.base {
+            Base::Image(image) => Some(image),
+            Base::Installation(_) => None,
+        }
+    }
+
+    /// The installation that it is made by, if it is.
+    #[must_use]
+    pub fn installation(&self) -> Option<&Installation> {
+        match &self.base {
+            Base::Image(_) => None,
+            Base::Installation(installation) => Some(installation),
+        }
+    }
+
+    /// The name of the image, or of the medium that is installed from.
+    #[must_use]
+    pub fn base_name(&self) -> &ResourceName {
+        match &self.base {
+            Base::Image(image) => &image.name,
+            Base::Installation(installation) => &installation.disc.medium,
+        }
+    }
+
+    /// Selects the domain template.
+    #[must_use]
+    pub fn os_family(&self) -> OsFamily {
+        match &self.base {
+            Base::Image(image) => image.os_family,
+            Base::Installation(installation) => installation.family.os_family(),
+        }
+    }
+
+    /// Whether it reads a seed medium on its first boot, or its installer does.
+    #[must_use]
+    pub fn is_provisioned(&self) -> bool {
+        self.image().is_none_or(|image| image.provisioning == Provisioning::CloudInit)
+    }
+
     /// Whether others made its domain.
     #[must_use]
     pub fn is_adopted(&self) -> bool {
@@ -258,10 +346,10 @@ impl VmSpec {
                 given: i64::try_from(self.memory_mib).unwrap_or(i64::MAX),
             });
         }
-        if self.disk_bytes < self.image.virtual_bytes {
+        if let Some(image) = self.image().filter(|image| self.disk_bytes < image.virtual_bytes) {
             return Err(SpecError::DiskTooSmall {
-                image: self.image.name.to_string(),
-                needed: self.image.virtual_bytes,
+                image: image.name.to_string(),
+                needed: image.virtual_bytes,
                 given: self.disk_bytes,
             });
         }

@@ -9,12 +9,12 @@ use std::{
 
 use infinibay::{
     install::{
-        AgentFiles, InstallAgent, InstallFamily, InstallInputs, InstallMedia, MediaError, Recipes,
-        SeedInputs, WindowsAgentFiles, WindowsRelease, plan_media, seed_files,
+        AgentFiles, InstallAgent, InstallInputs, InstallMedia, MediaError, Recipes, SeedInputs,
+        WindowsAgentFiles, plan_media, seed_files,
     },
     vm::{
-        FirstBootSecret, Image, ImageFormat, NetworkAttachment, OsFamily, Provisioning, Unattended, VmId,
-        VmSpec,
+        Base, Firmware, FirstBootSecret, Image, ImageFormat, InstallFamily, NetworkAttachment, OsFamily,
+        Provisioning, Unattended, VmId, VmSpec, WindowsRelease,
     },
 };
 use serde_json::Value;
@@ -103,7 +103,9 @@ pub fn spec(unattended: Unattended) -> VmSpec {
         devices: infinibay::vm::Plugged::default(),
         keeping: infinibay::vm::PowerKeeping::default(),
         name: "web_1".parse().unwrap(),
-        image: Image {
+        firmware: Firmware::Bios,
+        tpm: false,
+        base: Base::Image(Image {
             name: "any".parse().unwrap(),
             description: String::new(),
             os_family: OsFamily::Linux,
@@ -113,7 +115,7 @@ pub fn spec(unattended: Unattended) -> VmSpec {
             virtual_bytes: 1,
             sha256: String::new(),
             kernel: None,
-        },
+        }),
         vcpus: 1,
         memory_mib: 1024,
         disk_bytes: 1,

@@ -6,8 +6,9 @@ use std::{
 };
 
 use infinibay::{
-    install::{InstallFamily, Recipes, WindowsRelease},
+    install::Recipes,
     vm::Unattended,
+    vm::{InstallFamily, WindowsRelease},
 };
 use serde_json::Value;
 

@@ -12,10 +12,10 @@ use std::{
 
 use infinibay::{
     install::{
-        InstallAgent, InstallFamily, InstallMedia, IsoError, MediaError, Recipes, SeedFile,
-        WindowsAgentFiles, WindowsRelease, build_medium, initrd_archive, plan_media,
+        InstallAgent, InstallMedia, IsoError, MediaError, Recipes, SeedFile, WindowsAgentFiles, build_medium,
+        initrd_archive, plan_media,
     },
-    vm::{NetworkAttachment, Unattended},
+    vm::{InstallFamily, NetworkAttachment, Unattended, WindowsRelease},
 };
 
 use super::bench::{

@@ -70,7 +70,10 @@ impl Database {
             created_at: asked.at,
         };
         let operations = vec![operation(vm, OperationKind::Create, 1, None, asked)];
-        self.vms.insert(vm, VmBundle { record, status: None, operations, resources: Vec::new() });
+        self.vms.insert(
+            vm,
+            VmBundle { record, status: None, operations, resources: Vec::new(), install_report: None },
+        );
         self.order.push(vm);
     }
 

@@ -22,6 +22,8 @@ impl State {
             Milestone::SeedWritten => host.once_had_seed.contains(&vm),
             Milestone::Defined => host.once_defined.contains(&vm),
             Milestone::FirstStarted => host.domains.get(&vm).is_none_or(|domain| domain.boot > 0),
+            // Nothing is installed from a disc here.
+            Milestone::SystemInstalled | Milestone::BootReplaced => false,
             Milestone::FirstSeen | Milestone::Installed | Milestone::SeedScrubbed => {
                 host.once_defined.contains(&vm)
             }

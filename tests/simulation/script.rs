@@ -3,8 +3,8 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use infinibay::vm::{
-    DesiredPower, DomainState, GuestChange, Image, ImageFormat, NetworkAttachment, OperationId, OsFamily,
-    Provisioning, SettingChange, Unattended, VmChange, VmId, VmSpec,
+    Base, DesiredPower, DomainState, Firmware, GuestChange, Image, ImageFormat, NetworkAttachment,
+    OperationId, OsFamily, Provisioning, SettingChange, Unattended, VmChange, VmId, VmSpec,
 };
 
 use super::{
@@ -350,7 +350,9 @@ fn spec(number: usize, provisioning: Provisioning) -> VmSpec {
         keeping: infinibay::vm::PowerKeeping::default(),
         origin: infinibay::vm::Origin::Created,
         name: format!("simulated-{number}").parse().expect("a name"),
-        image: Image {
+        firmware: Firmware::Bios,
+        tpm: false,
+        base: Base::Image(Image {
             name: "debian".parse().expect("a name"),
             description: String::new(),
             os_family: OsFamily::Linux,
@@ -360,7 +362,7 @@ fn spec(number: usize, provisioning: Provisioning) -> VmSpec {
             virtual_bytes: 1 << 30,
             sha256: String::new(),
             kernel: None,
-        },
+        }),
         vcpus: 1,
         memory_mib: 512,
         disk_bytes: 1 << 30,

@@ -7,9 +7,9 @@ use chrono::{DateTime, Utc};
 use infinibay::{
     store::{NewVm, Store},
     vm::{
-        FrameText, HostId, Image, ImageFormat, MetricsSample, NetworkAttachment, Operation, OperationId,
-        OsFamily, PowerKeeping, Provisioning, Readings, Unattended, UserId, VmId, VmRecord, VmSpec,
-        truncate_to_micros,
+        Base, Firmware, FrameText, HostId, Image, ImageFormat, MetricsSample, NetworkAttachment, Operation,
+        OperationId, OsFamily, PowerKeeping, Provisioning, Readings, Unattended, UserId, VmId, VmRecord,
+        VmSpec, truncate_to_micros,
     },
 };
 use serde_json::json;
@@ -23,7 +23,9 @@ pub(crate) fn now() -> DateTime<Utc> {
 pub(crate) fn spec(name: &str) -> VmSpec {
     VmSpec {
         name: name.parse().expect("a valid name"),
-        image: Image {
+        firmware: Firmware::Bios,
+        tpm: false,
+        base: Base::Image(Image {
             name: "debian-12".parse().expect("a valid name"),
             description: "Debian 12".to_owned(),
             os_family: OsFamily::Linux,
@@ -33,7 +35,7 @@ pub(crate) fn spec(name: &str) -> VmSpec {
             virtual_bytes: 2 << 30,
             sha256: "0".repeat(64),
             kernel: None,
-        },
+        }),
         vcpus: 2,
         memory_mib: 1024,
         disk_bytes: 10 << 30,

@@ -265,7 +265,7 @@ impl VmObject {
     /// The image it was made from; `(none)` of an adopted VM.
     async fn image(&self) -> &str {
         let spec = &self.view.record.spec;
-        if spec.is_adopted() { "(none)" } else { spec.image.name.as_str() }
+        if spec.is_adopted() { "(none)" } else { spec.base_name().as_str() }
     }
 
     /// Whether others made its domain: it is not deleted but given back (`releaseDomain`), and none

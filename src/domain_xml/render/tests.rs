@@ -6,15 +6,17 @@ use super::{DomainInputs, DomainKind, RenderError, Templates, render};
 use crate::{
     domain_xml::{document::Document, mac_address, read_facts},
     vm::{
-        Image, ImageFormat, KernelBoot, NetworkAttachment, OsFamily, PowerKeeping, Provisioning, Unattended,
-        VmId, VmSpec,
+        Base, Firmware, Image, ImageFormat, KernelBoot, NetworkAttachment, OsFamily, PowerKeeping,
+        Provisioning, Unattended, VmId, VmSpec,
     },
 };
 
 fn spec() -> VmSpec {
     VmSpec {
         name: "web-1".parse().unwrap(),
-        image: Image {
+        firmware: Firmware::Bios,
+        tpm: false,
+        base: Base::Image(Image {
             name: "debian".parse().unwrap(),
             description: "d".to_owned(),
             os_family: OsFamily::Linux,
@@ -24,7 +26,7 @@ fn spec() -> VmSpec {
             virtual_bytes: 1 << 30,
             sha256: String::new(),
             kernel: None,
-        },
+        }),
         vcpus: 2,
         memory_mib: 512,
         disk_bytes: 1 << 30,
@@ -65,7 +67,7 @@ fn value_at(xml: &str, path: &[&str], attribute: &str) -> Option<String> {
 fn a_domain_has_what_its_specification_says() {
     let templates = Templates::load(None).unwrap();
     let mut spec = spec();
-    spec.image.kernel = Some(KernelBoot {
+    spec.image_mut().unwrap().kernel = Some(KernelBoot {
         kernel: "/images/vmlinuz".into(),
         initrd: Some("/images/initrd".into()),
         cmdline: "root=LABEL=root rw".to_owned(),
@@ -155,7 +157,7 @@ fn an_operators_template_is_used_and_checked() {
 #[test]
 fn a_family_without_a_template_is_named() {
     let mut spec = spec();
-    spec.image.os_family = OsFamily::Windows;
+    spec.image_mut().unwrap().os_family = OsFamily::Windows;
     let templates = Templates::load(None).unwrap();
     let error = render(&templates, &inputs(&spec)).unwrap_err();
     assert!(matches!(error, RenderError::NoTemplate("windows.xml")), "{error:?}");
@@ -183,7 +185,7 @@ proptest! {
     #[test]
     fn every_text_comes_back_as_it_was(path in "/[ -~\\t\\n\\rä€𝄞]{0,40}", cmdline in "[ -~ä€]{0,60}") {
         let mut spec = spec();
-        spec.image.kernel =
+        spec.image_mut().unwrap().kernel =
             Some(KernelBoot { kernel: "/k".into(), initrd: None, cmdline: cmdline.clone() });
         let inputs = DomainInputs { disk_path: Path::new(&path), ..inputs(&spec) };
         let xml = render(&Templates::load(None).unwrap(), &inputs).unwrap();

@@ -3,12 +3,13 @@
 
 use std::path::PathBuf;
 
-use super::{InstallAgent, InstallFamily, InstallInputs, MediaError, WindowsRelease, plan_media};
+use super::{InstallAgent, InstallFamily, InstallInputs, MediaError, plan_media};
+use crate::vm::WindowsRelease;
 use crate::{
     install::recipe::{Recipe, RecipeError, Recipes, trial_failed},
     vm::{
-        FirstBootSecret, Image, ImageFormat, NetworkAttachment, OsFamily, Provisioning, Unattended, VmId,
-        VmName, VmSpec,
+        Base, Firmware, FirstBootSecret, Image, ImageFormat, NetworkAttachment, OsFamily, Provisioning,
+        Unattended, VmId, VmName, VmSpec,
     },
 };
 
@@ -77,7 +78,9 @@ fn made_up(network: NetworkAttachment, unattended: Unattended) -> Result<VmSpec,
         origin: crate::vm::Origin::Created,
         keeping: crate::vm::PowerKeeping::default(),
         name: "made-up".parse::<VmName>()?,
-        image: Image {
+        firmware: Firmware::Bios,
+        tpm: false,
+        base: Base::Image(Image {
             name: "made-up".parse()?,
             description: String::new(),
             os_family: OsFamily::Linux,
@@ -87,7 +90,7 @@ fn made_up(network: NetworkAttachment, unattended: Unattended) -> Result<VmSpec,
             virtual_bytes: 1,
             sha256: String::new(),
             kernel: None,
-        },
+        }),
         vcpus: 1,
         memory_mib: VmSpec::MIN_MEMORY_MIB,
         disk_bytes: 1,

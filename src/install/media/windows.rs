@@ -15,7 +15,7 @@ use crate::{
         recipe::{Recipe, Recipes},
         seed::{AGENT_DIR, default_hostname, environment},
     },
-    vm::Unattended,
+    vm::{Unattended, WindowsRelease},
 };
 
 const LABEL: &str = "INFINIBAY";
@@ -35,42 +35,21 @@ const MAX_EDITION: usize = 128;
 const RESERVED: [&str; 6] =
     ["administrator", "guest", "defaultaccount", "wdagutilityaccount", "system", "defaultuser0"];
 
-/// Which Windows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WindowsRelease {
-    /// 10.
-    Windows10,
-    /// 11, which wants UEFI, secure boot and a TPM.
-    Windows11,
-    /// Server 2019.
-    Server2019,
-    /// Server 2022.
-    Server2022,
-    /// Server 2025.
-    Server2025,
+/// A release's folder on the virtio-win medium.
+fn driver_folder(release: WindowsRelease) -> &'static str {
+    match release {
+        WindowsRelease::Windows10 => "w10",
+        WindowsRelease::Windows11 => "w11",
+        WindowsRelease::Server2019 => "2k19",
+        WindowsRelease::Server2022 => "2k22",
+        WindowsRelease::Server2025 => "2k25",
+    }
 }
 
-impl WindowsRelease {
-    /// All there are.
-    pub const ALL: [Self; 5] =
-        [Self::Windows10, Self::Windows11, Self::Server2019, Self::Server2022, Self::Server2025];
-
-    /// Its folder on the virtio-win medium.
-    fn driver_folder(self) -> &'static str {
-        match self {
-            Self::Windows10 => "w10",
-            Self::Windows11 => "w11",
-            Self::Server2019 => "2k19",
-            Self::Server2022 => "2k22",
-            Self::Server2025 => "2k25",
-        }
-    }
-
-    fn is_server(self) -> bool {
-        match self {
-            Self::Windows10 | Self::Windows11 => false,
-            Self::Server2019 | Self::Server2022 | Self::Server2025 => true,
-        }
+fn is_server(release: WindowsRelease) -> bool {
+    match release {
+        WindowsRelease::Windows10 | WindowsRelease::Windows11 => false,
+        WindowsRelease::Server2019 | WindowsRelease::Server2022 | WindowsRelease::Server2025 => true,
     }
 }
 
@@ -137,7 +116,7 @@ fn context(release: WindowsRelease, inputs: &InstallInputs<'_>) -> Result<Value,
     };
     let timezone = names::timezone(settings.timezone.as_deref().unwrap_or("UTC"))
         .ok_or_else(|| invalid("unattended.timezone", "Windows has no name for that zone that we know"))?;
-    let folder = release.driver_folder();
+    let folder = driver_folder(release);
     let driver_paths: Vec<_> = LETTERS
         .iter()
         .flat_map(|letter| DRIVERS.iter().map(move |driver| format!("{letter}:\\{driver}\\{folder}\\amd64")))
@@ -146,7 +125,7 @@ fn context(release: WindowsRelease, inputs: &InstallInputs<'_>) -> Result<Value,
         user,
         password => hidden(password, "Password"),
         administrator_password => hidden(password, "AdministratorPassword"),
-        server => release.is_server(),
+        server => is_server(release),
         computer_name => computer_name(inputs)?,
         timezone,
         locale,

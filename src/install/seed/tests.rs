@@ -5,7 +5,8 @@ use super::{
     AgentFiles, SeedError, SeedFile, SeedInputs, default_hostname, scrubbed_seed_files, seed_files, yaml,
 };
 use crate::vm::{
-    Image, ImageFormat, NetworkAttachment, OsFamily, PowerKeeping, Provisioning, Unattended, VmId, VmSpec,
+    Base, Firmware, Image, ImageFormat, NetworkAttachment, OsFamily, PowerKeeping, Provisioning, Unattended,
+    VmId, VmSpec,
 };
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 ada";
@@ -16,7 +17,9 @@ const MAC: &str = "52:54:00:01:02:03";
 fn spec() -> VmSpec {
     VmSpec {
         name: "web_1".parse().unwrap(),
-        image: Image {
+        firmware: Firmware::Bios,
+        tpm: false,
+        base: Base::Image(Image {
             name: "debian".parse().unwrap(),
             description: String::new(),
             os_family: OsFamily::Linux,
@@ -26,7 +29,7 @@ fn spec() -> VmSpec {
             virtual_bytes: 1,
             sha256: String::new(),
             kernel: None,
-        },
+        }),
         vcpus: 1,
         memory_mib: 64,
         disk_bytes: 1,
@@ -144,7 +147,7 @@ fn a_scrubbed_seed_keeps_the_instance_and_no_secret() {
 #[test]
 fn an_image_that_provisions_itself_has_no_seed() {
     let mut spec = spec();
-    spec.image.provisioning = Provisioning::None;
+    spec.image_mut().unwrap().provisioning = Provisioning::None;
     assert_eq!(seed_files(&inputs(&spec), &agent()).unwrap(), []);
     assert_eq!(scrubbed_seed_files(&inputs(&spec)).unwrap(), []);
 }
@@ -172,7 +175,7 @@ fn what_a_seed_cannot_carry_is_refused() {
     spec.unattended.packages.push("--x".to_owned());
     assert!(matches!(seed_files(&inputs(&spec), &agent()), Err(SeedError::Setting(_))));
     spec.unattended.packages.pop();
-    spec.image.os_family = OsFamily::Windows;
+    spec.image_mut().unwrap().os_family = OsFamily::Windows;
     assert!(matches!(seed_files(&inputs(&spec), &agent()), Err(SeedError::Family(_))));
 }
 

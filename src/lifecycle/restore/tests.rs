@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     domain_xml::{Note, find_note, put_note, read_facts},
-    vm::{DomainFacts, Image, ImageFormat, NetworkAttachment, OsFamily, Provisioning, Unattended, VmSpec},
+    vm::{
+        Base, DomainFacts, Firmware, Image, ImageFormat, NetworkAttachment, OsFamily, Provisioning,
+        Unattended, VmSpec,
+    },
 };
 
 fn now() -> DateTime<Utc> {
@@ -19,7 +22,9 @@ fn noted(id: VmId) -> Value {
         devices: crate::vm::Plugged::default(),
         keeping: crate::vm::PowerKeeping::default(),
         name: "lost".parse().unwrap(),
-        image: Image {
+        firmware: Firmware::Bios,
+        tpm: false,
+        base: Base::Image(Image {
             name: "debian".parse().unwrap(),
             description: String::new(),
             os_family: OsFamily::Linux,
@@ -29,7 +34,7 @@ fn noted(id: VmId) -> Value {
             virtual_bytes: 1 << 30,
             sha256: "ab".repeat(32),
             kernel: None,
-        },
+        }),
         vcpus: 1,
         memory_mib: 512,
         disk_bytes: 1 << 30,
@@ -84,7 +89,7 @@ fn a_vm_comes_back_with_all_that_is_its_own() {
     let (found, owner) = restored(id, id, &noted(id)).unwrap();
     assert_eq!(found.resources.len(), 3);
     assert_eq!((found.power, owner.name.as_str()), (DesiredPower::Running, "ana"));
-    assert_eq!(found.vm.spec.image.disk, PathBuf::new(), "a path out of metadata was taken");
+    assert_eq!(found.vm.spec.image().unwrap().disk, PathBuf::new(), "a path out of metadata was taken");
     assert!(found.milestones.installed.is_some() && found.milestones.seed_written.is_some());
 }
 

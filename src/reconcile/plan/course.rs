@@ -7,8 +7,8 @@ use chrono::{DateTime, Utc};
 use super::{Look, Step, THAW, after, keeping, power, reboot};
 use crate::reconcile::note;
 use crate::vm::{
-    DesiredPower, DomainObservation, DomainState, GuestChange, Milestone, OperationError, Provisioning,
-    ResourceKind, SocketObservation, VmChange,
+    DesiredPower, DomainObservation, DomainState, GuestChange, Milestone, OperationError, ResourceKind,
+    SocketObservation, VmChange,
 };
 
 /// A guest whose processors are halted with frozen file systems is looked at again after this.
@@ -135,7 +135,7 @@ fn make(look: &Look<'_>) -> Course {
     if !look.passed(Milestone::DiskCreated) {
         return Course::step(Step::CreateDisk);
     }
-    let wants_seed = look.bundle.record.spec.image.provisioning == Provisioning::CloudInit;
+    let wants_seed = look.bundle.record.spec.is_provisioned();
     if wants_seed && !look.passed(Milestone::SeedWritten) {
         return Course::step(Step::WriteSeed);
     }

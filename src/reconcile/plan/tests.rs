@@ -12,8 +12,8 @@ use crate::{
     hypervisor::Reboots,
     reconcile::memory::Failure,
     vm::{
-        AgentConnectivity, ChannelFacts, ConditionKind, DesiredPower, DomainFacts, HostId, Image,
-        ImageFormat, LinkCounters, LinkEnd, LinkObservation, Milestones, NetworkAttachment, OpenLink,
+        AgentConnectivity, Base, ChannelFacts, ConditionKind, DesiredPower, DomainFacts, Firmware, HostId,
+        Image, ImageFormat, LinkCounters, LinkEnd, LinkObservation, Milestones, NetworkAttachment, OpenLink,
         Operation, OperationKind, OsFamily, PowerKeeping, Provisioning, Resource, ResourceKind,
         ResourceState, SocketObservation, Unattended, UserId, VmId, VmIntent, VmPhase, VmRecord, VmSpec,
     },
@@ -38,7 +38,9 @@ fn rules() -> Rules {
 fn spec() -> VmSpec {
     VmSpec {
         name: "web-1".parse().unwrap(),
-        image: Image {
+        firmware: Firmware::Bios,
+        tpm: false,
+        base: Base::Image(Image {
             name: "debian".parse().unwrap(),
             description: String::new(),
             os_family: OsFamily::Linux,
@@ -48,7 +50,7 @@ fn spec() -> VmSpec {
             virtual_bytes: 1 << 30,
             sha256: String::new(),
             kernel: None,
-        },
+        }),
         vcpus: 1,
         memory_mib: 512,
         disk_bytes: 1 << 30,
@@ -95,7 +97,13 @@ fn bundle() -> VmBundle {
         created_at: now(),
         finished_at: None,
     };
-    VmBundle { record, status: None, operations: vec![operation], resources: Vec::new() }
+    VmBundle {
+        record,
+        status: None,
+        operations: vec![operation],
+        resources: Vec::new(),
+        install_report: None,
+    }
 }
 
 fn resource(bundle: &VmBundle, kind: ResourceKind) -> Resource {

@@ -27,10 +27,10 @@ use crate::{
     reconcile::ports::{Clock, Files, FilesError, LoopLinks, LoopStore, Randomness, SeedPlace},
     store::{ChangeOutcome, StoreError, VmBundle},
     vm::{
-        ChannelFacts, DesiredPower, DomainAbout, DomainFacts, DomainObservation, DomainState, FirstBoot,
-        HostId, IdentityChange, Image, ImageFormat, LinkCounters, LinkEnd, LinkObservation, Milestone,
-        Milestones, NetworkAttachment, NoteFacts, OpenLink, Operation, OperationError, OperationId,
-        OperationKind, OperationStatus, Origin, OsFamily, PowerKeeping, Provisioning, Resource,
+        Base, ChannelFacts, DesiredPower, DomainAbout, DomainFacts, DomainObservation, DomainState, Firmware,
+        FirstBoot, HostId, IdentityChange, Image, ImageFormat, LinkCounters, LinkEnd, LinkObservation,
+        Milestone, Milestones, NetworkAttachment, NoteFacts, OpenLink, Operation, OperationError,
+        OperationId, OperationKind, OperationStatus, Origin, OsFamily, PowerKeeping, Provisioning, Resource,
         ResourceState, SocketObservation, Unattended, UserId, VmChange, VmId, VmIntent, VmNote, VmRecord,
         VmSpec, VmStatus,
     },
@@ -112,7 +112,8 @@ impl World {
             created_at: epoch(),
         };
         let operations = vec![operation(vm, owner, OperationKind::Create, 1)];
-        let bundle = VmBundle { record, status: None, operations, resources: Vec::new() };
+        let bundle =
+            VmBundle { record, status: None, operations, resources: Vec::new(), install_report: None };
         let state = State { bundle: Some(bundle), reachable: true, ..State::default() };
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
@@ -431,7 +432,9 @@ fn operation(vm: VmId, by: UserId, kind: OperationKind, generation: i64) -> Oper
 fn spec() -> VmSpec {
     VmSpec {
         name: "simulated".parse().unwrap(),
-        image: Image {
+        firmware: Firmware::Bios,
+        tpm: false,
+        base: Base::Image(Image {
             name: "debian".parse().unwrap(),
             description: String::new(),
             os_family: OsFamily::Linux,
@@ -441,7 +444,7 @@ fn spec() -> VmSpec {
             virtual_bytes: 1 << 30,
             sha256: String::new(),
             kernel: None,
-        },
+        }),
         vcpus: 1,
         memory_mib: 512,
         disk_bytes: 1 << 30,

@@ -132,8 +132,9 @@ async fn insert(
     let inserted = on_tx!(tx, db => sqlx::query(
         "INSERT INTO vms (id, host_id, owner_id, name, spec, power, deleting, generation, satisfied,
                           asked_at, created_at, disk_created_at, seed_written_at, defined_at,
-                          first_started_at, first_seen_at, installed_at, seed_scrubbed_at)
-         VALUES ($1, $2, $3, $4, $5, $6, FALSE, 1, 1, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+                          first_started_at, first_seen_at, installed_at, seed_scrubbed_at,
+                          system_installed_at, boot_replaced_at)
+         VALUES ($1, $2, $3, $4, $5, $6, FALSE, 1, 1, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
          ON CONFLICT DO NOTHING",
     )
     .bind(vm.id.uuid())
@@ -151,6 +152,8 @@ async fn insert(
     .bind(milestones.first_seen.map(storable))
     .bind(milestones.installed.map(storable))
     .bind(milestones.seed_scrubbed.map(storable))
+    .bind(milestones.system_installed.map(storable))
+    .bind(milestones.boot_replaced.map(storable))
     .execute(db)
     .await
     .map(|done| done.rows_affected() == 1))

@@ -224,6 +224,8 @@ fn pass_sql(milestone: Milestone) -> &'static str {
         Milestone::SeedWritten => pass!("seed_written_at"),
         Milestone::Defined => pass!("defined_at"),
         Milestone::FirstStarted => pass!("first_started_at"),
+        Milestone::SystemInstalled => pass!("system_installed_at"),
+        Milestone::BootReplaced => pass!("boot_replaced_at"),
         Milestone::FirstSeen => pass!("first_seen_at"),
         Milestone::Installed => pass!("installed_at"),
         Milestone::SeedScrubbed => pass!("seed_scrubbed_at"),

@@ -50,7 +50,9 @@ impl Store {
         if has_history(&mut tx, vm.id).await? {
             return Err(StoreError::IdTaken);
         }
-        media::hold_image(&mut tx, vm.host, &vm.spec.image.name).await?;
+        if let Some(image) = vm.spec.image() {
+            media::hold_image(&mut tx, vm.host, &image.name).await?;
+        }
         let operation = new_operation(operation, vm.id, OperationKind::Create, 1, vm.owner, now);
         operations::insert(&mut tx, &operation).await?;
         let network = match &vm.spec.network {
@@ -66,7 +68,7 @@ impl Store {
                 action: "vm.create",
                 vm: Some(vm.id),
                 details: json!({
-                    "name": vm.spec.name, "image": vm.spec.image.name, "vcpus": vm.spec.vcpus,
+                    "name": vm.spec.name, "image": vm.spec.base_name(), "vcpus": vm.spec.vcpus,
                     "memory_mib": vm.spec.memory_mib, "disk_bytes": vm.spec.disk_bytes,
                     "pool": vm.spec.pool, "network": network, "operation": operation.id,
                 }),
@@ -217,7 +219,7 @@ async fn retried(tx: &mut Tx, asked: &NewVm, row: &VmRow) -> Result<(VmRecord, O
     let same = record.host == asked.host
         && record.owner == asked.owner
         && old.name == new.name
-        && old.image.name == new.image.name
+        && old.base_name() == new.base_name()
         && old.vcpus == new.vcpus
         && old.memory_mib == new.memory_mib
         && old.disk_bytes == new.disk_bytes

@@ -11,7 +11,7 @@ use crate::{
         db::{Tx, on_tx},
         failed,
     },
-    vm::{DesiredPower, Milestones, VmId, VmIntent, VmRecord},
+    vm::{DesiredPower, InstallReport, Milestones, VmId, VmIntent, VmRecord},
 };
 
 words!(DesiredPower {
@@ -39,6 +39,10 @@ pub(super) struct VmRow {
     seed_written_at: Option<DateTime<Utc>>,
     defined_at: Option<DateTime<Utc>>,
     first_started_at: Option<DateTime<Utc>>,
+    system_installed_at: Option<DateTime<Utc>>,
+    boot_replaced_at: Option<DateTime<Utc>>,
+    install_stage: Option<String>,
+    install_reported_at: Option<DateTime<Utc>>,
     first_seen_at: Option<DateTime<Utc>>,
     installed_at: Option<DateTime<Utc>>,
     seed_scrubbed_at: Option<DateTime<Utc>>,
@@ -66,12 +70,20 @@ impl VmRow {
                 seed_written: self.seed_written_at,
                 defined: self.defined_at,
                 first_started: self.first_started_at,
+                system_installed: self.system_installed_at,
+                boot_replaced: self.boot_replaced_at,
                 first_seen: self.first_seen_at,
                 installed: self.installed_at,
                 seed_scrubbed: self.seed_scrubbed_at,
             },
             created_at: self.created_at,
         })
+    }
+
+    /// What the VM's installer last said.
+    pub(super) fn install_report(&self) -> Option<InstallReport> {
+        let (stage, at) = (self.install_stage.clone()?, self.install_reported_at?);
+        Some(InstallReport { stage, at })
     }
 
     pub(super) fn view(&self, operation: &'static str) -> Result<VmView, StoreError> {

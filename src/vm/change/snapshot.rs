@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::WrongState;
-use crate::vm::{OperationKind, Provisioning, Quiesce, SnapshotName, VmPhase, VmRecord, VmStatus};
+use crate::vm::{OperationKind, Quiesce, SnapshotName, VmPhase, VmRecord, VmStatus};
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,10 +98,7 @@ impl SnapshotChange {
             }
             // What was done of a first boot is noted once and for all: a guest that is put back
             // into the middle of it would not find its seed again.
-            (Self::Create(_), _)
-                if record.spec.image.provisioning == Provisioning::CloudInit
-                    && record.milestones.installed.is_none() =>
-            {
+            (Self::Create(_), _) if record.spec.is_provisioned() && record.milestones.installed.is_none() => {
                 refused("its first boot is not finished; wait for the operation that made it")
             }
             (
