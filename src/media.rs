@@ -19,7 +19,6 @@ mod run;
 mod sink;
 mod work;
 
-pub use place::disc_file_name;
 pub use request::ImportMedium;
 
 use std::{

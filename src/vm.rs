@@ -39,15 +39,17 @@ pub use change::{
 pub use command::{CommandOutcome, GuestCommand, LinkEnd, UnsafeCommand};
 pub use condition::{Condition, ConditionKind, ConditionStatus};
 pub use device::{
-    BridgeName, DiskTarget, InvalidDevice, NicSource, Plugged, PluggedDisk, PluggedInterface, PluggedMedium,
-    parse_mac,
+    BridgeName, DiscSource, DiskTarget, InvalidDevice, NicSource, Plugged, PluggedDisk, PluggedInterface,
+    PluggedMedium, parse_mac,
 };
 pub use event::VmEvent;
 pub use ids::{CommandId, HostId, MediumId, OperationId, TokenId, UserId, VmId};
 pub use image::{Image, ImageFormat, KernelBoot, OsFamily, Provisioning};
 pub use intent::{DesiredPower, Milestone, Milestones, VmIntent, VmRecord};
 pub use loss::{LossCounts, LossReason};
-pub use medium::{DiskFacts, Medium, MediumFacts, MediumFailure, MediumKind, MediumSource, MediumState};
+pub use medium::{
+    DiskFacts, Medium, MediumFacts, MediumFailure, MediumKind, MediumSource, MediumState, disc_file_name,
+};
 pub use metrics::{
     Aggregate, DiskRates, FrameText, MetricsSample, NetworkRates, Readings, Resolution, Series, SeriesField,
     SeriesPoint, SeriesRequest,
