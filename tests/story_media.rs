@@ -279,6 +279,15 @@ on_both! {
         assert_eq!(becomes(client, "moved", "READY").await["sha256"], sha256(&iso));
         assert_eq!(origin.asked("/moved").len(), 2);
 
+        // One that heeds no condition says itself that it is another file.
+        let mut mixed = iso.to_vec();
+        mixed[1_000_000..].fill(3);
+        let mixed = Manner::Mixes(Arc::new(mixed), 5_000_000, Arc::clone(&iso));
+        import(client, "mixed", &origin.on("/mixed", mixed), None).await;
+        assert_eq!(becomes(client, "mixed", "READY").await["sha256"], sha256(&iso));
+        let asked = origin.asked("/mixed");
+        assert_eq!((asked.len(), asked[1].from.is_some(), asked[2].from), (3, true, None), "{asked:?}");
+
         // About four seconds; killed in the middle.
         let slow = origin.on("/slow", Manner::Slow(Arc::clone(&iso), 160_000));
         import(client, "slow", &slow, None).await;
@@ -310,7 +319,7 @@ on_both! {
         assert_eq!(asked.len(), 2, "{asked:?}");
         assert!(asked[1].from.is_some_and(|from| from >= before), "{asked:?}, {before}");
         assert_eq!(std::fs::read(discs.join("slow.iso")).unwrap(), *iso);
-        assert_eq!(listed(&discs), ["cut.iso", "moved.iso", "slow.iso"]);
+        assert_eq!(listed(&discs), ["cut.iso", "mixed.iso", "moved.iso", "slow.iso"]);
         trial.daemon.stop();
     }
 
