@@ -110,6 +110,10 @@ fn find(disc: &Disc<'_>, root: &Extents, path: &str, joliet: bool) -> Option<Ext
     let mut here = root.clone();
     let mut parts = path.split('/').peekable();
     while let Some(part) = parts.next() {
+        // So a directory calls itself in Rock Ridge.
+        if part.is_empty() {
+            return None;
+        }
         let (found, directory) = entry(disc, &here, part, joliet)?;
         match (parts.peek().is_some(), directory) {
             (true, true) => here = found,
