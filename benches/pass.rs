@@ -108,6 +108,7 @@ async fn at(size: usize, passes: &Passes, figures: &mut Figures) -> u64 {
         events: EventBus::default(),
         settings: Settings {
             seeds_dir: dir.path().to_owned(),
+            discs_dir: dir.path().to_owned(),
             console_dir: dir.path().to_owned(),
             socket_dir: dir.path().to_owned(),
             templates: Templates::load(None).unwrap(),

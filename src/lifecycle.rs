@@ -13,6 +13,7 @@ mod restore;
 mod snapshot;
 
 pub use console::{ConsoleLog, MAX_CONSOLE_BYTES};
+pub use device::InsertMedium;
 pub use request::{CreateVm, UnattendedRequest};
 pub use restore::{NotedOwner, Places, noted_vm};
 
@@ -76,6 +77,15 @@ pub enum LifecycleError {
         /// The volume.
         volume: String,
     },
+    /// `MEDIUM_NOT_FOUND`.
+    #[error("the library has no medium {0:?}")]
+    NoSuchDisc(String),
+    /// `MEDIUM_NOT_READY`.
+    #[error("medium {0} is not ready; wait until its import has succeeded")]
+    DiscNotReady(ResourceName),
+    /// `MEDIUM_UNUSABLE`.
+    #[error("medium {0} is a disk image and no disc: VMs are made of it (`createVm`)")]
+    NoDisc(ResourceName),
     /// `DEVICE_NOT_FOUND`.
     #[error("the VM has no {0}")]
     DeviceNotFound(String),

@@ -88,6 +88,9 @@ pub enum StoreError {
     /// The image is on its way out; no VM can be made of it.
     #[error("the image is being deleted")]
     ImageGone,
+    /// There is no such disc in the library, or it is not ready.
+    #[error("the library has no such disc that is ready")]
+    DiscGone,
     /// Another controller holds this database for this host.
     #[error("the database is held by another controller of this host ({holder})")]
     Locked {

@@ -40,8 +40,8 @@ pub use change::{
 pub use command::{CommandOutcome, GuestCommand, LinkEnd, UnsafeCommand};
 pub use condition::{Condition, ConditionKind, ConditionStatus};
 pub use device::{
-    BridgeName, DiskTarget, InvalidDevice, NicSource, Plugged, PluggedDisk, PluggedInterface, PluggedMedium,
-    parse_mac,
+    BridgeName, DiscSource, DiskTarget, InvalidDevice, NicSource, Plugged, PluggedDisk, PluggedInterface,
+    PluggedMedium, parse_mac,
 };
 pub use event::VmEvent;
 pub use ids::{CommandId, HostId, MediumId, OperationId, TokenId, UserId, VmId};
@@ -49,7 +49,9 @@ pub use image::{Image, ImageFormat, KernelBoot, OsFamily, Provisioning};
 pub use installation::{Disc, InstallFamily, InstallReport, Installation, InstallerKernel, WindowsRelease};
 pub use intent::{DesiredPower, Milestone, Milestones, VmIntent, VmRecord};
 pub use loss::{LossCounts, LossReason};
-pub use medium::{DiskFacts, Medium, MediumFacts, MediumFailure, MediumKind, MediumSource, MediumState};
+pub use medium::{
+    DiskFacts, Medium, MediumFacts, MediumFailure, MediumKind, MediumSource, MediumState, disc_file_name,
+};
 pub use metrics::{
     Aggregate, DiskRates, FrameText, MetricsSample, NetworkRates, Readings, Resolution, Series, SeriesField,
     SeriesPoint, SeriesRequest,

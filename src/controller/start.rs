@@ -156,6 +156,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
         events: events.clone(),
         settings: Settings {
             seeds_dir,
+            discs_dir: config.media_dir(),
             console_dir,
             socket_dir: config.agents.socket_dir.clone(),
             templates,

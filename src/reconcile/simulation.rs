@@ -51,6 +51,7 @@ impl Run {
             events: EventBus::default(),
             settings: Settings {
                 seeds_dir: "/seeds".into(),
+                discs_dir: "/discs".into(),
                 console_dir: "/console".into(),
                 socket_dir: "/sockets".into(),
                 templates: Templates::load(None).expect("the built-in templates are right"),

@@ -30,6 +30,7 @@ fn settings() -> Settings {
     let templates = TEMPLATES.get_or_init(|| Templates::load(None).expect("the built-in templates"));
     Settings {
         seeds_dir: "/seeds".into(),
+        discs_dir: "/discs".into(),
         console_dir: "/console".into(),
         socket_dir: "/sockets".into(),
         templates: templates.clone(),

@@ -94,6 +94,15 @@ impl Files for Ports {
         .await
     }
 
+    async fn has_file(&self, path: &Path) -> Result<bool, FilesError> {
+        let mut state = self.world.state();
+        let rate = state.faults.files;
+        match state.chance.one_in(rate) {
+            true => Err(fault("has_file")),
+            false => Ok(state.host.files.contains_key(path)),
+        }
+    }
+
     async fn inspect_socket(&self, path: &Path) -> SocketObservation {
         let mut state = self.world.state();
         let rate = state.faults.files;

@@ -94,10 +94,23 @@ fn a_vm_comes_back_with_all_that_is_its_own() {
 }
 
 #[test]
+fn a_disc_in_a_drive_comes_back_as_it_was_named() {
+    let id = VmId::generate();
+    let mut note = noted(id);
+    note["spec"]["devices"]["media"] = json!([
+        { "target": "sda", "medium": "debian-13" },
+        { "target": "sdb", "pool": "discs", "volume": "tools.iso" },
+    ]);
+    let (found, _) = restored(id, id, &note).unwrap();
+    let library: Vec<_> = found.vm.spec.devices.media.iter().map(|medium| medium.source.library()).collect();
+    assert_eq!(library, [Some(&"debian-13".parse().unwrap()), None]);
+}
+
+#[test]
 fn hostile_metadata_is_refused_with_the_reason() {
     let id = VmId::generate();
     let other = VmId::generate();
-    let cases: [(&str, Value, &str); 14] = [
+    let cases: [(&str, Value, &str); 15] = [
         ("/resources/0/name", json!(format!("infinibay-{other}.qcow2")), "not this VM's"),
         ("/resources/0/name", json!(format!("infinibay-{id}0.qcow2")), "not this VM's"),
         ("/resources/0/name", json!(format!("infinibay-{id}-/../x")), "not this VM's"),
@@ -108,6 +121,7 @@ fn hostile_metadata_is_refused_with_the_reason() {
         ("/resources/0/kind", json!("everything"), "cannot be read"),
         ("/spec/vcpus", json!(0), "vcpus"),
         ("/spec/pool", json!("a b"), "cannot be read"),
+        ("/spec/devices/media", json!([{ "target": "sda", "medium": "../../etc/shadow" }]), "cannot be read"),
         ("/spec/unattended/user", json!("root; rm"), "user"),
         ("/spec/origin", json!({ "adopted": { "macs": [] } }), "contradicts"),
         ("/spec/image/description", json!("a\u{0}"), "description"),

@@ -542,6 +542,10 @@ impl Files for World {
         Ok(())
     }
 
+    async fn has_file(&self, path: &Path) -> Result<bool, FilesError> {
+        Ok(self.state().files.contains(path))
+    }
+
     async fn inspect_socket(&self, path: &Path) -> SocketObservation {
         if self.state().files.contains(path) {
             SocketObservation::Present

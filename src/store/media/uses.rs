@@ -9,11 +9,11 @@ use super::row::MediumRow;
 use crate::{
     store::{
         Store, StoreError,
-        column::JsonText,
+        column::{JsonText, Word},
         db::{Tx, on_pool, on_tx},
         failed,
     },
-    vm::{HostId, Medium, MediumKind, ResourceName},
+    vm::{HostId, Medium, MediumKind, MediumState, ResourceName},
 };
 
 /// Names that are told at most.
@@ -120,22 +120,68 @@ pub(in crate::store) async fn hold_image(
     host: HostId,
     image: &ResourceName,
 ) -> Result<(), StoreError> {
-    const OPERATION: &str = "holding an image";
+    // One that somebody put into the library by hand has no row.
+    match held(tx, host, image, MediumKind::DiskImage).await? {
+        Some(MediumState::Deleting) => Err(StoreError::ImageGone),
+        _ => Ok(()),
+    }
+}
+
+/// Keeps a disc from being deleted until the transaction ends; what names it then keeps it on.
+///
+/// # Errors
+/// `DiscGone`: it is not there, or not ready.
+pub(in crate::store) async fn hold_disc(
+    tx: &mut Tx,
+    host: HostId,
+    disc: &ResourceName,
+) -> Result<(), StoreError> {
+    match held(tx, host, disc, MediumKind::Installation).await? {
+        Some(MediumState::Ready) => Ok(()),
+        _ => Err(StoreError::DiscGone),
+    }
+}
+
+/// The same for a volume of a pool, which may be a disc's file: a pool can stand over their
+/// directory. What is no disc of ours is not our affair.
+///
+/// # Errors
+/// `DiscGone`: it is on its way out.
+pub(in crate::store) async fn hold_volume(
+    tx: &mut Tx,
+    host: HostId,
+    volume: &ResourceName,
+) -> Result<(), StoreError> {
+    let Some(disc) = volume.as_str().strip_suffix(".iso").and_then(|name| name.parse().ok()) else {
+        return Ok(());
+    };
+    match held(tx, host, &disc, MediumKind::Installation).await? {
+        Some(MediumState::Deleting) => Err(StoreError::DiscGone),
+        _ => Ok(()),
+    }
+}
+
+/// The state of a medium, which stays until the transaction ends.
+async fn held(
+    tx: &mut Tx,
+    host: HostId,
+    name: &ResourceName,
+    kind: MediumKind,
+) -> Result<Option<MediumState>, StoreError> {
+    const OPERATION: &str = "holding a medium";
     // SQLite's transaction holds the whole database's write lock already.
     let sql = tx.sql(
-        "SELECT * FROM media WHERE host_id = $1 AND name = $2 AND kind = 'disk_image'",
-        "SELECT * FROM media WHERE host_id = $1 AND name = $2 AND kind = 'disk_image' FOR SHARE",
+        "SELECT * FROM media WHERE host_id = $1 AND name = $2 AND kind = $3",
+        "SELECT * FROM media WHERE host_id = $1 AND name = $2 AND kind = $3 FOR SHARE",
     );
     let found = on_tx!(tx, db => sqlx::query_as::<_, MediumRow>(sql)
         .bind(host.uuid())
-        .bind(image.as_str())
+        .bind(name.as_str())
+        .bind(kind.word())
         .fetch_optional(db)
         .await)
     .map_err(failed(OPERATION))?;
-    match found.map(|row| row.read(OPERATION)).transpose()? {
-        Some(medium) if medium.state == crate::vm::MediumState::Deleting => Err(StoreError::ImageGone),
-        _ => Ok(()),
-    }
+    Ok(found.map(|row| row.read(OPERATION)).transpose()?.map(|medium| medium.state))
 }
 
 #[cfg(test)]
@@ -151,6 +197,8 @@ mod tests {
             (true, json!({ "cdroms": [{ "file": file }] })),
             (true, json!({ "change": { "medium": "debian" } })),
             (true, json!({ "media": ["other", "debian"] })),
+            (true, json!({ "devices": { "media": [{ "target": "sda", "medium": "debian" }] } })),
+            (true, json!({ "device": { "insert_medium": { "medium": "debian", "drive": null } } })),
             (true, json!({ "devices": { "media": [{ "pool": "discs", "volume": "debian.iso" }] } })),
             (false, json!({ "name": "debian" })),
             (false, json!({ "cdroms": [{ "file": "/elsewhere/debian.iso" }] })),

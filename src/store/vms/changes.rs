@@ -15,9 +15,11 @@ use crate::{
         audit::{self, AuditRow},
         column::{JsonText, Word, storable},
         db::on_tx,
-        failed, operations,
+        failed, media, operations,
     },
-    vm::{Operation, OperationId, OperationStatus, UserId, VmChange, VmId, VmRecord},
+    vm::{
+        DeviceChange, DiscSource, Operation, OperationId, OperationStatus, UserId, VmChange, VmId, VmRecord,
+    },
 };
 
 impl Store {
@@ -25,7 +27,7 @@ impl Store {
     /// VM is under way.
     ///
     /// # Errors
-    /// `NotFound`, `Deleting`, `ChangeUnderWay`.
+    /// `NotFound`, `Deleting`, `ChangeUnderWay`; `DiscGone`, for a medium.
     pub async fn request_change(
         &self,
         vm: VmId,
@@ -45,6 +47,12 @@ impl Store {
             return Err(StoreError::ChangeUnderWay(Box::new(open)));
         }
         let record = row.record(OPERATION)?;
+        if let VmChange::Device(DeviceChange::InsertMedium { source, .. }) = change {
+            match source {
+                DiscSource::Library { medium } => media::hold_disc(&mut tx, record.host, medium).await?,
+                DiscSource::Volume { volume, .. } => media::hold_volume(&mut tx, record.host, volume).await?,
+            }
+        }
         let mut operation = new_operation(operation, vm, change.kind(), record.intent.generation, by, now);
         operation.change = Some(change.clone());
         operations::insert(&mut tx, &operation).await?;

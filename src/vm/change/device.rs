@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::WrongState;
 use crate::vm::{
-    DiskTarget, NicSource, OperationKind, PluggedDisk, ResourceName, VmPhase, VmRecord, VmStatus,
+    DiscSource, DiskTarget, NicSource, OperationKind, PluggedDisk, ResourceName, VmPhase, VmRecord, VmStatus,
 };
 
 /// See the module.
@@ -31,10 +31,9 @@ pub enum DeviceChange {
     },
     /// Put a medium into a drive.
     InsertMedium {
-        /// The medium's pool.
-        pool: ResourceName,
-        /// The medium's volume.
-        volume: ResourceName,
+        /// The medium.
+        #[serde(flatten)]
+        source: DiscSource,
         /// Which drive; an empty one, or a new one, when absent.
         drive: Option<DiskTarget>,
     },
