@@ -145,9 +145,8 @@ fn make(look: &Look<'_>) -> Course {
 /// File systems that may be frozen are thawed, beside a call that hangs too. Only what ends the
 /// guest comes before.
 fn thaw(look: &Look<'_>) -> Option<Course> {
-    let intent = &look.bundle.record.intent;
-    let ends = intent.deleting || (intent.is_open() && intent.power == DesiredPower::ForcedOff);
-    let operation = look.thaws_for().filter(|_| !ends && look.gives_change_up().is_none())?;
+    let operation =
+        look.thaws_for().filter(|_| !look.ends_the_guest() && look.gives_change_up().is_none())?;
     let failure = look.memory.failure.as_ref().filter(|failure| failure.step == THAW);
     match failure.map(|failure| failure.retry_at).filter(|retry_at| *retry_at > look.now) {
         Some(retry_at) => Some(Course::wait_until(retry_at)),
@@ -169,7 +168,8 @@ fn change(look: &Look<'_>, state: DomainState) -> Option<Course> {
     let course = match change {
         VmChange::Guest(_) if state.is_off() => reboot::is_it_back(look),
         VmChange::Guest(GuestChange::Reboot { force: false }) => reboot::next(look, operation, state),
-        // Thawed as soon as the processors go on, and nothing before that.
+        // Thawed as soon as the processors go on, and nothing before that: who asks that they do is heard.
+        _ if change.may_be_frozen() && halted && look.wants_the_guest_to_go_on() => return None,
         _ if change.may_be_frozen() && halted => Course::wait_until(after(look.now, LOOK_AGAIN)),
         _ => Course::step(Step::Change(operation.id)),
     };

@@ -127,6 +127,66 @@ async fn a_guest_is_thawed_even_when_the_time_for_the_snapshot_is_long_over() {
     panic!("the snapshot has more gates than were tried");
 }
 
+/// Somebody halts the guest while it is frozen.
+async fn frozen_and_halted() -> Arc<World> {
+    for gate in 1..20 {
+        let world = running(true).await;
+        world.ask_change(at_rest());
+        world.crash_at(Crash::After(gate));
+        let run = Run::start(&world);
+        tokio::select! {
+            () = world.crashed() => {}
+            () = until(&world, "the snapshot", is_over) => {}
+        }
+        run.kill().await;
+        world.never_crash();
+        if world.is_frozen() {
+            world.set_domain(DomainState::Paused, 1);
+            return world;
+        }
+    }
+    panic!("the guest is never frozen");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_halted_guest_with_frozen_file_systems_goes_on_when_asked_and_is_let_go() {
+    for (power, state) in
+        [(DesiredPower::Running, DomainState::Running), (DesiredPower::Stopped, DomainState::Shutoff)]
+    {
+        let world = frozen_and_halted().await;
+        let run = Run::start(&world);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(world.domain_state(), Some(DomainState::Paused), "nobody asked that it goes on");
+        let asked = tokio::time::Instant::now();
+        world.ask_power_beside_changes(power);
+        run.waker.wake(world.vm());
+        until(&world, "both", |world| is_over(world) && world.domain_state() == Some(state)).await;
+        assert!(asked.elapsed() < Duration::from_secs(60), "{power:?} took {:?}", asked.elapsed());
+        run.stop().await;
+        one_true_snapshot(&world, &format!("{power:?}"));
+        succeeded(&world);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_is_halted_or_unseen_for_hours_is_let_go_in_the_end() {
+    for unseen in [false, true] {
+        let world = frozen_and_halted().await;
+        if unseen {
+            world.set_domain(DomainState::Running, 1);
+            world.set_reachable(false);
+        }
+        let run = Run::start(&world);
+        tokio::time::sleep(Duration::from_secs(3700)).await;
+        assert!(!is_over(&world) && world.is_frozen(), "given up: {}", world.describe());
+        world.set_domain(DomainState::Running, 1);
+        world.set_reachable(true);
+        until(&world, "the end", is_over).await;
+        run.stop().await;
+        assert!(!world.is_frozen(), "left frozen: {}", world.describe());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_call_that_hangs_while_the_guest_runs_does_not_keep_it_frozen() {
     let world = running(true).await;
