@@ -61,7 +61,9 @@ impl VmMutations {
         payload(&call, call.api.lifecycle.start(call.actor, VmId(id), discard_saved).await).await
     }
 
-    /// Powers a VM off: politely, and after a grace by force; with `force` at once.
+    /// Powers a VM off: politely, and after a grace by force; with `force` at once. One that is paused
+    /// goes on first, because a guest that is halted hears nothing. What hangs or takes long, such as a
+    /// `saveVm` of much memory, is ended by `force`, and by nothing else.
     async fn stop_vm(
         &self,
         ctx: &Context<'_>,

@@ -58,8 +58,7 @@ pub(super) fn choose(look: &Look<'_>) -> Course {
         return course;
     }
     if look.observed.busy {
-        // An earlier call has not returned: whatever it does, nothing else may be done beside it.
-        return Course::default();
+        return beside_a_late_call(look);
     }
     let course = if look.bundle.record.intent.deleting { delete(look) } else { live(look) };
     if course.satisfied.is_some() || course.given_up.is_some() {
@@ -73,6 +72,20 @@ pub(super) fn choose(look: &Look<'_>) -> Course {
     match pause(look).filter(|_| course.step.is_some()) {
         Some(wait_until) => Course::wait_until(wait_until.min(course.wake_at.unwrap_or(wait_until))),
         None => course,
+    }
+}
+
+/// An earlier call has not returned: whatever it does, nothing else is done beside it. Only a plug that
+/// somebody asked to be pulled does not wait: libvirt lets that pass, and it is what ends a call that
+/// writes a large memory or hangs on a QEMU that does not answer.
+fn beside_a_late_call(look: &Look<'_>) -> Course {
+    let pulled = look.memory.last_done == Some(Step::Destroy);
+    if pulled || !look.ends_the_guest() || !look.passed(Milestone::Defined) {
+        return Course::default();
+    }
+    match pause(look) {
+        Some(wait_until) => Course::wait_until(wait_until),
+        None => Course::step(Step::Destroy),
     }
 }
 
