@@ -6,7 +6,7 @@
 mod plug;
 mod volume;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use virt::{domain::Domain, sys};
@@ -19,7 +19,9 @@ use super::{
 };
 use crate::{
     domain_xml::{DeviceName, HardwareError, Injection, NewDevice, read_hardware, set_size},
-    hypervisor::{BlankVolume, Devices, DomainHardware, HypervisorError, Live, Unplugged, VolumeFacts},
+    hypervisor::{
+        BlankVolume, Devices, DomainHardware, HypervisorError, Live, Unplugged, VolumeFacts, VolumePlace,
+    },
     vm::VmId,
 };
 
@@ -46,6 +48,11 @@ impl Devices for LibvirtHypervisor {
             volume::facts(call, &pool, &name)
         })
         .await
+    }
+
+    async fn volume_at(&self, id: VmId, path: &Path) -> Result<Option<VolumePlace>, HypervisorError> {
+        let path = path.to_owned();
+        self.on_domain("find the volume of a disk of", id, move |call| volume::at(call, &path)).await
     }
 
     async fn grow_volume(&self, id: VmId, pool: &str, name: &str, bytes: u64) -> Result<(), HypervisorError> {

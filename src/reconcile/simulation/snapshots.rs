@@ -8,8 +8,8 @@ use super::{
     world::{Crash, Hang, World},
 };
 use crate::vm::{
-    DesiredPower, DomainState, Frost, NewSnapshot, Operation, OperationKind, OperationStatus, Quiesce,
-    Quiesced, SnapshotChange, VmChange, VmPhase,
+    DesiredPower, DeviceChange, DomainState, Frost, NewSnapshot, NicSource, Operation, OperationKind,
+    OperationStatus, Quiesce, Quiesced, SettingChange, SizeChange, SnapshotChange, VmChange, VmPhase,
 };
 
 fn create(memory: Option<bool>, quiesce: Quiesce) -> VmChange {
@@ -338,6 +338,63 @@ async fn a_revert_is_done_once_and_the_loop_does_not_fight_it() {
                 break;
             }
         }
+    }
+}
+
+async fn done(world: &Arc<World>, change: VmChange) {
+    let before = world.operations().len();
+    world.ask_change(change.clone());
+    let run = Run::start(world);
+    until(world, "the change", |world| {
+        let ended = world.operations().into_iter().filter(|operation| operation.status.is_final()).count();
+        ended == before + 1
+    })
+    .await;
+    run.stop().await;
+    let ended = world.operations().into_iter().filter(|operation| operation.change.as_ref() == Some(&change));
+    assert!(
+        ended.last().is_none_or(|operation| operation.status == OperationStatus::Succeeded),
+        "{change:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_vm_is_made_of_goes_back_with_it() {
+    for running_then in [true, false] {
+        let world = running(true).await;
+        let disk = |number: u32| {
+            let volume = format!("infinibay-{}-{number}.qcow2", world.vm());
+            DeviceChange::AttachDisk { pool: "default".parse().unwrap(), volume, bytes: 1 << 20 }
+        };
+        let card = |name: &str| {
+            VmChange::Device(DeviceChange::AttachInterface {
+                source: NicSource::Network(name.parse().unwrap()),
+            })
+        };
+        done(&world, VmChange::Device(disk(1))).await;
+        done(&world, card("first")).await;
+        let then = world.spec();
+        world.add_snapshot("before", running_then);
+
+        let gone = DeviceChange::DetachDisk { disk: then.devices.disks[0].clone(), delete_volume: false };
+        done(&world, VmChange::Device(gone)).await;
+        let mac = then.devices.interfaces[0].mac.clone();
+        done(&world, VmChange::Device(DeviceChange::DetachInterface { mac })).await;
+        done(&world, VmChange::Device(disk(2))).await;
+        done(&world, card("second")).await;
+        done(&world, VmChange::Size(SizeChange::Resize { vcpus: Some(3), memory_mib: Some(768) })).await;
+        let name = VmChange::Setting(SettingChange::Autostart(true));
+        done(&world, name).await;
+        assert_ne!(world.spec().devices, then.devices);
+
+        done(&world, revert()).await;
+        let now = world.spec();
+        assert_eq!((now.vcpus, now.memory_mib), (then.vcpus, then.memory_mib));
+        assert_eq!(now.devices, then.devices, "from a VM that ran: {running_then}");
+        // What is no part of the machine stays as it was set.
+        assert!(now.keeping.autostart);
+        // A volume that is plugged in no more is not forgotten.
+        assert_eq!(world.volumes(), 3);
     }
 }
 

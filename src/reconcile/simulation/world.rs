@@ -808,7 +808,8 @@ impl Hypervisor for World {
         self.on_host("define", |state| {
             assert!(xml.contains(&id.to_string()), "the domain is not the VM's");
             if state.domain.is_none() {
-                state.plugs = devices::Plugs::default();
+                let spec = state.bundle.as_ref().map(|bundle| &bundle.record.spec);
+                state.plugs = spec.map(devices::Plugs::of).unwrap_or_default();
                 state.domain = Some(DomainState::Shutoff);
             }
             state.note = crate::domain_xml::read_facts(&xml).expect("a domain").about.note;
