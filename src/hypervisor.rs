@@ -61,6 +61,14 @@ pub enum HypervisorError {
         #[source]
         source: virt::error::Error,
     },
+    /// The domain is not made in a way that we can change it: it will not be by itself.
+    #[error("{operation}: {reason}")]
+    Unfit {
+        /// What was tried.
+        operation: String,
+        /// Why not, for people; says what to do.
+        reason: String,
+    },
     /// What libvirt gave could not be read, or what was asked makes no sense to it.
     #[error("{operation}: {reason}")]
     Invalid {

@@ -97,7 +97,8 @@ impl VmMutations {
     }
 
     /// Writes a VM's memory to the host's disk and powers it off; `startVm` goes on from there. Refused
-    /// with `WRONG_STATE` where nothing runs.
+    /// with `WRONG_STATE` where nothing runs. While it takes longer than a call to libvirt may, the VM's
+    /// phase is `UNKNOWN`, because it cannot be asked beside that; the operation goes on.
     async fn save_vm(
         &self,
         ctx: &Context<'_>,

@@ -112,9 +112,15 @@ fn edit_config(
 ) -> Result<(), HypervisorError> {
     if !call.ask(|_| domain.is_persistent())? {
         // Defining it would make it stay.
-        return Err(call.invalid("the domain is transient: it has no configuration to change"));
+        let reason = "the domain is transient and has no configuration to change; define it with virsh";
+        return Err(HypervisorError::Unfit { operation: call.operation(), reason: reason.to_owned() });
     }
-    let edited = edit(&config_xml(call, domain)?).map_err(|error| call.invalid(error))?;
+    let edited = edit(&config_xml(call, domain)?).map_err(|error| match error {
+        HardwareError::LaidOut(_) => {
+            HypervisorError::Unfit { operation: call.operation(), reason: error.to_string() }
+        }
+        error => call.invalid(error),
+    })?;
     if edited.changed {
         call.ask(|conn| conn.define_domain_xml(&edited.xml))?;
     }

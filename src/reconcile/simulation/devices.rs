@@ -207,6 +207,27 @@ async fn what_does_not_fit_into_the_running_domain_comes_with_the_next_start() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_disk_is_not_taken_for_one_that_was_there_before_it() {
+    for delete_volume in [false, true] {
+        let world = with_vm(DesiredPower::Running).await;
+        change(&world, attach(&world)).await;
+        let mut before = world.spec().devices.disks[0].clone();
+        before.volume = format!("infinibay-{}-0.qcow2", world.vm());
+        world.ask_change(VmChange::Device(DeviceChange::DetachDisk { disk: before, delete_volume }));
+        let run = Run::start(&world);
+        until(&world, "the refusal", |world| {
+            ended(world, OperationKind::DetachDisk, OperationStatus::Failed)
+        })
+        .await;
+        run.stop().await;
+        let refused = world.operations().into_iter().find_map(|operation| operation.error).unwrap();
+        assert_eq!(refused.code, "DEVICE_NOT_FOUND");
+        assert_eq!((world.spec().devices.disks.len(), world.hardware_now().0.disks.len()), (1, 1));
+        assert_eq!(world.volumes(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn growing_a_disk_survives_a_crash_at_every_gate() {
     for power in [DesiredPower::Running, DesiredPower::Stopped] {
         for gate in 1.. {
