@@ -63,7 +63,7 @@ impl VmMutations {
 
     /// Powers a VM off: politely, and after a grace by force; with `force` at once. One that is paused
     /// goes on first, because a guest that is halted hears nothing. What hangs or takes long, such as a
-    /// `saveVm` of much memory, is ended by `force`, and by nothing else.
+    /// `saveVm` of much memory, is ended by `force` and by `deleteVm`.
     async fn stop_vm(
         &self,
         ctx: &Context<'_>,

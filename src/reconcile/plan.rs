@@ -1,7 +1,8 @@
 //! The decision: from intent and observation to what to do, what to say and when to look again.
 //!
 //! Pure, without clock, I/O or randomness. The invariant above all: while the domain is
-//! `Unknown`, no step that destroys, undefines, removes or marks anything stopped is planned.
+//! `Unknown`, no step that destroys, undefines, removes or marks anything stopped is planned. One thing
+//! is no matter of knowledge: where a call hangs, and somebody asked for the guest's end at once.
 
 mod agent;
 mod conditions;
