@@ -351,11 +351,8 @@ async fn done(world: &Arc<World>, change: VmChange) {
     })
     .await;
     run.stop().await;
-    let ended = world.operations().into_iter().filter(|operation| operation.change.as_ref() == Some(&change));
-    assert!(
-        ended.last().is_none_or(|operation| operation.status == OperationStatus::Succeeded),
-        "{change:?}"
-    );
+    let mut ended = world.operations().into_iter().filter(|operation| operation.kind == change.kind());
+    assert!(ended.all(|operation| operation.status == OperationStatus::Succeeded), "{change:?}");
 }
 
 #[tokio::test(start_paused = true)]
