@@ -21,7 +21,7 @@ pub mod libvirt;
 mod snapshots;
 
 pub use console::{Console, MAX_SCREENSHOT_BYTES, Screenshot};
-pub use devices::{BlankVolume, Devices, DomainHardware, Live, Unplugged, VolumeFacts};
+pub use devices::{BlankVolume, Devices, DomainHardware, Live, Unplugged, VolumeFacts, VolumePlace};
 pub use guest::{GuestControls, Reboots};
 pub use identity::{DomainDescription, GivenBack, Identity};
 pub use snapshots::{FileSystems, Freeze, RevertTo, SnapshotRequest, Snapshots, Thaw};
@@ -60,6 +60,14 @@ pub enum HypervisorError {
         /// libvirt's words.
         #[source]
         source: virt::error::Error,
+    },
+    /// The domain is not made in a way that we can change it: it will not be by itself.
+    #[error("{operation}: {reason}")]
+    Unfit {
+        /// What was tried.
+        operation: String,
+        /// Why not, for people; says what to do.
+        reason: String,
     },
     /// What libvirt gave could not be read, or what was asked makes no sense to it.
     #[error("{operation}: {reason}")]
@@ -219,7 +227,8 @@ pub trait Hypervisor:
     /// Unpauses.
     async fn resume(&self, id: VmId) -> Result<(), HypervisorError>;
 
-    /// Pulls the plug. Already off is success.
+    /// Pulls the plug, also beside a call that is past its deadline, which then ends. Already off is
+    /// success.
     async fn destroy(&self, id: VmId) -> Result<(), HypervisorError>;
 
     /// Undefines, with NVRAM, managed save and snapshot metadata. Absent is success.

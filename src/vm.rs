@@ -67,7 +67,7 @@ pub use phase::{AgentConnectivity, VmPhase, VmStatus};
 pub use redact::{RedactionError, Redactor};
 pub use resource::{Resource, ResourceKind, ResourceState};
 pub use snapshot::{
-    MAX_DESCRIPTION_CHARS, MAX_SNAPSHOTS, Machine, Quiesce, Quiesced, Snapshot, SnapshotState, SnapshotTag,
+    MAX_DESCRIPTION_CHARS, MAX_SNAPSHOTS, Quiesce, Quiesced, Snapshot, SnapshotState, SnapshotTag,
 };
 pub use spec::{
     Base, Firmware, FirstBootSecret, NetworkAttachment, OnCrash, OnPowerOff, Origin, PowerKeeping, SpecError,

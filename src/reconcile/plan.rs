@@ -1,7 +1,8 @@
 //! The decision: from intent and observation to what to do, what to say and when to look again.
 //!
 //! Pure, without clock, I/O or randomness. The invariant above all: while the domain is
-//! `Unknown`, no step that destroys, undefines, removes or marks anything stopped is planned.
+//! `Unknown`, no step that destroys, undefines, removes or marks anything stopped is planned. One thing
+//! is no matter of knowledge: where a call hangs, and somebody asked for the guest's end at once.
 
 mod agent;
 mod conditions;
@@ -25,8 +26,8 @@ use super::{
 use crate::{
     store::VmBundle,
     vm::{
-        DomainObservation, DomainState, FirstBoot, LinkEnd, Milestone, OpenLink, Operation, OperationError,
-        OperationId, OperationStatus, VmChange, VmStatus,
+        DesiredPower, DomainObservation, DomainState, FirstBoot, LinkEnd, Milestone, OpenLink, Operation,
+        OperationError, OperationId, OperationStatus, VmChange, VmStatus,
     },
 };
 
@@ -158,6 +159,28 @@ impl Look<'_> {
             })
     }
 
+    /// Somebody asked for the guest's end, whatever it is doing.
+    fn ends_the_guest(&self) -> bool {
+        let intent = &self.bundle.record.intent;
+        intent.deleting || (intent.is_open() && intent.power == DesiredPower::ForcedOff)
+    }
+
+    /// What is asked of the power needs a halted guest to go on, be it only to hear that it is to stop.
+    fn wants_the_guest_to_go_on(&self) -> bool {
+        use DesiredPower::{ColdRunning, Running, Stopped};
+        let intent = &self.bundle.record.intent;
+        intent.is_open() && matches!(intent.power, Running | ColdRunning | Stopped)
+    }
+
+    /// The domain was seen, and nothing of it runs.
+    fn is_surely_off(&self) -> bool {
+        match &self.observed.domain {
+            DomainObservation::Unknown => false,
+            DomainObservation::Absent => true,
+            DomainObservation::Present(facts) => facts.state.is_off(),
+        }
+    }
+
     /// The change that is under way, with its operation.
     fn change(&self) -> Option<(&Operation, &VmChange)> {
         let open = self.bundle.operations.iter().filter(|operation| !operation.status.is_final());
@@ -199,6 +222,10 @@ impl Look<'_> {
                 true => error("THAW_FAILED", words.to_owned()),
                 false => None,
             };
+        }
+        if change.may_be_frozen() && !self.is_surely_off() {
+            // Its processors are halted, or it cannot be seen: it is let go when it goes on, however late.
+            return None;
         }
         let failure = self.memory.failure.as_ref().filter(|failure| failure.step == CHANGE);
         if let Some(failure) = failure.filter(|failure| failure.attempts >= MAX_ATTEMPTS) {

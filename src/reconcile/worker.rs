@@ -373,7 +373,7 @@ impl Worker {
                 tracing::warn!(vm = %self.id, step = step.name(), "a step was done again and had no lasting effect");
                 let message =
                     "it was done, and had no lasting effect; look at the console and at libvirt's log";
-                self.note_failure(step, true, message.to_owned());
+                self.note_failure(step, !is_polite(bundle, step), message.to_owned());
             }
             Ok(ended) => {
                 let now = self.now_for_memory();
@@ -403,9 +403,7 @@ impl Worker {
                     || format!("{error} (the log tells why under {correlation})"),
                     ToOwned::to_owned,
                 );
-                // That a guest cannot be asked is no reason to let it run on: it is forced in time.
-                let polite = matches!(step, Step::RequestShutdown | Step::RequestReboot(_));
-                let counted = error.is_counted() && !polite;
+                let counted = error.is_counted() && !is_polite(bundle, step);
                 self.note_failure(step, counted, message);
             }
         }
@@ -431,6 +429,16 @@ impl Worker {
             }
         }
         self.shared.events.publish(VmEvent::Deleted { vm: self.id, at: self.now() });
+    }
+}
+
+/// Whether a step asks a guest, or makes it able to hear. That it cannot be asked is no reason to let
+/// it run on: it is forced in time, and the request is not given up before.
+fn is_polite(bundle: &VmBundle, step: &Step) -> bool {
+    match step {
+        Step::RequestShutdown | Step::RequestReboot(_) => true,
+        Step::Resume => bundle.record.intent.power == DesiredPower::Stopped,
+        _ => false,
     }
 }
 

@@ -192,6 +192,9 @@ impl Hypervisor for Ports {
     }
 
     async fn destroy(&self, id: VmId) -> Result<(), HypervisorError> {
+        if self.world.state().host.is_busy(self.life, id) {
+            return self.destroy_beside(id).await;
+        }
         self.world.state().judge_destruction(id, "destroy", &[Seen::Active, Seen::Crashed]);
         self.world.state().judge_grace(id);
         self.call(id, "destroy", move |world| {

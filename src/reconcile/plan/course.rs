@@ -58,8 +58,7 @@ pub(super) fn choose(look: &Look<'_>) -> Course {
         return course;
     }
     if look.observed.busy {
-        // An earlier call has not returned: whatever it does, nothing else may be done beside it.
-        return Course::default();
+        return beside_a_late_call(look);
     }
     let course = if look.bundle.record.intent.deleting { delete(look) } else { live(look) };
     if course.satisfied.is_some() || course.given_up.is_some() {
@@ -73,6 +72,20 @@ pub(super) fn choose(look: &Look<'_>) -> Course {
     match pause(look).filter(|_| course.step.is_some()) {
         Some(wait_until) => Course::wait_until(wait_until.min(course.wake_at.unwrap_or(wait_until))),
         None => course,
+    }
+}
+
+/// An earlier call has not returned: whatever it does, nothing else is done beside it. Only a plug that
+/// somebody asked to be pulled does not wait: libvirt lets that pass, and it is what ends a call that
+/// writes a large memory or hangs on a QEMU that does not answer.
+fn beside_a_late_call(look: &Look<'_>) -> Course {
+    let pulled = look.memory.last_done == Some(Step::Destroy);
+    if pulled || !look.ends_the_guest() || !look.passed(Milestone::Defined) {
+        return Course::default();
+    }
+    match pause(look) {
+        Some(wait_until) => Course::wait_until(wait_until),
+        None => Course::step(Step::Destroy),
     }
 }
 
@@ -145,9 +158,8 @@ fn make(look: &Look<'_>) -> Course {
 /// File systems that may be frozen are thawed, beside a call that hangs too. Only what ends the
 /// guest comes before.
 fn thaw(look: &Look<'_>) -> Option<Course> {
-    let intent = &look.bundle.record.intent;
-    let ends = intent.deleting || (intent.is_open() && intent.power == DesiredPower::ForcedOff);
-    let operation = look.thaws_for().filter(|_| !ends && look.gives_change_up().is_none())?;
+    let operation =
+        look.thaws_for().filter(|_| !look.ends_the_guest() && look.gives_change_up().is_none())?;
     let failure = look.memory.failure.as_ref().filter(|failure| failure.step == THAW);
     match failure.map(|failure| failure.retry_at).filter(|retry_at| *retry_at > look.now) {
         Some(retry_at) => Some(Course::wait_until(retry_at)),
@@ -169,7 +181,8 @@ fn change(look: &Look<'_>, state: DomainState) -> Option<Course> {
     let course = match change {
         VmChange::Guest(_) if state.is_off() => reboot::is_it_back(look),
         VmChange::Guest(GuestChange::Reboot { force: false }) => reboot::next(look, operation, state),
-        // Thawed as soon as the processors go on, and nothing before that.
+        // Thawed as soon as the processors go on, and nothing before that: who asks that they do is heard.
+        _ if change.may_be_frozen() && halted && look.wants_the_guest_to_go_on() => return None,
         _ if change.may_be_frozen() && halted => Course::wait_until(after(look.now, LOOK_AGAIN)),
         _ => Course::step(Step::Change(operation.id)),
     };

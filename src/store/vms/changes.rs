@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{
     ChangeOutcome,
     progress::remove_rows,
-    requests::{locked, new_operation},
+    requests::{followed_by, locked, new_operation},
     row::lock_vm,
 };
 use crate::{
@@ -113,6 +113,8 @@ impl Store {
         // Whoever asked for power since is heard.
         if let Some(power) = outcome.power.filter(|_| record.intent.generation == ended.generation) {
             record.intent.power = power;
+            // What was asked for before is beside the point, and must not be told to be reached.
+            operations::supersede(&mut tx, vm, followed_by(power).1, now).await?;
         }
         let spec = JsonText::write(OPERATION, &record.spec)?;
         on_tx!(&mut tx, db => sqlx::query("UPDATE vms SET name = $2, spec = $3, power = $4 WHERE id = $1")

@@ -96,31 +96,7 @@ impl Store {
     ) -> Result<(VmRecord, Operation), StoreError> {
         const OPERATION: &str = "storing a request for power";
         let now = storable(now);
-        const POWER: [OperationKind; 4] =
-            [OperationKind::Start, OperationKind::Stop, OperationKind::Suspend, OperationKind::Save];
-        const HALTED: [OperationKind; 6] = [
-            OperationKind::Start,
-            OperationKind::Stop,
-            OperationKind::Suspend,
-            OperationKind::Save,
-            OperationKind::Reboot,
-            OperationKind::Reset,
-        ];
-        const OFF: [OperationKind; 7] = [
-            OperationKind::Start,
-            OperationKind::Stop,
-            OperationKind::Suspend,
-            OperationKind::Save,
-            OperationKind::Create,
-            OperationKind::Reboot,
-            OperationKind::Reset,
-        ];
-        let (kind, superseded): (_, &[OperationKind]) = match power {
-            DesiredPower::Running | DesiredPower::ColdRunning => (OperationKind::Start, &POWER),
-            DesiredPower::Paused => (OperationKind::Suspend, &HALTED),
-            DesiredPower::Saved => (OperationKind::Save, &HALTED),
-            DesiredPower::Stopped | DesiredPower::ForcedOff => (OperationKind::Stop, &OFF),
-        };
+        let (kind, superseded) = followed_by(power);
         let mut tx = self.begin(OPERATION).await?;
         let row = locked(&mut tx, OPERATION, vm).await?;
         if row.deleting {
@@ -182,6 +158,19 @@ impl Store {
             .await?;
         tx.commit(OPERATION).await?;
         Ok((record, operation))
+    }
+}
+
+/// The kind of an operation that asks for this power, and the kinds that it puts an end to.
+pub(super) fn followed_by(power: DesiredPower) -> (OperationKind, &'static [OperationKind]) {
+    use OperationKind::{Create, Reboot, Reset, Save, Start, Stop, Suspend};
+    match power {
+        DesiredPower::Running | DesiredPower::ColdRunning => (Start, &[Start, Stop, Suspend, Save]),
+        DesiredPower::Paused => (Suspend, &[Start, Stop, Suspend, Save, Reboot, Reset]),
+        DesiredPower::Saved => (Save, &[Start, Stop, Suspend, Save, Reboot, Reset]),
+        DesiredPower::Stopped | DesiredPower::ForcedOff => {
+            (Stop, &[Start, Stop, Suspend, Save, Create, Reboot, Reset])
+        }
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use infinibay::{hypervisor::HypervisorError, vm::VmId};
+use infinibay::{
+    hypervisor::HypervisorError,
+    vm::{DesiredPower, VmId},
+};
 use tokio::sync::oneshot;
 
-use super::{LIMIT, invalid, unreachable};
+use super::{DESTROYED, LIMIT, invalid, unreachable};
 use crate::simulation::{
     controller::Ports,
     host::{Call, File, Volume},
@@ -98,6 +101,37 @@ impl Ports {
             state.note(format_args!("{name} {label}: {fate:?} in {takes:?}"));
         }
         Ok((number, fate, takes))
+    }
+
+    /// libvirt lets it pass beside a call that is late. Nobody has seen the domain since, so that only a
+    /// request is a reason for it.
+    pub(super) async fn destroy_beside(&self, vm: VmId) -> Result<(), HypervisorError> {
+        self.world.point(self.life, "before destroy beside").await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        {
+            let mut state = self.world.state();
+            if !state.host.reachable {
+                return Err(unreachable("destroy"));
+            }
+            let label = state.label(vm);
+            let asked = state.database.vms.get(&vm).is_some_and(|bundle| {
+                let intent = &bundle.record.intent;
+                // Another request may have come since it was planned.
+                intent.deleting || intent.is_open() || intent.power == DesiredPower::ForcedOff
+            });
+            if !asked {
+                state.violate(format_args!("{label} was destroyed beside a late call, and nobody asked"));
+            }
+            state.note(format_args!("destroy {label} beside a late call"));
+            let runs = state.host.domains.get(&vm).is_some_and(|domain| domain.state.is_active());
+            if runs {
+                let clean = state.chance.one_in(2);
+                state.host.power_off(vm, DESTROYED, clean);
+            }
+            state.touch(vm);
+        }
+        self.world.point(self.life, "after destroy beside").await;
+        Ok(())
     }
 
     /// A call that changes nothing. What it gives is from when it began, and it ends when it ends.

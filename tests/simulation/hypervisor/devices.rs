@@ -1,11 +1,13 @@
 //! What is plugged into a domain: nothing is, here.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use infinibay::{
     domain_xml::{DeviceName, NewDevice},
-    hypervisor::{BlankVolume, Devices, DomainHardware, HypervisorError, Live, Unplugged, VolumeFacts},
+    hypervisor::{
+        BlankVolume, Devices, DomainHardware, HypervisorError, Live, Unplugged, VolumeFacts, VolumePlace,
+    },
     vm::VmId,
 };
 
@@ -33,6 +35,10 @@ impl Devices for Ports {
         _name: &str,
     ) -> Result<Option<VolumeFacts>, HypervisorError> {
         not_simulated("volume")
+    }
+
+    async fn volume_at(&self, _id: VmId, _path: &Path) -> Result<Option<VolumePlace>, HypervisorError> {
+        not_simulated("volume_at")
     }
 
     async fn grow_volume(
