@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Look, after, drift};
+use super::{Look, after, drift, is_anothers};
 use crate::vm::{
     AgentConnectivity, Condition, ConditionKind, ConditionStatus, DomainObservation, DomainState, FirstBoot,
     LinkObservation, Milestone,
@@ -60,6 +60,16 @@ fn channel(look: &Look<'_>) -> Option<Draft> {
     let kind = ConditionKind::ChannelPresent;
     let expected = look.rules.socket_dir.join(look.bundle.record.id.socket_name());
     Some(match &facts.channel {
+        Some(channel) if is_anothers(&channel.path, look.bundle.record.id) => (
+            kind,
+            ConditionStatus::False,
+            "AnothersSocket",
+            format!(
+                "The agent channel's socket {:?} is another VM's, of whose domain this one may be a copy; nothing \
+                 is sent through it. Power the VM off, put it right with `infinibayd channel add`, and start it.",
+                channel.path
+            ),
+        ),
         // The agent is reached there all the same; but what is left there after a crash of the
         // hypervisor is not known to be ours.
         Some(channel) if channel.path != expected => (
@@ -94,12 +104,16 @@ fn connected(look: &Look<'_>, agent: AgentConnectivity) -> Draft {
         AgentConnectivity::NeverSeen => {
             let message = match silence(look) {
                 Some(why) => format!("The agent has never been heard. {why}"),
-                None => "The agent has never been heard.".to_owned(),
+                None => "The agent has never been heard. It will be once the VM runs and the service infiniservice \
+                         runs in the guest."
+                    .to_owned(),
             };
             (kind, ConditionStatus::False, "NeverSeen", message)
         }
         AgentConnectivity::Unsupported => {
-            (kind, ConditionStatus::False, "NoChannel", "The domain has no agent channel.".to_owned())
+            let message = "The domain has no agent channel, without which no agent is heard; add it with \
+                           `infinibayd channel add`.";
+            (kind, ConditionStatus::False, "NoChannel", message.to_owned())
         }
         AgentConnectivity::Offline => {
             let why = silence(look)
@@ -197,7 +211,8 @@ fn install(look: &Look<'_>) -> Option<Draft> {
             kind,
             ConditionStatus::False,
             "Stuck",
-            "The first boot takes longer than it should; look at the console (`virsh console`).".to_owned(),
+            "The first boot takes longer than it should; look at the console (`vmConsoleLog`, `virsh console`)."
+                .to_owned(),
         ),
         (false, Some(_)) => (
             kind,
