@@ -6,6 +6,7 @@
 mod agent;
 mod conditions;
 mod course;
+mod disks;
 mod drift;
 mod keeping;
 mod operations;

@@ -2,9 +2,9 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Look, after, drift, is_anothers};
+use super::{Look, after, disks, drift, is_anothers};
 use crate::vm::{
-    AgentConnectivity, Condition, ConditionKind, ConditionStatus, DomainObservation, DomainState, FirstBoot,
+    AgentConnectivity, Condition, ConditionKind, ConditionStatus, DomainObservation, FirstBoot,
     LinkObservation, Milestone,
 };
 
@@ -19,7 +19,8 @@ pub(super) fn derive(look: &Look<'_>, agent: AgentConnectivity) -> Vec<Condition
         clock(look),
         install(look),
         drift::derive(look),
-        disks(look),
+        disks::present(look),
+        disks::room(look),
         restart(look),
         Some(reconciled(look)),
     ];
@@ -223,32 +224,6 @@ fn install(look: &Look<'_>) -> Option<Draft> {
         (false, None) => {
             (kind, ConditionStatus::True, "Booting", "The system boots for the first time.".to_owned())
         }
-    })
-}
-
-/// What the hypervisor says of the disks, without asking it more than it tells anyway.
-fn disks(look: &Look<'_>) -> Option<Draft> {
-    /// libvirt's `VIR_DOMAIN_PAUSED_IOERROR`.
-    const PAUSED_BY_IO_ERROR: i32 = 5;
-    let DomainObservation::Present(facts) = &look.observed.domain else { return None };
-    let failed = facts.state == DomainState::Paused && facts.reason == PAUSED_BY_IO_ERROR;
-    let before = || {
-        let status = look.bundle.status.as_ref()?;
-        status.conditions.iter().find(|old| old.kind == ConditionKind::DisksPresent)
-    };
-    if failed {
-        return Some((
-            ConditionKind::DisksPresent,
-            ConditionStatus::False,
-            "IoError",
-            "The hypervisor paused the VM because a disk could not be read or written: its pool is full, or its \
-             storage fails. Make room or mend the storage, then resume the VM with `startVm`."
-                .to_owned(),
-        ));
-    }
-    // Told as put right only where it was wrong.
-    before().map(|_| {
-        (ConditionKind::DisksPresent, ConditionStatus::True, "Usable", "The disks can be used.".to_owned())
     })
 }
 

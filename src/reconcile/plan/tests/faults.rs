@@ -1,7 +1,7 @@
 //! What is told of a domain that something is wrong with.
 
 use super::*;
-use crate::vm::ConditionStatus;
+use crate::vm::{ConditionStatus, StorageObservation};
 
 fn condition(plan: &Plan, kind: ConditionKind) -> Option<(ConditionStatus, &str)> {
     let found = plan.status.conditions.iter().find(|condition| condition.kind == kind)?;
@@ -49,6 +49,50 @@ fn a_pause_on_an_io_error_is_told_until_it_is_over() {
     bundle.status = Some(failed.status);
     let resumed = seen(&bundle, DomainState::Running, 1);
     assert_eq!(condition(&resumed, disks), Some((ConditionStatus::True, "Usable")));
+}
+
+#[test]
+fn what_was_said_of_the_disks_stands_until_something_else_is_seen() {
+    let mut bundle = bundle();
+    made(&mut bundle);
+    let (disks, low) = (ConditionKind::DisksPresent, ConditionKind::StorageLow);
+    let pool = || "default".to_owned();
+    let seen = |bundle: &VmBundle, domain: DomainObservation, storage: StorageObservation| {
+        decide(bundle, &Observation { storage, ..observed(domain) }, &memory())
+    };
+    let fine = StorageObservation::default;
+    let running = || domain(DomainState::Running);
+
+    let missing = StorageObservation { missing: vec![(pool(), "vol".to_owned())], ..fine() };
+    let told = seen(&bundle, running(), missing.clone());
+    assert_eq!(condition(&told, disks), Some((ConditionStatus::False, "DiskMissing")));
+    let message = &told.status.conditions.iter().find(|found| found.kind == disks).unwrap().message;
+    assert!(message.contains("\"default\"") && message.contains("\"vol\""), "{message}");
+    bundle.status = Some(told.status);
+    // After a restart, before the pools were looked at.
+    let partial = StorageObservation { partial: true, ..fine() };
+    let stands = seen(&bundle, DomainObservation::Unknown, partial.clone());
+    assert_eq!(condition(&stands, disks), Some((ConditionStatus::False, "DiskMissing")));
+    let silent = StorageObservation { silent: vec![pool()], ..fine() };
+    let unknown = seen(&bundle, running(), silent);
+    assert_eq!(condition(&unknown, disks), Some((ConditionStatus::Unknown, "PoolSilent")));
+    assert_eq!(condition(&seen(&bundle, running(), fine()), disks), Some((ConditionStatus::True, "Usable")));
+    bundle.record.intent.deleting = true;
+    assert_eq!(condition(&seen(&bundle, running(), missing), disks), None, "it is to be gone");
+    bundle.record.intent.deleting = false;
+
+    let full = StorageObservation { low: vec![pool()], ..fine() };
+    let DomainObservation::Present(mut facts) = domain(DomainState::Paused) else { panic!("no domain") };
+    facts.reason = 5;
+    let told = seen(&bundle, DomainObservation::Present(facts), full);
+    assert_eq!(condition(&told, disks), Some((ConditionStatus::False, "PoolFull")));
+    assert_eq!(condition(&told, low), Some((ConditionStatus::True, "PoolNearlyFull")));
+    bundle.status = Some(told.status);
+    let away = seen(&bundle, DomainObservation::Unknown, partial);
+    assert_eq!(condition(&away, disks), Some((ConditionStatus::False, "PoolFull")), "unknown is not usable");
+    assert_eq!(condition(&away, low), Some((ConditionStatus::True, "PoolNearlyFull")));
+    let over = seen(&bundle, running(), fine());
+    assert_eq!(condition(&over, low), Some((ConditionStatus::False, "Enough")));
 }
 
 #[test]
