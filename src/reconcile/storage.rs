@@ -77,8 +77,10 @@ impl StorageWatch {
         for (pool, recorded) in recorded(&bundles) {
             let look = match hypervisor.pool(&pool).await {
                 Ok(contents) => seen(recorded, &contents),
-                Err(HypervisorError::Unreachable { .. }) => return IN_VAIN,
+                Err(HypervisorError::Unreachable { .. }) if !hypervisor.is_reachable() => return IN_VAIN,
                 Err(error) => {
+                    // Among them a list that is too long for libvirt's protocol, which libvirt reports as if
+                    // the connection had failed.
                     tracing::warn!(pool, error = chain(&error), "a pool could not be looked through");
                     PoolLook::Silent
                 }
