@@ -1,6 +1,7 @@
 //! What a storage pool holds.
 
 use async_trait::async_trait;
+use virt::storage_vol::StorageVol;
 
 use super::{
     LibvirtHypervisor,
@@ -37,7 +38,7 @@ fn look_through(call: &Call<'_>, name: &str) -> Result<PoolContents, HypervisorE
     let volumes = call.ask(|_| pool.list_all_volumes(0))?;
     let info = call.ask(|_| pool.info())?;
     // Names come with the list; asking for them sends nothing.
-    let names = volumes.iter().map(|volume| volume.name()).collect::<Result<_, _>>();
+    let names = volumes.iter().map(StorageVol::name).collect::<Result<_, _>>();
     Ok(PoolContents {
         capacity_bytes: info.capacity,
         available_bytes: info.available,
