@@ -113,7 +113,11 @@ async fn at(size: usize, passes: &Passes, figures: &mut Figures) -> u64 {
             socket_dir: dir.path().to_owned(),
             templates: Templates::load(None).unwrap(),
         },
-        config: ReconcileConfig { scan_interval: quiet, ..ReconcileConfig::default() },
+        config: ReconcileConfig {
+            scan_interval: quiet,
+            storage_interval: quiet,
+            ..ReconcileConfig::default()
+        },
         agents: AgentsConfig { liveness_interval: quiet, offline_after: quiet, ..AgentsConfig::default() },
         link_hints,
         socket_hints,

@@ -19,12 +19,14 @@ mod guest;
 mod identity;
 pub mod libvirt;
 mod snapshots;
+mod storage;
 
 pub use console::{Console, MAX_SCREENSHOT_BYTES, Screenshot};
 pub use devices::{BlankVolume, Devices, DomainHardware, Live, Unplugged, VolumeFacts, VolumePlace};
 pub use guest::{GuestControls, Reboots};
 pub use identity::{DomainDescription, GivenBack, Identity};
 pub use snapshots::{FileSystems, Freeze, RevertTo, SnapshotRequest, Snapshots, Thaw};
+pub use storage::{PoolContents, Storage};
 
 /// Why a call failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -194,7 +196,7 @@ pub enum HypervisorEvent {
 /// The hypervisor as the rest of the house sees it.
 #[async_trait]
 pub trait Hypervisor:
-    GuestControls + Devices + Snapshots + FileSystems + Identity + Console + Send + Sync + 'static
+    GuestControls + Devices + Snapshots + FileSystems + Identity + Console + Storage + Send + Sync + 'static
 {
     /// Every domain in one look, with a constant number of calls however many there are.
     /// An `Err` means that nothing is known; an `Ok` is complete.

@@ -60,7 +60,7 @@ pub use name::{InvalidName, ResourceName, SnapshotName, VmName};
 pub use note::{NotedResource, VmNote};
 pub use observation::{
     ChannelFacts, DomainAbout, DomainFacts, DomainObservation, DomainState, FirstBoot, InterfaceFacts,
-    LinkCounters, LinkObservation, NoteFacts, OpenLink, SocketObservation,
+    LinkCounters, LinkObservation, NoteFacts, OpenLink, SocketObservation, StorageObservation,
 };
 pub use operation::{Operation, OperationError, OperationKind, OperationStatus};
 pub use phase::{AgentConnectivity, VmPhase, VmStatus};

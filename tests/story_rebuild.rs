@@ -11,7 +11,7 @@ use clap::Parser;
 use infinibay::{
     cli::rebuild::{self, RebuildArgs},
     config::{Config, HypervisorConfig, Sources},
-    controller::lock::HostLock,
+    controller::{host_id, lock::HostLock},
     domain_xml::{Note, put_note},
     hypervisor::{Hypervisor, Identity, libvirt::LibvirtHypervisor},
     vm::{HostId, NotedResource, ResourceKind, UserId, VmId, VmNote},
@@ -113,9 +113,9 @@ async fn run(config: &Config, flags: &[&str]) -> (Result<(), String>, String) {
     (done.map_err(|error| format!("{error:#}")), String::from_utf8(out).unwrap())
 }
 
-fn note(id: VmId, owner: &str) -> VmNote {
+fn note(host: HostId, id: VmId, owner: &str) -> VmNote {
     VmNote {
-        host: HostId::generate(),
+        host,
         owner: UserId::generate(),
         owner_name: owner.to_owned(),
         spec: support::sample::spec("elsewhere"),
@@ -130,7 +130,7 @@ fn note(id: VmId, owner: &str) -> VmNote {
     }
 }
 
-struct Domains(LibvirtHypervisor);
+struct Domains(LibvirtHypervisor, HostId);
 
 impl Domains {
     async fn define(&self, id: VmId, name: &str, element: impl FnOnce(String) -> String) {
@@ -143,7 +143,7 @@ impl Domains {
 
     async fn noted(&self, name: &str, change: impl FnOnce(VmId, &mut VmNote)) -> VmId {
         let id = VmId::generate();
-        let mut noted = note(id, "ana");
+        let mut noted = note(self.1, id, "ana");
         change(id, &mut noted);
         let note = Note { digest: noted.digest(), text: noted.text() };
         self.define(id, name, |xml| put_note(&xml, id, &note).unwrap()).await;
@@ -161,7 +161,8 @@ on_both! {
             ..HypervisorConfig::default()
         });
         hypervisor.connected(SOON).await.unwrap();
-        let domains = Domains(hypervisor);
+        let host = host_id::load_or_create(state.path()).unwrap();
+        let domains = Domains(hypervisor, host);
         let good = domains.noted("good", |_, _| {}).await;
         let nameless = domains.noted("nameless", |_, note| note.owner_name.clear()).await;
         let greedy = domains
@@ -173,9 +174,11 @@ on_both! {
         let old = VmId::generate();
         let element = format!("</uuid><metadata><v:vm xmlns:v='urn:infinibay:domain' id='{old}' schema='1'/></metadata>");
         domains.define(old, "old", |xml| xml.replace("</uuid>", &element)).await;
-        let original = note(good, "ana");
+        let original = note(host, good, "ana");
         let copy = Note { digest: original.digest(), text: original.text() };
         domains.define(VmId::generate(), "copy", |xml| put_note(&xml, good, &copy).unwrap()).await;
+
+        let elsewhere = domains.noted("elsewhere", |_, note| note.host = HostId::generate()).await;
 
         let held = HostLock::acquire(state.path()).unwrap();
         let (done, _) = run(&config, &[]).await;
@@ -189,6 +192,7 @@ on_both! {
             (nameless, "nameless", "skipped: it names no owner"),
             (greedy, "greedy", "which is not this VM's"),
             (broken, "broken", "skipped: its metadata cannot be read"),
+            (elsewhere, "elsewhere", "is another controller's"),
             (old, "old", "skipped: its metadata is of version \"1\""),
         ] {
             let line = words.lines().find(|line| line.starts_with(&format!("{name} ({id}): ")));
@@ -213,5 +217,10 @@ on_both! {
         assert!(words.contains(&format!("good ({good}): is there already")), "{words}");
         assert_eq!(db.number("SELECT count(*) FROM vms").await, 2);
         assert!(domains.0.describe(greedy).await.unwrap().is_some());
+
+        // Whoever names another controller's VM means it.
+        let (done, words) = run(&config, &["elsewhere"]).await;
+        assert!(done.is_ok() && words.contains("restored, VM of ana"), "{words}");
+        assert_eq!(db.number("SELECT count(*) FROM vms").await, 3);
     }
 }

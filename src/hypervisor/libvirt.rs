@@ -21,6 +21,7 @@ mod power;
 mod scan;
 mod session;
 mod snapshots;
+mod storage;
 mod supervisor;
 mod volumes;
 

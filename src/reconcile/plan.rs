@@ -7,6 +7,7 @@
 mod agent;
 mod conditions;
 mod course;
+mod disks;
 mod drift;
 mod keeping;
 mod operations;
@@ -14,7 +15,10 @@ mod phase;
 mod power;
 mod reboot;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -27,7 +31,7 @@ use crate::{
     store::VmBundle,
     vm::{
         DesiredPower, DomainObservation, DomainState, FirstBoot, LinkEnd, Milestone, OpenLink, Operation,
-        OperationError, OperationId, OperationStatus, VmChange, VmStatus,
+        OperationError, OperationId, OperationStatus, VmChange, VmId, VmStatus,
     },
 };
 
@@ -143,6 +147,11 @@ impl Look<'_> {
                 .is_some_and(|since| self.now >= after(since, self.rules.missing_grace))
     }
 
+    /// What those are told who ask something of a VM whose domain is missing.
+    fn words_when_gone(&self) -> String {
+        format!("The VM's domain is gone from the host; {}", self.bundle.record.spec.when_gone())
+    }
+
     /// The domain is off, and not only between its end and its beginning, as which some libvirts
     /// show a reboot.
     fn is_off_for_good(&self) -> bool {
@@ -205,9 +214,7 @@ impl Look<'_> {
         let (operation, change) = self.change()?;
         let error = |code: &str, message: String| Some(OperationError { code: code.to_owned(), message });
         if self.is_missing() && !change.outlives_domain() {
-            let words =
-                "The VM's domain is gone from the host; restore it under the same UUID, or delete the VM";
-            return error("VM_MISSING", words.to_owned());
+            return error("VM_MISSING", self.words_when_gone());
         }
         if matches!(change, VmChange::Guest(_)) && self.is_off_for_good() {
             let words = "the guest powered off instead of booting anew; start it with `startVm`";
@@ -350,11 +357,22 @@ fn link_wish(look: &Look<'_>) -> LinkWish {
         DomainObservation::Absent => LinkWish::Close(LinkEnd::VmStopped),
         DomainObservation::Present(facts) => match (&facts.channel, facts.state) {
             (_, DomainState::Unknown) => LinkWish::Keep,
-            (Some(channel), state) if state.is_active() => LinkWish::Open(channel.path.clone()),
-            (None, state) if state.is_active() => LinkWish::Close(LinkEnd::ChannelClosed),
+            (Some(channel), state)
+                if state.is_active() && !is_anothers(&channel.path, look.bundle.record.id) =>
+            {
+                LinkWish::Open(channel.path.clone())
+            }
+            (_, state) if state.is_active() => LinkWish::Close(LinkEnd::ChannelClosed),
             _ => LinkWish::Close(LinkEnd::VmStopped),
         },
     }
+}
+
+/// Whether a channel's socket is by its name that of another VM. A copy of a domain keeps the path of
+/// its original: whoever owns the copy would be heard, and obeyed, by the original's guest.
+fn is_anothers(socket: &Path, vm: VmId) -> bool {
+    let named = socket.file_name().and_then(|name| VmId::from_socket_name(name.to_str()?));
+    named.is_some_and(|named| named != vm)
 }
 
 /// `at + wait`, saturating.

@@ -7,6 +7,7 @@
 mod devices;
 mod power;
 mod snapshots;
+mod storage;
 mod world;
 
 use std::{sync::Arc, time::Duration};

@@ -24,6 +24,7 @@ use super::{
     plan::{LinkWish, OperationUpdate, Plan, Rules, plan},
     ports::{LoopLinks, Randomness},
     step::{Step, THAW},
+    storage::StorageWatch,
 };
 use crate::{
     config::ReconcileConfig,
@@ -43,6 +44,8 @@ const BUSY_RECHECK: TimeDelta = TimeDelta::seconds(2);
 const THAW_AGAIN: Duration = Duration::from_secs(1);
 /// A clock that differs from the time that passed by more than this was set by somebody.
 const CLOCK_SET: TimeDelta = TimeDelta::seconds(2);
+/// libvirt's `VIR_DOMAIN_PAUSED_IOERROR`.
+const PAUSED_BY_IO_ERROR: i32 = 5;
 /// `lastSeen` alone is not worth a write more often than this.
 const LAST_SEEN_GRAIN: TimeDelta = TimeDelta::minutes(10);
 
@@ -52,6 +55,7 @@ pub(super) struct Shared {
     pub(super) links: Arc<dyn LoopLinks>,
     pub(super) events: EventBus,
     pub(super) randomness: Arc<dyn Randomness>,
+    pub(super) storage: StorageWatch,
     pub(super) rules: Rules,
     pub(super) config: ReconcileConfig,
     pub(super) turns: Arc<Semaphore>,
@@ -128,6 +132,8 @@ pub(super) struct Worker {
     last_turn_ended: Option<Instant>,
     /// When the clock on the wall was last read for the memory, and what it said.
     clock_read: (Instant, DateTime<Utc>),
+    /// It was last seen paused because a disk failed.
+    starved: bool,
     /// What people were last told.
     told: Option<VmStatus>,
 }
@@ -136,7 +142,7 @@ impl Worker {
     pub(super) fn new(id: VmId, shared: Arc<Shared>, mailbox: Arc<Mailbox>) -> Self {
         let memory = Memory::new(shared.started_at);
         let clock_read = (Instant::now(), shared.hands.clock.now());
-        Self { id, shared, mailbox, memory, last_turn_ended: None, clock_read, told: None }
+        Self { id, shared, mailbox, memory, last_turn_ended: None, clock_read, starved: false, told: None }
     }
 
     /// Works until the VM is gone or `stop`. A step under way is finished first.
@@ -267,6 +273,14 @@ impl Worker {
         {
             self.memory.seen(facts.state.is_off(), now);
         }
+        if let DomainObservation::Present(facts) = &domain {
+            let paused = (facts.state, facts.reason) == (DomainState::Paused, PAUSED_BY_IO_ERROR);
+            // The pool may have run full since it was last looked at.
+            if paused && !self.starved {
+                self.shared.storage.want();
+            }
+            self.starved = paused;
+        }
         let stops = record.intent.is_open() && record.intent.power == DesiredPower::Stopped;
         if stops && matches!(&domain, DomainObservation::Present(facts) if facts.state.is_active()) {
             self.memory.stopping_since.get_or_insert(now);
@@ -282,6 +296,7 @@ impl Worker {
             busy: self.shared.hands.hypervisor.is_busy(self.id),
             reboots: self.shared.hands.hypervisor.reboots(self.id),
             link: self.shared.links.observe(self.id),
+            storage: self.shared.storage.observe(&bundle.resources),
             socket,
         };
         let plan = plan(&self.shared.rules, now, bundle, &observed, &self.memory);

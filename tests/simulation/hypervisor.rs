@@ -7,6 +7,7 @@ mod guest;
 mod identity;
 mod looks;
 mod snapshots;
+mod storage;
 
 use std::{path::PathBuf, time::Duration};
 

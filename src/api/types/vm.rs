@@ -143,6 +143,8 @@ pub(crate) enum ConditionTypeName {
     InstallProgressing,
     /// The disks are there and can be used; told once it was otherwise.
     DisksPresent,
+    /// There is little room left in a pool that the disks lie in; told once it was so.
+    StorageLow,
     /// The domain is not as it was asked for.
     DriftedFromIntent,
     /// A change waits until the VM is powered off and started again; the message names it.

@@ -51,6 +51,8 @@ pub(super) enum Subject {
     Host,
     /// The network of this name.
     Network(String),
+    /// The storage pool of this name, as a whole.
+    Pool(String),
     /// Whoever has this name.
     Name(String),
 }

@@ -138,6 +138,18 @@ fn hostile_metadata_is_refused_with_the_reason() {
 }
 
 #[test]
+fn what_is_plugged_in_is_not_taken_from_metadata() {
+    let (id, other) = (VmId::generate(), VmId::generate());
+    let mut note = noted(id);
+    note["spec"]["devices"]["disks"] = json!([
+        { "target": "vdb", "pool": "default", "volume": format!("infinibay-{other}.qcow2"), "bytes": 1 }
+    ]);
+    let (found, _) = restored(id, id, &note).unwrap();
+    assert_eq!(found.vm.spec.devices, Plugged::default());
+    assert!(found.resources.iter().all(|resource| resource.name.contains(&id.to_string())));
+}
+
+#[test]
 fn secrets_and_times_to_come_are_not_taken() {
     let id = VmId::generate();
     let mut note = noted(id);

@@ -116,9 +116,7 @@ fn live(look: &Look<'_>) -> Course {
             }
             if intent.is_open() && look.is_missing() {
                 // Never silently made again; whoever asked is told.
-                let words =
-                    "The VM's domain is gone from the host; restore it under the same UUID, or delete the VM";
-                return Course::given_up(intent.generation, "VM_MISSING", words.to_owned());
+                return Course::given_up(intent.generation, "VM_MISSING", look.words_when_gone());
             }
             match look.memory.missing_since {
                 Some(since) if !look.is_missing() => {

@@ -136,6 +136,7 @@ fn observed(domain: DomainObservation) -> Observation {
         busy: false,
         reboots: Reboots::default(),
         link: LinkObservation::None,
+        storage: crate::vm::StorageObservation::default(),
         socket: SocketObservation::Missing,
     }
 }

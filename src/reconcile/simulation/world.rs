@@ -6,6 +6,7 @@ mod devices;
 mod guest;
 mod identity;
 mod snapshots;
+mod storage;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -57,6 +58,8 @@ struct State {
     /// Until then a call is under way that nobody waits for.
     late_until: Option<DateTime<Utc>>,
     volumes: BTreeSet<String>,
+    pool_is_silent: bool,
+    pool_is_full: bool,
     files: BTreeSet<PathBuf>,
     links: HashMap<VmId, PathBuf>,
     scrubbed: bool,

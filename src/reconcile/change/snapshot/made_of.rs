@@ -2,14 +2,16 @@
 //! was taken. Told by the domain itself, which cannot be wrong about it, and not by what was
 //! noted then: others take snapshots, too, and change what is plugged in.
 
+use std::path::Path;
+
 use crate::{
     domain_xml::{Card, DiskKind, Hardware, InterfaceSource, extra_mac_address, mac_address},
     hypervisor::VolumePlace,
     reconcile::{apply, apply::Hands, change::ChangeError},
     store::VmBundle,
     vm::{
-        DiskTarget, NetworkAttachment, NicSource, Plugged, PluggedDisk, PluggedInterface, PluggedMedium,
-        ResourceKind, VmId, VmSpec,
+        DiscSource, DiskTarget, NetworkAttachment, NicSource, Plugged, PluggedDisk, PluggedInterface,
+        PluggedMedium, ResourceKind, ResourceName, VmId, VmSpec, disc_file_name,
     },
 };
 
@@ -17,18 +19,30 @@ use crate::{
 pub(super) async fn spec(hands: &Hands, bundle: &VmBundle) -> Result<VmSpec, ChangeError> {
     let id = bundle.record.id;
     let config = hands.hypervisor.hardware(id).await?.config;
-    let mut volumes = Vec::new();
+    let (mut volumes, mut discs) = (Vec::new(), Vec::new());
     for disk in &config.disks {
         let Some(path) = disk.source.as_ref().filter(|path| !path.starts_with(&hands.settings.seeds_dir))
         else {
             continue;
         };
         let Ok(target) = disk.target.parse::<DiskTarget>() else { continue };
+        if let Some(medium) = library_disc(path, &hands.settings.discs_dir) {
+            discs.push(PluggedMedium { target, source: DiscSource::Library { medium } });
+            continue;
+        }
         if let Some(volume) = hands.hypervisor.volume_at(id, path).await? {
             volumes.push((target, disk.kind, volume));
         }
     }
-    Ok(told(bundle, &config, volumes))
+    let mut spec = told(bundle, &config, volumes);
+    spec.devices.media.extend(discs);
+    Ok(spec)
+}
+
+/// The disc of the library that a file is, if it is one.
+fn library_disc(path: &Path, dir: &Path) -> Option<ResourceName> {
+    let name = path.strip_prefix(dir).ok()?.to_str()?.strip_suffix(".iso")?;
+    name.parse().ok().filter(|medium| dir.join(disc_file_name(medium)) == path)
 }
 
 fn told(bundle: &VmBundle, config: &Hardware, volumes: Vec<(DiskTarget, DiskKind, VolumePlace)>) -> VmSpec {
@@ -54,7 +68,8 @@ fn told(bundle: &VmBundle, config: &Hardware, volumes: Vec<(DiskTarget, DiskKind
             }),
             DiskKind::Drive => {
                 let Ok(volume) = volume.name.parse() else { continue };
-                devices.media.push(PluggedMedium { target, pool, volume });
+                let source = DiscSource::Volume { pool, volume };
+                devices.media.push(PluggedMedium { target, source });
             }
             // Not ours: nobody could name it.
             DiskKind::Disk | DiskKind::Other => {}
