@@ -33,6 +33,7 @@ mod ports;
 #[cfg(test)]
 mod simulation;
 mod step;
+mod times;
 mod waker;
 mod worker;
 

@@ -205,11 +205,22 @@ impl Look<'_> {
             let words = format!("it failed {} times: {}", failure.attempts, failure.message);
             return error("STEP_FAILED", words);
         }
-        if self.now >= after(operation.created_at, change.budget()) {
+        if self.now >= self.change_end(operation, change) {
             let why = failure.map_or_else(String::new, |failure| format!(": {}", failure.message));
             return error("CHANGE_TIMEOUT", format!("it was not done in time{why}"));
         }
         None
+    }
+
+    /// When the change that is under way is given up.
+    fn change_end(&self, operation: &Operation, change: &VmChange) -> DateTime<Utc> {
+        after(self.memory.times.change(operation.created_at), change.budget())
+    }
+
+    /// When the first boot has taken too long; `None` before it began.
+    fn install_end(&self) -> Option<DateTime<Utc>> {
+        let started = self.bundle.record.milestones.first_started?;
+        Some(after(self.memory.times.first_start(started), self.rules.install_budget))
     }
 
     /// The request is given up now, or was.
@@ -339,4 +350,4 @@ fn after(at: DateTime<Utc>, wait: Duration) -> DateTime<Utc> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -129,7 +129,7 @@ pub(super) struct Worker {
     /// When the clock on the wall was last read for the memory, and what it said.
     clock_read: (Instant, DateTime<Utc>),
     /// What people were last told.
-    told: Option<VmStatus>,
+    told: Option<Arc<VmStatus>>,
 }
 
 impl Worker {
@@ -255,6 +255,7 @@ impl Worker {
         let record = &bundle.record;
         let change = bundle.operations.iter().find(|operation| operation.change.is_some());
         self.memory.enter(record.intent.generation, change.map(|operation| operation.id));
+        self.memory.times.look(bundle, now);
         match &domain {
             DomainObservation::Absent if record.milestones.at(Milestone::Defined).is_some() => {
                 self.memory.missing_since.get_or_insert(now);
@@ -266,6 +267,7 @@ impl Worker {
             && facts.state != DomainState::Unknown
         {
             self.memory.seen(facts.state.is_off(), now);
+            self.memory.note.keep(bundle, facts);
         }
         let stops = record.intent.is_open() && record.intent.power == DesiredPower::Stopped;
         if stops && matches!(&domain, DomainObservation::Present(facts) if facts.state.is_active()) {
@@ -277,11 +279,13 @@ impl Worker {
         } else {
             SocketObservation::Unknown
         };
+        let reboots = self.shared.hands.hypervisor.reboots(self.id);
+        let link = self.shared.links.observe(self.id);
         let observed = Observation {
             domain,
             busy: self.shared.hands.hypervisor.is_busy(self.id),
-            reboots: self.shared.hands.hypervisor.reboots(self.id),
-            link: self.shared.links.observe(self.id),
+            reboots: self.memory.times.reboots(reboots, now),
+            link: self.memory.times.link(link, now),
             socket,
         };
         let plan = plan(&self.shared.rules, now, bundle, &observed, &self.memory);
@@ -358,9 +362,11 @@ impl Worker {
             _ => {}
         }
         // What was told, not what was stored: a store that failed in between costs no news.
-        let told = self.told.replace(status.clone());
-        if told.as_ref().or(bundle.status.as_ref()).is_none_or(|old| is_news(old, status)) {
-            events.publish(VmEvent::Status { vm: self.id, status: Arc::new(status.clone()), at: now });
+        let told = self.told.as_deref().or(bundle.status.as_ref());
+        if told.is_none_or(|old| is_news(old, status)) {
+            let status = Arc::new(status.clone());
+            self.told = Some(Arc::clone(&status));
+            events.publish(VmEvent::Status { vm: self.id, status, at: now });
         }
     }
 

@@ -98,7 +98,7 @@ fn live(look: &Look<'_>) -> Course {
             if let Some((operation, change)) = change
                 && look.gives_change_up().is_none()
             {
-                let end = after(operation.created_at, change.budget());
+                let end = look.change_end(operation, change);
                 return Course { wake_at: Some(end), ..Course::step(Step::Change(operation.id)) };
             }
             if intent.is_open() && look.is_missing() {
@@ -165,7 +165,7 @@ fn change(look: &Look<'_>, state: DomainState) -> Option<Course> {
     if pulls_the_plug || look.gives_change_up().is_some() || state == DomainState::Unknown {
         return None;
     }
-    let end = after(operation.created_at, change.budget());
+    let end = look.change_end(operation, change);
     let course = match change {
         VmChange::Guest(_) if state.is_off() => reboot::is_it_back(look),
         VmChange::Guest(GuestChange::Reboot { force: false }) => reboot::next(look, operation, state),
@@ -189,7 +189,7 @@ fn tidy(look: &Look<'_>) -> Course {
         DomainObservation::Present(facts)
             if facts.state != DomainState::Unknown
                 && !look.bundle.record.intent.is_open()
-                && note::is_stale(look.bundle, facts) =>
+                && note::is_stale(look.bundle, facts, &look.memory.note) =>
         {
             Course::step(Step::Note)
         }

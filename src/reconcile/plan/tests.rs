@@ -61,7 +61,7 @@ fn spec() -> VmSpec {
     }
 }
 
-fn bundle() -> VmBundle {
+pub(in crate::reconcile) fn bundle() -> VmBundle {
     let id = VmId::generate();
     let owner = UserId::generate();
     let record = VmRecord {
@@ -108,7 +108,7 @@ fn resource(bundle: &VmBundle, kind: ResourceKind) -> Resource {
     }
 }
 
-fn domain(state: DomainState) -> DomainObservation {
+pub(in crate::reconcile) fn domain(state: DomainState) -> DomainObservation {
     DomainObservation::Present(DomainFacts {
         name: "web-1".to_owned(),
         state,
