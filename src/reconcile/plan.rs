@@ -190,22 +190,30 @@ impl Look<'_> {
             let words = "the guest powered off instead of booting anew; start it with `startVm`";
             return error("GUEST_OFF", words.to_owned());
         }
+        let frozen = || {
+            let words = "the guest's file systems may still be frozen, and its QEMU agent does not thaw them; \
+                         run `virsh domfsthaw` on the host, or reset the VM";
+            error("THAW_FAILED", words.to_owned())
+        };
         if self.thaws_for().is_some() {
             // Nothing else ends it before: neither its time nor its failures.
             let thaw = self.memory.failure.as_ref().filter(|failure| failure.step == THAW);
-            let words = "the guest's file systems may still be frozen, and its QEMU agent does not thaw them; \
-                         run `virsh domfsthaw` on the host, or reset the VM";
-            return match thaw.is_some_and(|failure| failure.attempts >= MAX_THAWS) {
-                true => error("THAW_FAILED", words.to_owned()),
-                false => None,
-            };
+            return thaw.filter(|failure| failure.attempts >= MAX_THAWS).and_then(|_| frozen());
+        }
+        let is_over = self.now >= self.change_end(operation, change);
+        let is_on =
+            matches!(&self.observed.domain, DomainObservation::Present(facts) if facts.state.is_active());
+        if change.may_be_frozen() && is_on {
+            // Halted, and thawed once it goes on: its failures do not end it before, and its time tells
+            // what is left.
+            return is_over.then(frozen).flatten();
         }
         let failure = self.memory.failure.as_ref().filter(|failure| failure.step == CHANGE);
         if let Some(failure) = failure.filter(|failure| failure.attempts >= MAX_ATTEMPTS) {
             let words = format!("it failed {} times: {}", failure.attempts, failure.message);
             return error("STEP_FAILED", words);
         }
-        if self.now >= self.change_end(operation, change) {
+        if is_over {
             let why = failure.map_or_else(String::new, |failure| format!(": {}", failure.message));
             return error("CHANGE_TIMEOUT", format!("it was not done in time{why}"));
         }

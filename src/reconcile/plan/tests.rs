@@ -1,6 +1,7 @@
 //! The decision, by table and by property.
 
 mod faults;
+mod frost;
 mod power;
 
 use std::path::PathBuf;
