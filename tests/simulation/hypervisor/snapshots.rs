@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use infinibay::{
     hypervisor::{FileSystems, Freeze, HypervisorError, RevertTo, SnapshotRequest, Snapshots, Thaw},
+    store::VmBundle,
     vm::{
         DomainState, Machine, OperationId, Snapshot, SnapshotChange, SnapshotName, SnapshotState,
         SnapshotTag, VmChange, VmId,
@@ -234,8 +235,10 @@ impl FileSystems for Ports {
             let mut state = self.world.state();
             state.judge_asked(id, "freeze", creates);
             let noted = state.is_asked(id, VmChange::may_be_frozen);
-            let bundle = state.database.vms.contains_key(&id);
-            if !noted && bundle && !state.watch.haunted.contains(&id) && state.is_asked(id, creates) {
+            // One that is being deleted is asked for nothing any more.
+            let stays = |bundle: &VmBundle| !bundle.record.intent.deleting;
+            let stays = state.database.vms.get(&id).is_some_and(stays);
+            if !noted && stays && !state.watch.haunted.contains(&id) {
                 state.violate(format_args!("a guest is frozen before that was written down"));
             }
         }
