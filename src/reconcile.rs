@@ -34,6 +34,7 @@ mod ports;
 mod simulation;
 mod step;
 mod storage;
+mod times;
 mod waker;
 mod worker;
 

@@ -174,13 +174,6 @@ impl Look<'_> {
         intent.deleting || (intent.is_open() && intent.power == DesiredPower::ForcedOff)
     }
 
-    /// What is asked of the power needs a halted guest to go on, be it only to hear that it is to stop.
-    fn wants_the_guest_to_go_on(&self) -> bool {
-        use DesiredPower::{ColdRunning, Running, Stopped};
-        let intent = &self.bundle.record.intent;
-        intent.is_open() && matches!(intent.power, Running | ColdRunning | Stopped)
-    }
-
     /// The domain was seen, and nothing of it runs.
     fn is_surely_off(&self) -> bool {
         match &self.observed.domain {
@@ -220,16 +213,17 @@ impl Look<'_> {
             let words = "the guest powered off instead of booting anew; start it with `startVm`";
             return error("GUEST_OFF", words.to_owned());
         }
+        let frozen = || {
+            let words = "the guest's file systems may still be frozen, and its QEMU agent does not thaw them; \
+                         run `virsh domfsthaw` on the host, or reset the VM";
+            error("THAW_FAILED", words.to_owned())
+        };
         if self.thaws_for().is_some() {
             // Nothing else ends it before: neither its time nor its failures.
             let thaw = self.memory.failure.as_ref().filter(|failure| failure.step == THAW);
-            let words = "the guest's file systems may still be frozen, and its QEMU agent does not thaw them; \
-                         run `virsh domfsthaw` on the host, or reset the VM";
-            return match thaw.is_some_and(|failure| failure.attempts >= MAX_THAWS) {
-                true => error("THAW_FAILED", words.to_owned()),
-                false => None,
-            };
+            return thaw.filter(|failure| failure.attempts >= MAX_THAWS).and_then(|_| frozen());
         }
+        let is_over = self.now >= self.change_end(operation, change);
         if change.may_be_frozen() && !self.is_surely_off() {
             // Its processors are halted, or it cannot be seen: it is let go when it goes on, however late.
             return None;
@@ -239,11 +233,22 @@ impl Look<'_> {
             let words = format!("it failed {} times: {}", failure.attempts, failure.message);
             return error("STEP_FAILED", words);
         }
-        if self.now >= after(operation.created_at, change.budget()) {
+        if is_over {
             let why = failure.map_or_else(String::new, |failure| format!(": {}", failure.message));
             return error("CHANGE_TIMEOUT", format!("it was not done in time{why}"));
         }
         None
+    }
+
+    /// When the change that is under way is given up.
+    fn change_end(&self, operation: &Operation, change: &VmChange) -> DateTime<Utc> {
+        after(self.memory.times.change(operation.created_at), change.budget())
+    }
+
+    /// When the first boot has taken too long; `None` before it began.
+    fn install_end(&self) -> Option<DateTime<Utc>> {
+        let started = self.bundle.record.milestones.first_started?;
+        Some(after(self.memory.times.first_start(started), self.rules.install_budget))
     }
 
     /// The request is given up now, or was.
@@ -384,4 +389,4 @@ fn after(at: DateTime<Utc>, wait: Duration) -> DateTime<Utc> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -135,7 +135,7 @@ pub(super) struct Worker {
     /// It was last seen paused because a disk failed.
     starved: bool,
     /// What people were last told.
-    told: Option<VmStatus>,
+    told: Option<Arc<VmStatus>>,
 }
 
 impl Worker {
@@ -261,6 +261,7 @@ impl Worker {
         let record = &bundle.record;
         let change = bundle.operations.iter().find(|operation| operation.change.is_some());
         self.memory.enter(record.intent.generation, change.map(|operation| operation.id));
+        self.memory.times.look(bundle, now);
         match &domain {
             DomainObservation::Absent if record.milestones.at(Milestone::Defined).is_some() => {
                 self.memory.missing_since.get_or_insert(now);
@@ -272,6 +273,7 @@ impl Worker {
             && facts.state != DomainState::Unknown
         {
             self.memory.seen(facts.state.is_off(), now);
+            self.memory.note.keep(bundle, facts);
         }
         if let DomainObservation::Present(facts) = &domain {
             let paused = (facts.state, facts.reason) == (DomainState::Paused, PAUSED_BY_IO_ERROR);
@@ -291,11 +293,13 @@ impl Worker {
         } else {
             SocketObservation::Unknown
         };
+        let reboots = self.shared.hands.hypervisor.reboots(self.id);
+        let link = self.shared.links.observe(self.id);
         let observed = Observation {
             domain,
             busy: self.shared.hands.hypervisor.is_busy(self.id),
-            reboots: self.shared.hands.hypervisor.reboots(self.id),
-            link: self.shared.links.observe(self.id),
+            reboots: self.memory.times.reboots(reboots, now),
+            link: self.memory.times.link(link, now),
             storage: self.shared.storage.observe(&bundle.resources),
             socket,
         };
@@ -373,9 +377,11 @@ impl Worker {
             _ => {}
         }
         // What was told, not what was stored: a store that failed in between costs no news.
-        let told = self.told.replace(status.clone());
-        if told.as_ref().or(bundle.status.as_ref()).is_none_or(|old| is_news(old, status)) {
-            events.publish(VmEvent::Status { vm: self.id, status: Arc::new(status.clone()), at: now });
+        let told = self.told.as_deref().or(bundle.status.as_ref());
+        if told.is_none_or(|old| is_news(old, status)) {
+            let status = Arc::new(status.clone());
+            self.told = Some(Arc::clone(&status));
+            events.publish(VmEvent::Status { vm: self.id, status, at: now });
         }
     }
 

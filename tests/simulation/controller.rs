@@ -53,6 +53,7 @@ impl Controller {
             state.hints = Some(Hints { links, sockets });
             // The links died with the process; what was told of the VMs is out of date.
             state.links.clear();
+            state.connected = state.now;
             state.watch.forget();
             state.database.age_statuses();
             state.note(format_args!("a controller starts"));

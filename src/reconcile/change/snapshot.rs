@@ -86,8 +86,11 @@ async fn create(
     match frost::freeze(hands, id, operation.id, new, state).await? {
         Quiesced::Yes => {
             let taken = take(hands, id, request(Quiesced::Yes)).await;
-            if let Err(ChangeError::Hypervisor(HypervisorError::Deadline { .. })) = &taken {
-                // Still under way: the plan thaws beside it.
+            if let Err(ChangeError::Hypervisor(
+                HypervisorError::Deadline { .. } | HypervisorError::Unreachable { .. },
+            )) = &taken
+            {
+                // Still under way, or perhaps so: the plan thaws beside it.
                 return taken.map(|()| live());
             }
             frost::melt(hands, id, operation.id, new).await?;

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Look, after, disks, drift, is_anothers};
+use super::{Look, disks, drift, is_anothers};
 use crate::vm::{
     AgentConnectivity, Condition, ConditionKind, ConditionStatus, DomainObservation, FirstBoot,
     LinkObservation, Milestone,
@@ -181,7 +181,7 @@ fn clock(look: &Look<'_>) -> Option<Draft> {
 
 fn install(look: &Look<'_>) -> Option<Draft> {
     let kind = ConditionKind::InstallProgressing;
-    let started = look.bundle.record.milestones.first_started?;
+    let end = look.install_end()?;
     let first_boot = look.observed.link.open().map(|link| &link.first_boot);
     if look.passed(Milestone::Installed) {
         return Some(match first_boot {
@@ -206,7 +206,7 @@ fn install(look: &Look<'_>) -> Option<Draft> {
             }
         });
     }
-    let overdue = look.now >= after(started, look.rules.install_budget);
+    let overdue = look.now >= end;
     Some(match (overdue, first_boot) {
         (true, _) => (
             kind,
@@ -271,7 +271,6 @@ fn reconciled(look: &Look<'_>) -> Draft {
 
 /// When the install budget ends.
 pub(super) fn wake_at(look: &Look<'_>) -> Option<DateTime<Utc>> {
-    let started = look.bundle.record.milestones.first_started?;
-    let end = after(started, look.rules.install_budget);
+    let end = look.install_end()?;
     (!look.passed(Milestone::Installed) && end > look.now).then_some(end)
 }

@@ -7,8 +7,8 @@ use chrono::{DateTime, Utc};
 use super::{Look, Step, THAW, after, keeping, power, reboot};
 use crate::reconcile::note;
 use crate::vm::{
-    DesiredPower, DomainObservation, DomainState, GuestChange, Milestone, OperationError, ResourceKind,
-    SocketObservation, VmChange,
+    DesiredPower, DomainFacts, DomainObservation, DomainState, GuestChange, Milestone, OperationError,
+    ResourceKind, SocketObservation, VmChange,
 };
 
 /// A guest whose processors are halted with frozen file systems is looked at again after this.
@@ -111,7 +111,7 @@ fn live(look: &Look<'_>) -> Course {
             if let Some((operation, change)) = change
                 && look.gives_change_up().is_none()
             {
-                let end = after(operation.created_at, change.budget());
+                let end = look.change_end(operation, change);
                 return Course { wake_at: Some(end), ..Course::step(Step::Change(operation.id)) };
             }
             if intent.is_open() && look.is_missing() {
@@ -133,7 +133,7 @@ fn live(look: &Look<'_>) -> Course {
         },
         DomainObservation::Absent => Course::default(),
         DomainObservation::Present(facts) => {
-            if let Some(course) = change(look, facts.state) {
+            if let Some(course) = change(look, facts) {
                 return course;
             }
             let course = if intent.is_open() { power::next(look, facts) } else { keeping::next(look, facts) };
@@ -166,25 +166,40 @@ fn thaw(look: &Look<'_>) -> Option<Course> {
 }
 
 /// The change that is under way, unless it has to wait.
-fn change(look: &Look<'_>, state: DomainState) -> Option<Course> {
+fn change(look: &Look<'_>, facts: &DomainFacts) -> Option<Course> {
     let (operation, change) = look.change()?;
-    let intent = &look.bundle.record.intent;
+    let (intent, state) = (&look.bundle.record.intent, facts.state);
     let halted = matches!(state, DomainState::Paused | DomainState::Suspended | DomainState::ShuttingDown);
     let pulls_the_plug =
         intent.is_open() && intent.power == DesiredPower::ForcedOff && state != DomainState::Shutoff;
     if pulls_the_plug || look.gives_change_up().is_some() || state == DomainState::Unknown {
         return None;
     }
-    let end = after(operation.created_at, change.budget());
+    let end = look.change_end(operation, change);
     let course = match change {
         VmChange::Guest(_) if state.is_off() => reboot::is_it_back(look),
         VmChange::Guest(GuestChange::Reboot { force: false }) => reboot::next(look, operation, state),
-        // Thawed as soon as the processors go on, and nothing before that: who asks that they do is heard.
-        _ if change.may_be_frozen() && halted && look.wants_the_guest_to_go_on() => return None,
-        _ if change.may_be_frozen() && halted => Course::wait_until(after(look.now, LOOK_AGAIN)),
+        _ if change.may_be_frozen() && halted => while_halted(look, facts)?,
         _ => Course::step(Step::Change(operation.id)),
     };
     Some(Course { wake_at: Some(course.wake_at.map_or(end, |at| at.min(end))), ..course })
+}
+
+/// Frozen file systems are thawed as soon as the processors go on, and nothing is done before that,
+/// but for what is asked of the power: what needs the guest thawed lets it go on, what ends it or
+/// leaves it halted need not wait. `None`: the power decides.
+fn while_halted(look: &Look<'_>, facts: &DomainFacts) -> Option<Course> {
+    use DesiredPower::{ColdRunning, ForcedOff, Paused, Running, Saved, Stopped};
+    let intent = &look.bundle.record.intent;
+    let rests = matches!(facts.state, DomainState::Paused | DomainState::Suspended);
+    match intent.power {
+        // What would be saved frozen would wake up frozen.
+        Running | ColdRunning | Saved if intent.is_open() && rests && !power::is_fleeting(facts) => {
+            Some(Course::step(Step::Resume))
+        }
+        Stopped | ForcedOff | Paused if intent.is_open() => None,
+        _ => Some(Course::wait_until(after(look.now, LOOK_AGAIN))),
+    }
 }
 
 /// Nothing is asked of the VM's power; what is left to put right?
@@ -200,7 +215,7 @@ fn tidy(look: &Look<'_>) -> Course {
         DomainObservation::Present(facts)
             if facts.state != DomainState::Unknown
                 && !look.bundle.record.intent.is_open()
-                && note::is_stale(look.bundle, facts) =>
+                && note::is_stale(look.bundle, facts, &look.memory.note) =>
         {
             Course::step(Step::Note)
         }

@@ -55,7 +55,7 @@ pub(super) fn cannot_be_reached(look: &Look<'_>) -> Course {
     Course::given_up(look.bundle.record.intent.generation, "WRONG_STATE", words)
 }
 
-fn is_fleeting(facts: &DomainFacts) -> bool {
+pub(super) fn is_fleeting(facts: &DomainFacts) -> bool {
     use paused::{DUMP, MIGRATION, SAVE, SNAPSHOT, STARTING_UP};
     facts.state == DomainState::Paused
         && matches!(facts.reason, MIGRATION | SAVE | DUMP | SNAPSHOT | STARTING_UP)

@@ -1,6 +1,7 @@
 //! The decision, by table and by property.
 
 mod faults;
+mod frost;
 mod power;
 
 use std::path::PathBuf;
@@ -63,7 +64,7 @@ fn spec() -> VmSpec {
     }
 }
 
-fn bundle() -> VmBundle {
+pub(in crate::reconcile) fn bundle() -> VmBundle {
     let id = VmId::generate();
     let owner = UserId::generate();
     let record = VmRecord {
@@ -116,7 +117,7 @@ fn resource(bundle: &VmBundle, kind: ResourceKind) -> Resource {
     }
 }
 
-fn domain(state: DomainState) -> DomainObservation {
+pub(in crate::reconcile) fn domain(state: DomainState) -> DomainObservation {
     DomainObservation::Present(DomainFacts {
         name: "web-1".to_owned(),
         state,

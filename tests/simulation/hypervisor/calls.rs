@@ -29,14 +29,34 @@ enum Fate {
 
 impl Ports {
     /// A call to libvirt that changes something about the VM.
-    pub(super) async fn call(
+    pub(super) async fn call<T: Send + 'static>(
         &self,
         vm: VmId,
         name: &'static str,
-        effect: impl FnOnce(&Arc<World>) -> Result<(), HypervisorError> + Send + 'static,
-    ) -> Result<(), HypervisorError> {
+        effect: impl FnOnce(&Arc<World>) -> Result<T, HypervisorError> + Send + 'static,
+    ) -> Result<T, HypervisorError> {
+        self.work(vm, name, false, effect).await
+    }
+
+    /// A call to the guest's agent, which passes beside those to the domain.
+    pub(super) async fn call_agent<T: Send + 'static>(
+        &self,
+        vm: VmId,
+        name: &'static str,
+        effect: impl FnOnce(&Arc<World>) -> Result<T, HypervisorError> + Send + 'static,
+    ) -> Result<T, HypervisorError> {
+        self.work(vm, name, true, effect).await
+    }
+
+    async fn work<T: Send + 'static>(
+        &self,
+        vm: VmId,
+        name: &'static str,
+        agent: bool,
+        effect: impl FnOnce(&Arc<World>) -> Result<T, HypervisorError> + Send + 'static,
+    ) -> Result<T, HypervisorError> {
         self.world.point(self.life, &format!("before {name}")).await;
-        let begun = self.begin(vm, name, true);
+        let begun = self.begin(vm, name, true, agent);
         let (number, fate, takes) = match begun {
             Ok(begun) => begun,
             Err(error) => {
@@ -78,14 +98,18 @@ impl Ports {
         vm: VmId,
         name: &'static str,
         mutates: bool,
+        agent: bool,
     ) -> Result<(u64, Fate, Duration), HypervisorError> {
         let mut state = self.world.state();
         let label = state.label(vm);
-        let mut others = state.host.calls.iter().filter(|call| call.vm == vm && call.life == self.life);
-        if let Some(other) = others.find(|call| mutates && call.mutates && !call.broken).cloned() {
+        let own = |call: &&Call| call.vm == vm && call.life == self.life && call.agent == agent;
+        let mut others = state.host.calls.iter().filter(own);
+        if let Some(other) =
+            others.find(|call| mutates && call.mutates && !call.broken && !(agent && call.late)).cloned()
+        {
             state.violate(format_args!("{name} of {label} while {} is under way: two writers", other.name));
         }
-        if state.host.is_busy(self.life, vm) {
+        if state.host.is_late(self.life, vm, agent) {
             return Err(HypervisorError::Deadline { operation: name.to_owned(), limit: LIMIT });
         }
         if !state.host.reachable {
@@ -96,7 +120,8 @@ impl Ports {
         let number = state.host.next_call;
         state.host.next_call += 1;
         let broken = false;
-        state.host.calls.push(Call { number, life: self.life, vm, name, mutates, late: false, broken });
+        let life = self.life;
+        state.host.calls.push(Call { number, life, vm, name, mutates, agent, late: false, broken });
         if mutates {
             state.note(format_args!("{name} {label}: {fate:?} in {takes:?}"));
         }
@@ -142,7 +167,7 @@ impl Ports {
         work: impl FnOnce(&mut State) -> T + Send + 'static,
     ) -> Result<T, HypervisorError> {
         self.world.point(self.life, &format!("before {name}")).await;
-        let (number, fate, takes) = self.begin(vm, name, false)?;
+        let (number, fate, takes) = self.begin(vm, name, false, false)?;
         let (tell, told) = oneshot::channel();
         let world = Arc::clone(&self.world);
         let seen = work(&mut world.state());
@@ -192,7 +217,10 @@ impl State {
     /// A thing is made: a row has to name it already.
     pub fn has_row(&mut self, vm: VmId, kind: infinibay::vm::ResourceKind, what: &str) {
         let bundle = self.database.vms.get(&vm);
-        let named = bundle.is_some_and(|bundle| bundle.resources.iter().any(|row| row.kind == kind));
+        let is_it = |row: &infinibay::vm::Resource| {
+            row.kind == kind && (kind != infinibay::vm::ResourceKind::Volume || row.name == what)
+        };
+        let named = bundle.is_some_and(|bundle| bundle.resources.iter().any(is_it));
         if !named && !self.watch.haunted.contains(&vm) {
             let label = self.label(vm);
             self.violate(format_args!("{what} of {label} was made, and no row names it"));
@@ -207,7 +235,7 @@ impl World {
         let Some(index) = state.host.calls.iter().position(|call| call.number == number) else { return };
         let call = state.host.calls.remove(index);
         let is_own = call.life == state.life;
-        if call.mutates && is_own && !call.broken {
+        if call.mutates && is_own && !call.broken && !call.agent {
             state.touch(call.vm);
         }
         drop(state);
@@ -218,13 +246,13 @@ impl World {
 }
 
 /// A call, at work in libvirtd: it goes on whoever waits for it.
-async fn at_work(
+async fn at_work<T>(
     world: Arc<World>,
     number: u64,
     fate: Fate,
     takes: Duration,
-    effect: impl FnOnce(&Arc<World>) -> Result<(), HypervisorError> + Send + 'static,
-    tell: oneshot::Sender<Result<(), HypervisorError>>,
+    effect: impl FnOnce(&Arc<World>) -> Result<T, HypervisorError> + Send + 'static,
+    tell: oneshot::Sender<Result<T, HypervisorError>>,
 ) {
     let mut tell = Some(tell);
     let call = world.state().host.calls.iter().find(|call| call.number == number).cloned();
@@ -243,7 +271,8 @@ async fn at_work(
     loop {
         let first = {
             let state = world.state();
-            let mut same = state.host.calls.iter().filter(|other| other.vm == call.vm && other.mutates);
+            let is_same = |other: &&Call| other.vm == call.vm && other.mutates && other.agent == call.agent;
+            let mut same = state.host.calls.iter().filter(is_same);
             same.next().is_none_or(|other| other.number == number)
         };
         if first {
@@ -293,10 +322,11 @@ fn leave_half(world: &World, call: &Call) {
     let mut state = world.state();
     if call.name == "create_overlay" && state.chance.one_in(2) {
         let key = (crate::simulation::host::POOL.to_owned(), format!("infinibay-{}.qcow2", call.vm));
-        let half = Volume { vm: Some(call.vm), whole: false, installed: false };
+        let half = Volume { vm: Some(call.vm), whole: false, installed: false, bytes: 0 };
         state.host.volumes.entry(key).or_insert(half);
     }
-    if call.name == "start" && state.chance.one_in(2) && state.host.domains.contains_key(&call.vm) {
+    let is_ours = state.host.domains.get(&call.vm).is_some_and(|domain| !domain.is_foreign);
+    if call.name == "start" && state.chance.one_in(2) && is_ours {
         // QEMU came up, made its things, and died.
         let vm = call.vm;
         state.host.files.entry(format!("/console/vm-{vm}.log").into()).or_insert(File::Other { vm });
