@@ -14,10 +14,11 @@ use std::{
 
 use infinibay::{
     install::{SeedFile, build_medium},
-    vm::VmId,
+    vm::{InstallFamily, InstallerKernel, VmId},
 };
 use serde_json::{Value, json};
 use support::{daemon::Client, database::TestDatabase, trial::Trial};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const SOON: Duration = Duration::from_secs(60);
 const CREATE: &str =
@@ -291,6 +292,16 @@ on_both! {
         assert_eq!(vms["vms"]["nodes"], json!([]), "a refused request left a VM");
         assert_eq!(db.number("SELECT count(*) FROM operations").await, 0);
 
+        // What boots from the network is on no disc where others have it.
+        bench.has("netboot", "Debian_13_amd64_b", &[("linux", b"kernel"), ("initrd.gz", b"initrd")]).await;
+        let (vm, _) = eve.create(bench.request("netboot", "netboot")).await;
+        let record = db.store().await.vm(VmId(vm.parse().unwrap())).await.unwrap().unwrap().record;
+        let installation = record.spec.installation().unwrap();
+        let kernel = InstallerKernel { kernel: "linux".to_owned(), initrd: "initrd.gz".to_owned() };
+        assert_eq!((installation.family, &installation.kernel), (InstallFamily::Debian, &Some(kernel)));
+        assert_eq!(installation.disc.path, bench.trial.home.state_dir().join("media/netboot.iso"));
+        assert!(installation.agent);
+
         // The same request again is the same VM; with its id, nobody asks for another one.
         let id = VmId::generate().to_string();
         let mine = with(&debian, "id", json!(id));
@@ -357,6 +368,15 @@ on_both! {
         assert!(refused >= 30, "only {refused} of 150 were refused");
         let written = db.number("SELECT CAST(max(install_reports) AS BIGINT) FROM vms").await;
         assert!((60..=120).contains(&written), "{written} words were written");
+
+        // One that is announced and does not come is not waited for.
+        let address = bench.guests.strip_prefix("http://").unwrap();
+        let mut slow = tokio::net::TcpStream::connect(address).await.unwrap();
+        let head = format!("POST /install/{token} HTTP/1.1\r\nHost: x\r\nContent-Length: 13\r\n\r\nstage=");
+        slow.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        tokio::time::timeout(SOON, slow.read_exact(&mut answer)).await.expect("it is waited for").unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 408");
 
         // The end.
         assert_eq!(installer.says("finished").await, 204);
