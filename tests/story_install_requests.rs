@@ -32,7 +32,7 @@ const SEEN: &str = "query($id: UUID!) { vm(id: $id) { image medium installStage 
 struct Bench {
     trial: Trial,
     guests: String,
-    _inbox: tempfile::TempDir,
+    inbox: tempfile::TempDir,
     _templates: tempfile::TempDir,
 }
 
@@ -54,7 +54,7 @@ impl Bench {
             ],
         )
         .await;
-        let bench = Self { trial, guests: format!("http://{guests}"), _inbox: inbox, _templates: templates };
+        let bench = Self { trial, guests: format!("http://{guests}"), inbox, _templates: templates };
         let linux: [(&str, &[u8]); 2] =
             [("install.amd/vmlinuz", b"kernel"), ("install.amd/initrd.gz", b"initrd")];
         bench.has("debian", "Debian_13_amd64", &linux).await;
@@ -76,7 +76,7 @@ impl Bench {
     }
 
     async fn imports(&self, name: &str, bytes: &[u8]) {
-        let path = self._inbox.path().join(format!("{name}.iso"));
+        let path = self.inbox.path().join(format!("{name}.iso"));
         fs::write(&path, bytes).unwrap();
         let input = json!({ "name": name, "kind": "INSTALLATION", "path": path.to_str().unwrap() });
         self.client().ask(IMPORT, json!({ "input": input })).await;
