@@ -79,7 +79,7 @@ section! {
 }
 
 section! {
-    /// The listener for guests: downloads of the agent, nothing secret.
+    /// The listener for guests: downloads of the agent, nothing secret; and reports of installers.
     GuestsConfig "guests" {
         /// This host's address on the guests' network, and a port; guests are told this very
         /// address. Empty: no listener.

@@ -14,7 +14,10 @@ use infinibay::{
     controller::{host_id, lock::HostLock},
     domain_xml::{Note, put_note},
     hypervisor::{Hypervisor, Identity, libvirt::LibvirtHypervisor},
-    vm::{HostId, NotedResource, ResourceKind, UserId, VmId, VmNote},
+    vm::{
+        Base, Disc, FirstBootSecret, HostId, InstallFamily, InstallReport, Installation, InstallerKernel,
+        NotedResource, ResourceKind, UserId, VmId, VmNote,
+    },
 };
 use serde_json::json;
 use support::{
@@ -87,6 +90,23 @@ async fn a_vm_outlives_its_database() {
         assert_eq!(host::files_in(&dir), Vec::<std::path::PathBuf>::new(), "left in {}", dir.display());
     }
     daemon.stop();
+}
+
+/// What a domain says of an installation, with all that somebody could write into it.
+fn installation() -> Base {
+    let disc = |medium: &str| Disc { medium: medium.parse().unwrap(), path: "/etc/shadow".into() };
+    Base::Installation(Box::new(Installation {
+        disc: disc("debian-13"),
+        family: InstallFamily::Debian,
+        label: Some("Debian 13".to_owned()),
+        kernel: Some(InstallerKernel { kernel: "linux".to_owned(), initrd: "initrd.gz".to_owned() }),
+        drivers: Some(disc("virtio-win")),
+        mirror: None,
+        edition: None,
+        medium_language: None,
+        agent: true,
+        token: Some(FirstBootSecret::new("a-forged-token".to_owned())),
+    }))
 }
 
 #[derive(Parser)]
@@ -222,5 +242,44 @@ on_both! {
         let (done, words) = run(&config, &["elsewhere"]).await;
         assert!(done.is_ok() && words.contains("restored, VM of ana"), "{words}");
         assert_eq!(db.number("SELECT count(*) FROM vms").await, 3);
+    }
+
+    async fn what_was_installed_from_a_disc_needs_it_no_more(db: TestDatabase) {
+        let state = tempfile::tempdir().unwrap();
+        let config = config(&db.url, state.path());
+        let hypervisor = LibvirtHypervisor::start(HypervisorConfig {
+            uri: "test:///default".to_owned(),
+            ..HypervisorConfig::default()
+        });
+        hypervisor.connected(SOON).await.unwrap();
+        let domains = Domains(hypervisor);
+        let done = domains
+            .noted("done", |_, note| (note.spec.base, note.installed_at) = (installation(), Some(note.created_at)))
+            .await;
+        let torn = domains
+            .noted("torn", |_, note| {
+                note.spec.base = installation();
+                if let Base::Installation(installation) = &mut note.spec.base {
+                    installation.label = Some("two\nlines".to_owned());
+                }
+            })
+            .await;
+        let (_, words) = run(&config, &[]).await;
+        assert!(words.contains(&format!("done ({done}): restored, VM of ana")), "{words}");
+        assert!(words.contains(&format!("torn ({torn}): skipped")), "{words}");
+
+        let store = db.store().await;
+        let record = store.vm(done).await.unwrap().unwrap().record;
+        let restored = record.spec.installation().unwrap();
+        assert_eq!((restored.disc.medium.as_str(), &restored.token), ("debian-13", &None));
+        let paths = [&restored.disc.path, &restored.drivers.as_ref().unwrap().path];
+        assert_eq!(paths, [&std::path::PathBuf::new(); 2]);
+        let milestones = record.milestones;
+        assert!(milestones.installed.is_some() && milestones.boot_replaced.is_some(), "{milestones:?}");
+        // Nobody may speak for its installer.
+        let report = InstallReport::new("started", Utc::now()).unwrap();
+        let heard = store.report_install(&Installation::token_sha256("a-forged-token"), &report).await;
+        assert_eq!(heard.unwrap(), None);
+        assert_eq!(db.number("SELECT count(*) FROM vms WHERE install_token_sha256 IS NOT NULL").await, 0);
     }
 }

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     lifecycle::LifecycleError,
+    store::VmView,
     vm::{CommandId, Operation, VmChange, VmId, VmRecord},
 };
 
@@ -177,6 +178,7 @@ async fn payload(
     accepted: Result<(VmRecord, Operation), LifecycleError>,
 ) -> Result<VmPayload, ApiError> {
     let (record, operation) = accepted?;
-    let status = call.api.store.vm(record.id).await?.and_then(|view| view.status);
-    Ok(VmPayload::new(record, status, operation))
+    let now = call.api.store.vm(record.id).await?;
+    let (status, install_report) = now.map_or((None, None), |now| (now.status, now.install_report));
+    Ok(VmPayload::new(VmView { record, status, install_report }, operation))
 }

@@ -37,9 +37,9 @@ impl Lifecycle {
         let now = truncate_to_micros(Utc::now());
         let asked = self.store.request_change(vm, &change, OperationId::generate(), actor.user, now).await;
         let accepted = asked.map_err(|error| match (error, &change) {
-            (StoreError::DiscGone, VmChange::Device(DeviceChange::InsertMedium { source, .. })) => {
+            (StoreError::MediumGone(_), VmChange::Device(DeviceChange::InsertMedium { source, .. })) => {
                 match source {
-                    DiscSource::Library { medium } => LifecycleError::NoSuchDisc(medium.to_string()),
+                    DiscSource::Library { medium } => LifecycleError::NoMedium(medium.to_string()),
                     DiscSource::Volume { pool, volume } => {
                         LifecycleError::MediumNotFound { pool: pool.to_string(), volume: volume.to_string() }
                     }

@@ -160,7 +160,7 @@ impl Lifecycle {
         self.controlled(actor, vm).await?;
         let drive = asked.drive.map(|drive| target("target", &drive, false)).transpose()?;
         let source = match (asked.medium, asked.pool, asked.volume) {
-            (Some(medium), None, None) => self.disc(actor, &medium).await?,
+            (Some(medium), None, None) => self.library_disc(actor, &medium).await?,
             (None, Some(pool), Some(volume)) => self.volume(vm, &pool, &volume).await?,
             _ => return Err(invalid("medium", "give either medium, or pool and volume")),
         };
@@ -169,10 +169,10 @@ impl Lifecycle {
 
     /// A disc of the library, by its name or its id. Whether it is still ready when the change is
     /// stored, the store decides.
-    async fn disc(&self, actor: &Actor, named: &str) -> Result<DiscSource, LifecycleError> {
+    async fn library_disc(&self, actor: &Actor, named: &str) -> Result<DiscSource, LifecycleError> {
         let missing = || {
             let shown = named.chars().filter(|c| !c.is_control()).take(ResourceName::MAX_CHARS);
-            LifecycleError::NoSuchDisc(shown.collect())
+            LifecycleError::NoMedium(shown.collect())
         };
         authorize(actor, Action::ViewImages).map_err(|_| missing())?;
         let Ok(name) = named.parse() else { return Err(missing()) };
@@ -189,7 +189,10 @@ impl Lifecycle {
         let medium = found.filter(|medium| sees_all || ready(medium)).ok_or_else(missing)?;
         match medium.kind {
             MediumKind::DiskImage => Err(LifecycleError::NoDisc(medium.name)),
-            MediumKind::Installation if !ready(&medium) => Err(LifecycleError::DiscNotReady(medium.name)),
+            MediumKind::Installation if !ready(&medium) => Err(LifecycleError::MediumNotReady(
+                medium.name.to_string(),
+                "is not ready; wait until its import has succeeded",
+            )),
             MediumKind::Installation => Ok(DiscSource::Library { medium: medium.name }),
         }
     }

@@ -27,7 +27,7 @@ const PIECE: usize = 1 << 20;
 const MAX_EXTENTS: usize = 256;
 
 /// What an installation begins with, by family. Found ones are told.
-const BOOT_FILES: [&str; 17] = [
+const BOOT_FILES: [&str; 21] = [
     "casper/vmlinuz",
     "casper/initrd",
     "install.amd/vmlinuz",
@@ -36,6 +36,11 @@ const BOOT_FILES: [&str; 17] = [
     "install.a64/initrd.gz",
     "install/vmlinuz",
     "install/initrd.gz",
+    // Debian's trees for booting from the network, and its smallest disc.
+    "linux",
+    "initrd.gz",
+    "debian-installer/amd64/linux",
+    "debian-installer/amd64/initrd.gz",
     "images/pxeboot/vmlinuz",
     "images/pxeboot/initrd.img",
     "sources/boot.wim",

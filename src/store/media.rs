@@ -15,7 +15,7 @@ use uuid::Uuid;
 pub use progress::MediumEnd;
 pub use uses::MediumUses;
 
-pub(super) use uses::{hold_disc, hold_image, hold_volume};
+pub(super) use uses::{hold_image, hold_medium, hold_volume};
 
 use super::{
     Page, PageOf, Store, StoreError,

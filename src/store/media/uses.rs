@@ -1,6 +1,7 @@
 //! Which VMs use a medium. What a VM is made of, and what is about to be changed of it, is JSON
 //! that names images by name, and discs by path, by name or as a volume of a pool over their
-//! directory; all of that is looked for there.
+//! directory; all of that is looked for there. What a system is installed from is used until its domain
+//! boots from its own disk.
 
 use serde_json::Value;
 use uuid::Uuid;
@@ -32,8 +33,11 @@ pub struct MediumUses {
 const NAME_KEYS: [&str; 4] = ["medium", "media", "iso", "installation"];
 
 /// Whether a VM's JSON names the medium: as the image it was made of, by a path of its file, or
-/// by name where a medium's name stands.
-fn mentions(value: &Value, medium: &Medium, file: &str) -> bool {
+/// by name where a medium's name stands. Its installation counts unless it is done.
+fn mentions(value: &mut Value, done: bool, medium: &Medium, file: &str) -> bool {
+    if done && let Some(spec) = value.as_object_mut() {
+        spec.remove("installation");
+    }
     let name = medium.name.as_str();
     let image = medium.kind == MediumKind::DiskImage
         && value.get("image").and_then(|image| image.get("name")).and_then(Value::as_str) == Some(name);
@@ -59,23 +63,25 @@ fn names(value: &Value, key: Option<&str>, name: &str, file: &str) -> bool {
 }
 
 /// What of this host's VMs may name the medium: only rows whose text holds the name are read.
-const CANDIDATES_SQLITE: &str = "SELECT v.id, v.name, v.spec AS text FROM vms v
+const CANDIDATES_SQLITE: &str = "SELECT v.id, v.name, v.spec AS text,
+            (v.installed_at IS NOT NULL OR v.boot_replaced_at IS NOT NULL) AS done FROM vms v
      WHERE v.host_id = $1 AND instr(v.spec, $2) > 0
-     UNION ALL SELECT v.id, v.name, o.change AS text FROM operations o JOIN vms v ON v.id = o.vm_id
+     UNION ALL SELECT v.id, v.name, o.change AS text, FALSE AS done FROM operations o JOIN vms v ON v.id = o.vm_id
      WHERE v.host_id = $1 AND o.finished_at IS NULL AND o.change IS NOT NULL AND instr(o.change, $2) > 0";
-const CANDIDATES_POSTGRES: &str = "SELECT v.id, v.name, v.spec AS text FROM vms v
+const CANDIDATES_POSTGRES: &str = "SELECT v.id, v.name, v.spec AS text,
+            (v.installed_at IS NOT NULL OR v.boot_replaced_at IS NOT NULL) AS done FROM vms v
      WHERE v.host_id = $1 AND strpos(v.spec::text, $2) > 0
-     UNION ALL SELECT v.id, v.name, o.change AS text FROM operations o JOIN vms v ON v.id = o.vm_id
+     UNION ALL SELECT v.id, v.name, o.change AS text, FALSE AS done FROM operations o JOIN vms v ON v.id = o.vm_id
      WHERE v.host_id = $1 AND o.finished_at IS NULL AND o.change IS NOT NULL
        AND strpos(o.change::text, $2) > 0";
 
-type Candidate = (Uuid, String, JsonText);
+type Candidate = (Uuid, String, JsonText, bool);
 
 fn counted(candidates: Vec<Candidate>, medium: &Medium, file: &str) -> Result<MediumUses, StoreError> {
     let mut users = std::collections::BTreeMap::new();
-    for (id, name, text) in candidates {
-        let value: Value = text.read("looking for a medium's uses", id)?;
-        if mentions(&value, medium, file) {
+    for (id, name, text, done) in candidates {
+        let mut value: Value = text.read("looking for a medium's uses", id)?;
+        if mentions(&mut value, done, medium, file) {
             users.insert(id, name);
         }
     }
@@ -127,18 +133,18 @@ pub(in crate::store) async fn hold_image(
     }
 }
 
-/// Keeps a disc from being deleted until the transaction ends; what names it then keeps it on.
+/// Keeps an installation medium from being deleted until the transaction ends.
 ///
 /// # Errors
-/// `DiscGone`: it is not there, or not ready.
-pub(in crate::store) async fn hold_disc(
+/// `MediumGone`: there is none of that name, or it is not ready.
+pub(in crate::store) async fn hold_medium(
     tx: &mut Tx,
     host: HostId,
-    disc: &ResourceName,
+    medium: &ResourceName,
 ) -> Result<(), StoreError> {
-    match held(tx, host, disc, MediumKind::Installation).await? {
+    match held(tx, host, medium, MediumKind::Installation).await? {
         Some(MediumState::Ready) => Ok(()),
-        _ => Err(StoreError::DiscGone),
+        _ => Err(StoreError::MediumGone(medium.clone())),
     }
 }
 
@@ -146,7 +152,7 @@ pub(in crate::store) async fn hold_disc(
 /// directory. What is no disc of ours is not our affair.
 ///
 /// # Errors
-/// `DiscGone`: it is on its way out.
+/// `MediumGone`: it is on its way out.
 pub(in crate::store) async fn hold_volume(
     tx: &mut Tx,
     host: HostId,
@@ -156,7 +162,7 @@ pub(in crate::store) async fn hold_volume(
         return Ok(());
     };
     match held(tx, host, &disc, MediumKind::Installation).await? {
-        Some(MediumState::Deleting) => Err(StoreError::DiscGone),
+        Some(MediumState::Deleting) => Err(StoreError::MediumGone(disc)),
         _ => Ok(()),
     }
 }

@@ -27,7 +27,7 @@ impl Store {
     /// VM is under way.
     ///
     /// # Errors
-    /// `NotFound`, `Deleting`, `ChangeUnderWay`; `DiscGone`, for a medium.
+    /// `NotFound`, `Deleting`, `ChangeUnderWay`; `MediumGone`.
     pub async fn request_change(
         &self,
         vm: VmId,
@@ -49,7 +49,7 @@ impl Store {
         let record = row.record(OPERATION)?;
         if let VmChange::Device(DeviceChange::InsertMedium { source, .. }) = change {
             match source {
-                DiscSource::Library { medium } => media::hold_disc(&mut tx, record.host, medium).await?,
+                DiscSource::Library { medium } => media::hold_medium(&mut tx, record.host, medium).await?,
                 DiscSource::Volume { volume, .. } => media::hold_volume(&mut tx, record.host, volume).await?,
             }
         }
