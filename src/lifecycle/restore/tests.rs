@@ -94,19 +94,6 @@ fn a_vm_comes_back_with_all_that_is_its_own() {
 }
 
 #[test]
-fn a_disc_in_a_drive_comes_back_as_it_was_named() {
-    let id = VmId::generate();
-    let mut note = noted(id);
-    note["spec"]["devices"]["media"] = json!([
-        { "target": "sda", "medium": "debian-13" },
-        { "target": "sdb", "pool": "discs", "volume": "tools.iso" },
-    ]);
-    let (found, _) = restored(id, id, &note).unwrap();
-    let library: Vec<_> = found.vm.spec.devices.media.iter().map(|medium| medium.source.library()).collect();
-    assert_eq!(library, [Some(&"debian-13".parse().unwrap()), None]);
-}
-
-#[test]
 fn hostile_metadata_is_refused_with_the_reason() {
     let id = VmId::generate();
     let other = VmId::generate();
