@@ -89,7 +89,9 @@ fn connected(look: &Look<'_>, agent: AgentConnectivity) -> Draft {
             kind,
             ConditionStatus::Unknown,
             "NotHeardYet",
-            "The agent is known from before and was not heard since the controller started.".to_owned(),
+            "The agent is known from before. It was not heard since the controller started, or while libvirt \
+             could not be asked."
+                .to_owned(),
         ),
         AgentConnectivity::NeverSeen => {
             let message = match silence(look) {
