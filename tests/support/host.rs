@@ -2,18 +2,30 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 /// Runs virsh on the system's QEMU and gives its output; fails with a clear word.
 pub fn virsh(args: &[&str]) -> String {
+    virsh_at("qemu:///system", args)
+}
+
+/// The same elsewhere.
+pub fn virsh_at(uri: &str, args: &[&str]) -> String {
     let output = Command::new("virsh")
-        .args(["-q", "-c", "qemu:///system"])
+        .args(["-q", "-c", uri])
         .args(args)
         .output()
         .expect("virsh is needed; scripts/test installs it");
     assert!(output.status.success(), "virsh {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Whether virsh does this well; what it says of failures is nobody's.
+pub fn try_virsh(uri: &str, args: &[&str]) -> bool {
+    let mut virsh = Command::new("virsh");
+    virsh.args(["-q", "-c", uri]).args(args).stdout(Stdio::null()).stderr(Stdio::null());
+    virsh.status().expect("virsh is needed; scripts/test installs it").success()
 }
 
 /// Whether a domain of this name or UUID exists.
@@ -85,7 +97,7 @@ impl Drop for DomainGuard {
                 .args(["-q", "-c", "qemu:///system"])
                 .args([args[0], &self.0])
                 .args(&args[1..])
-                .stderr(std::process::Stdio::null())
+                .stderr(Stdio::null())
                 .status();
         }
     }
