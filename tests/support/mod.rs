@@ -6,6 +6,7 @@
 pub(crate) mod database;
 pub(crate) mod api;
 pub(crate) mod away;
+pub(crate) mod clock;
 pub(crate) mod daemon;
 pub(crate) mod guest;
 pub(crate) mod host;
