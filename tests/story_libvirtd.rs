@@ -108,7 +108,7 @@ fn impatient(client: Client) -> JoinHandle<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn guests_outlive_whatever_becomes_of_libvirtd() {
     host::need_image("pocket");
-    let libvirtd = Libvirtd::start();
+    let libvirtd = Libvirtd::start(2);
     let interval = |key: &str| (key.to_owned(), "600s".to_owned());
     let home = Home::new(Setup {
         uri: libvirtd.uri(),

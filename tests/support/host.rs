@@ -5,6 +5,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use super::guests::Places;
+
 /// Runs virsh on the system's QEMU and gives its output; fails with a clear word.
 pub fn virsh(args: &[&str]) -> String {
     virsh_at("qemu:///system", args)
@@ -48,19 +50,22 @@ pub fn kill_hypervisor_process(name: &str) {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
 
-/// A directory pool of the story's own.
+/// A directory pool of the story's own, and a place for its guest.
 pub struct Pool {
     pub name: String,
     pub dir: PathBuf,
+    _place: Places,
 }
 
 impl Pool {
+    /// Waits until there is a place for a guest.
     pub fn new(home: &Path) -> Self {
+        let place = Places::take(1);
         let dir = home.join("pool");
         std::fs::create_dir(&dir).unwrap();
         let name = format!("story-{}", uuid::Uuid::new_v4());
         virsh(&["pool-create-as", &name, "dir", "--target", dir.to_str().unwrap()]);
-        Self { name, dir }
+        Self { name, dir, _place: place }
     }
 
     pub fn volumes(&self) -> Vec<PathBuf> {

@@ -17,7 +17,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
-use super::{daemon::wait, host};
+use super::{daemon::wait, guests::Places, host};
 
 const KEEPER: &str = include_str!("libvirtd/keeper.sh");
 /// Nothing here takes that long.
@@ -30,11 +30,13 @@ pub struct Libvirtd {
     keeper: Child,
     /// That process.
     first: Pid,
+    _places: Places,
 }
 
 impl Libvirtd {
-    /// A running one, without domains, pools and networks.
-    pub fn start() -> Self {
+    /// A running one, without domains, pools and networks, once there are places for so many guests.
+    pub fn start(guests: usize) -> Self {
+        let places = Places::take(guests);
         let dir = tempfile::Builder::new().prefix("infinibay-libvirtd-").tempdir_in("/var/tmp").unwrap();
         // QEMU's user passes through it.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -69,8 +71,8 @@ impl Libvirtd {
         assert_eq!(said.trim(), "ready", "the namespaces of a private libvirtd could not be set up");
         let children = format!("/proc/{0}/task/{0}/children", keeper.id());
         let first = fs::read_to_string(&children).unwrap().trim().parse().ok().and_then(Pid::from_raw);
-        let libvirtd =
-            Self { dir, keeper, first: first.unwrap_or_else(|| panic!("{children} names nobody")) };
+        let first = first.unwrap_or_else(|| panic!("{children} names nobody"));
+        let libvirtd = Self { dir, keeper, first, _places: places };
         libvirtd.daemon("virtlogd");
         libvirtd.run();
         libvirtd

@@ -9,6 +9,7 @@ pub(crate) mod away;
 pub(crate) mod clock;
 pub(crate) mod daemon;
 pub(crate) mod guest;
+pub(crate) mod guests;
 pub(crate) mod host;
 pub(crate) mod journey;
 pub(crate) mod libvirtd;
