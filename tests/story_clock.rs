@@ -173,7 +173,6 @@ on_both! {
         assert_eq!(answer["status"], "ANSWERED", "{answer}");
         let took: u64 = answer["executionMs"].as_str().unwrap().parse().unwrap();
         assert!((4000..60_000).contains(&took), "{answer}");
-
         talker.clock.store(HOUR, SeqCst);
         skewed(client, &vm, "FALSE").await;
         stored_within_a_minute(client, &vm, HOUR).await;
@@ -194,7 +193,6 @@ on_both! {
         talker.clock.store(0, SeqCst);
         skewed(client, &vm, "FALSE").await;
         stored_within_a_minute(client, &vm, 0).await;
-
         drop(holds_up);
         client.succeeded(&delete, SOON).await;
         assert_eq!(client.shell(&vm, "sleep").await["status"], "ANSWERED");
