@@ -86,6 +86,11 @@ impl Stage {
         self.client.succeeded(&operation, READY).await;
     }
 
+    async fn pulls_the_plug(&self, vm: &str) {
+        let stop = self.client.ask(PULL_PLUG, json!({ "id": vm })).await;
+        self.client.succeeded(stop["stopVm"]["operation"]["id"].as_str().unwrap(), SOON).await;
+    }
+
     /// The code with which the operation fails.
     async fn fails(&self, mutation: &str, vm: &str) -> String {
         let operation = self.client.change(mutation, vm).await;
@@ -155,6 +160,15 @@ async fn what_stands_in_the_sockets_place_is_not_taken_for_the_guest() {
 
     std::fs::rename(&aside, &socket).unwrap();
     stage.is_heard(&vm).await;
+
+    // Gone for good: the next start makes another.
+    std::fs::remove_file(&socket).unwrap();
+    stage.home.between(&mut stage.daemon, |_| ());
+    stage.client = stage.daemon.client(&stage.token);
+    stage.is_refused_because(&vm, "there is no socket").await;
+    stage.pulls_the_plug(&vm).await;
+    stage.asked("startVm", &vm).await;
+    stage.is_heard(&vm).await;
     stage.asked("deleteVm", &vm).await;
     stage.nothing_is_left();
     stage.daemon.stop();
@@ -188,8 +202,7 @@ async fn what_is_removed_behind_our_back_is_told_and_can_be_put_back() {
     stage.is_heard(&vm).await;
 
     // While it is off.
-    let stop = stage.client.ask(PULL_PLUG, json!({ "id": vm })).await;
-    stage.client.succeeded(stop["stopVm"]["operation"]["id"].as_str().unwrap(), SOON).await;
+    stage.pulls_the_plug(&vm).await;
     host::virsh(&["undefine", &vm]);
     stage.client.phase_is(&vm, "MISSING", SOON).await;
     define();
