@@ -124,6 +124,11 @@ async fn skewed(client: &Client, vm: &str, status: &str) {
     client.condition(vm, "CLOCK_SKEW", |it| it["status"] == status).await;
 }
 
+async fn is_under_way(client: &Client, operation: &str) {
+    let now = client.operation(operation).await;
+    assert!(["PENDING", "RUNNING"].contains(&now["status"].as_str().unwrap()), "{now}");
+}
+
 async fn made(trial: &Trial, name: &str, guest: &FakeGuest) -> (String, String) {
     let mut request = trial.request(name);
     request["id"] = json!(guest.vm.to_string());
@@ -155,7 +160,7 @@ on_both! {
             client.agent_is(vm, "ONLINE", SOON).await;
         }
         // Its first boot does not end.
-        let (booting, _) = client.create(trial.request("booting")).await;
+        let (booting, install) = client.create(trial.request("booting")).await;
         client.phase_is(&booting, "INSTALLING", SOON).await;
         let online = online_all_the_time(client.clone(), vm.clone());
         stored_within_a_minute(client, &vm, 0).await;
@@ -173,6 +178,7 @@ on_both! {
         assert_eq!(answer["status"], "ANSWERED", "{answer}");
         let took: u64 = answer["executionMs"].as_str().unwrap().parse().unwrap();
         assert!((4000..60_000).contains(&took), "{answer}");
+        is_under_way(client, &install).await;
         talker.clock.store(HOUR, SeqCst);
         skewed(client, &vm, "FALSE").await;
         stored_within_a_minute(client, &vm, HOUR).await;
@@ -193,6 +199,7 @@ on_both! {
         talker.clock.store(0, SeqCst);
         skewed(client, &vm, "FALSE").await;
         stored_within_a_minute(client, &vm, 0).await;
+        is_under_way(client, &install).await;
         drop(holds_up);
         client.succeeded(&delete, SOON).await;
         assert_eq!(client.shell(&vm, "sleep").await["status"], "ANSWERED");
