@@ -16,6 +16,7 @@ mod late;
 mod limit;
 mod link;
 mod links;
+mod moment;
 mod outgoing;
 mod pacing;
 mod rate;

@@ -27,7 +27,8 @@ libxml2-utils: xmllint: tests of the domain XML
 debconf: debconf-set-selections: tests of what installers read
 python3-venv: python3: tests of what installers read
 procps: kill: tests
-util-linux: flock setpriv setsid blkid: these scripts and the tests
+util-linux: flock setpriv setsid blkid unshare nsenter: these scripts and the tests
+faketime: faketime: tests of a clock that is set
 shellcheck: shellcheck: checking the scripts
 genisoimage: genisoimage: tests of installation discs
 '

@@ -12,10 +12,12 @@ HOST_PACKAGES=(
     libvirt-daemon-system libvirt-clients libvirt-dev qemu-system-x86 qemu-utils
     dnsmasq-base iptables gcc libc6-dev binutils pkg-config curl jq xorriso
 )
-# What the tests take besides: a PostgreSQL server, virt-xml-validate's xmllint, /bin/kill, and
-# setpriv, setsid, flock and blkid, which a container's image may have been stripped of; what reads
-# installers' files (more of that in validators.sh).
-TEST_PACKAGES=(postgresql libxml2-utils procps util-linux shellcheck genisoimage debconf python3-venv)
+# What the tests take besides: a PostgreSQL server, virt-xml-validate's xmllint, /bin/kill, a clock
+# that can be set, and setpriv, setsid, flock, blkid, unshare and nsenter, which a container's image
+# may have been stripped of; what reads installers' files (more of that in validators.sh).
+TEST_PACKAGES=(
+    postgresql libxml2-utils procps util-linux faketime shellcheck genisoimage debconf python3-venv
+)
 # The packages of HOST_PACKAGES that come out of one source and must be of one suite.
 HYPERVISOR_PACKAGES=(
     libvirt-daemon-system libvirt-clients libvirt-dev qemu-system-x86 qemu-utils

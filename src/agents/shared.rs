@@ -14,7 +14,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{GuestFrame, LateAnswer, LinkState, clean::Greeting};
+use super::{GuestFrame, LateAnswer, LinkState, clean::Greeting, moment::Moment};
 use crate::vm::{LinkCounters, LinkEnd, LinkObservation, OpenLink, VmId};
 
 /// What all links share: where frames, hints and late answers go, and how many connect at once.
@@ -101,9 +101,9 @@ enum Connection {
         last_error: Option<String>,
     },
     Open {
-        since: DateTime<Utc>,
-        last_message_at: Option<DateTime<Utc>>,
-        greeted_at: Option<DateTime<Utc>>,
+        since: Moment,
+        last_message_at: Option<Moment>,
+        greeted_at: Option<Moment>,
         skew: Option<TimeDelta>,
     },
 }
@@ -146,8 +146,8 @@ impl Shared {
     /// The connection stands; gives the counters to go on with.
     pub(super) fn opened(&self, at: DateTime<Utc>) -> LinkCounters {
         let mut state = self.state();
-        state.connection =
-            Connection::Open { since: at, last_message_at: None, greeted_at: None, skew: None };
+        let since = Moment::now(at);
+        state.connection = Connection::Open { since, last_message_at: None, greeted_at: None, skew: None };
         // An agent known from before is asked at once, so that it need not be waited for.
         self.metrics_wanted.fetch_or(state.history.heard_before, Ordering::Relaxed);
         state.history.counters
@@ -174,7 +174,7 @@ impl Shared {
             state.heard_at = Some(Instant::now());
             if let Connection::Open { last_message_at, skew, .. } = &mut state.connection {
                 notable |= last_message_at.is_none();
-                *last_message_at = Some(at);
+                *last_message_at = Some(Moment::now(at));
                 *skew = news.skew.or(*skew);
             }
         }
@@ -188,7 +188,7 @@ impl Shared {
             if let Connection::Open { greeted_at, .. } = &mut state.connection {
                 // A second one on the same connection: the agent, or all of its system, began anew.
                 notable |= greeted_at.is_some();
-                *greeted_at = Some(at);
+                *greeted_at = Some(Moment::now(at));
             }
         }
         drop(state);
@@ -226,9 +226,9 @@ impl Shared {
             }
             Connection::Open { since, last_message_at, greeted_at, skew } => {
                 LinkObservation::Open(OpenLink {
-                    since,
-                    last_message_at,
-                    greeted_at,
+                    since: since.told(),
+                    last_message_at: last_message_at.map(Moment::told),
+                    greeted_at: greeted_at.map(Moment::told),
                     version: greeting.version,
                     platform: greeting.platform,
                     capabilities: greeting.capabilities,

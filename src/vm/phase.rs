@@ -84,7 +84,8 @@ impl fmt::Display for VmPhase {
 pub enum AgentConnectivity {
     /// Never heard since the VM was made.
     NeverSeen,
-    /// Known from before, not heard since this controller started.
+    /// Known from before, not heard since this controller started, or silent while libvirt cannot be
+    /// asked.
     Unknown,
     /// Heard, and recently enough.
     Online,

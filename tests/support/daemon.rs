@@ -318,6 +318,21 @@ impl Client {
         }
     }
 
+    /// Waits until one of the VM's conditions is as wanted; the condition.
+    pub async fn condition(&self, vm: &str, kind: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        const LIMIT: Duration = Duration::from_secs(90);
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let now = self.vm(vm).await;
+            let conditions = now["conditions"].as_array().unwrap();
+            if let Some(condition) = conditions.iter().find(|it| it["type"] == kind && wanted(it)) {
+                return condition.clone();
+            }
+            assert!(Instant::now() < deadline, "{kind} is not as wanted after {LIMIT:?}: {now}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Runs a shell line in the guest; the log entry.
     pub async fn shell(&self, vm: &str, line: &str) -> Value {
         const RUN: &str = "mutation($vm: UUID!, $line: String!) { executeVmCommand(vmId: $vm, \

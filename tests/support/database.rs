@@ -6,6 +6,7 @@
 #![allow(dead_code)] // each story uses a part of it
 
 mod cluster;
+pub(crate) mod server;
 
 use std::time::Duration;
 

@@ -2,18 +2,32 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
+
+use super::guests::Places;
 
 /// Runs virsh on the system's QEMU and gives its output; fails with a clear word.
 pub fn virsh(args: &[&str]) -> String {
+    virsh_at("qemu:///system", args)
+}
+
+/// The same elsewhere.
+pub fn virsh_at(uri: &str, args: &[&str]) -> String {
     let output = Command::new("virsh")
-        .args(["-q", "-c", "qemu:///system"])
+        .args(["-q", "-c", uri])
         .args(args)
         .output()
         .expect("virsh is needed; scripts/test installs it");
     assert!(output.status.success(), "virsh {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Whether virsh does this well; what it says of failures is nobody's.
+pub fn try_virsh(uri: &str, args: &[&str]) -> bool {
+    let mut virsh = Command::new("virsh");
+    virsh.args(["-q", "-c", uri]).args(args).stdout(Stdio::null()).stderr(Stdio::null());
+    virsh.status().expect("virsh is needed; scripts/test installs it").success()
 }
 
 /// Whether a domain of this name or UUID exists.
@@ -36,19 +50,22 @@ pub fn kill_hypervisor_process(name: &str) {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
 
-/// A directory pool of the story's own.
+/// A directory pool of the story's own, and a place for its guest.
 pub struct Pool {
     pub name: String,
     pub dir: PathBuf,
+    _place: Places,
 }
 
 impl Pool {
+    /// Waits until there is a place for a guest.
     pub fn new(home: &Path) -> Self {
+        let place = Places::take(1);
         let dir = home.join("pool");
         std::fs::create_dir(&dir).unwrap();
         let name = format!("story-{}", uuid::Uuid::new_v4());
         virsh(&["pool-create-as", &name, "dir", "--target", dir.to_str().unwrap()]);
-        Self { name, dir }
+        Self { name, dir, _place: place }
     }
 
     pub fn volumes(&self) -> Vec<PathBuf> {
@@ -85,7 +102,7 @@ impl Drop for DomainGuard {
                 .args(["-q", "-c", "qemu:///system"])
                 .args([args[0], &self.0])
                 .args(&args[1..])
-                .stderr(std::process::Stdio::null())
+                .stderr(Stdio::null())
                 .status();
         }
     }

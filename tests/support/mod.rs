@@ -6,10 +6,13 @@
 pub(crate) mod database;
 pub(crate) mod api;
 pub(crate) mod away;
+pub(crate) mod clock;
 pub(crate) mod daemon;
 pub(crate) mod guest;
+pub(crate) mod guests;
 pub(crate) mod host;
 pub(crate) mod journey;
+pub(crate) mod libvirtd;
 pub(crate) mod origin;
 pub(crate) mod pipeline;
 pub(crate) mod sample;

@@ -15,7 +15,8 @@ use crate::{
 pub(crate) enum AgentConnectivityName {
     /// Never heard since the VM was made.
     NeverSeen,
-    /// Known from before, not heard since the controller started.
+    /// Known from before, not heard since the controller started, or silent while libvirt cannot be
+    /// asked.
     Unknown,
     /// Heard, and recently enough.
     Online,

@@ -16,7 +16,7 @@ pub(super) fn judge(look: &Look<'_>) -> AgentConnectivity {
     });
 
     let facts = match &look.observed.domain {
-        DomainObservation::Unknown => return heard_lately(look).unwrap_or(before),
+        DomainObservation::Unknown => return unseen(look, before),
         DomainObservation::Absent => return silent_kind,
         DomainObservation::Present(facts) => facts,
     };
@@ -24,7 +24,7 @@ pub(super) fn judge(look: &Look<'_>) -> AgentConnectivity {
         return AgentConnectivity::Unsupported;
     }
     match facts.state {
-        DomainState::Unknown => heard_lately(look).unwrap_or(before),
+        DomainState::Unknown => unseen(look, before),
         // Not running, but there: silence means nothing.
         DomainState::Paused | DomainState::Suspended => heard_lately(look).unwrap_or(before),
         DomainState::Shutoff | DomainState::Crashed => silent_kind,
@@ -46,6 +46,15 @@ pub(super) fn judge(look: &Look<'_>) -> AgentConnectivity {
             }
         }
     }
+}
+
+/// While the domain cannot be seen, its guest may be silent for any reason. That it is there is said
+/// only as long as it is heard.
+fn unseen(look: &Look<'_>, before: AgentConnectivity) -> AgentConnectivity {
+    heard_lately(look).unwrap_or(match before {
+        AgentConnectivity::Online => AgentConnectivity::Unknown,
+        other => other,
+    })
 }
 
 /// `Online`, if the open link was heard within the limit.

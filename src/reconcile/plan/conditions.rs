@@ -96,12 +96,15 @@ fn connected(look: &Look<'_>, agent: AgentConnectivity) -> Draft {
     let kind = ConditionKind::AgentConnected;
     match agent {
         AgentConnectivity::Online => (kind, ConditionStatus::True, "Heard", "The agent is heard.".to_owned()),
-        AgentConnectivity::Unknown => (
-            kind,
-            ConditionStatus::Unknown,
-            "NotHeardYet",
-            "The agent is known from before and was not heard since the controller started.".to_owned(),
-        ),
+        AgentConnectivity::Unknown => {
+            let known = "The agent is known from before. It was not heard since the controller started, or \
+                         while libvirt could not be asked.";
+            let message = match unopened(look) {
+                Some(why) => format!("{known} {why}"),
+                None => known.to_owned(),
+            };
+            (kind, ConditionStatus::Unknown, "NotHeardYet", message)
+        }
         AgentConnectivity::NeverSeen => {
             let message = match silence(look) {
                 Some(why) => format!("The agent has never been heard. {why}"),
@@ -124,15 +127,17 @@ fn connected(look: &Look<'_>, agent: AgentConnectivity) -> Draft {
     }
 }
 
+/// Why there is no link, where one is wanted.
+fn unopened(look: &Look<'_>) -> Option<String> {
+    let LinkObservation::Connecting { last_error: Some(error), .. } = &look.observed.link else {
+        return None;
+    };
+    Some(format!("The channel cannot be opened: {error}"))
+}
+
 /// What may keep a silent agent from being heard, as far as the link tells.
 fn silence(look: &Look<'_>) -> Option<String> {
-    let link = match &look.observed.link {
-        LinkObservation::None => return None,
-        LinkObservation::Connecting { last_error, .. } => {
-            return last_error.as_ref().map(|error| format!("The channel cannot be opened: {error}"));
-        }
-        LinkObservation::Open(link) => link,
-    };
+    let LinkObservation::Open(link) = &look.observed.link else { return unopened(look) };
     let guest_connected = match &look.observed.domain {
         DomainObservation::Present(facts) => facts.channel.as_ref().and_then(|it| it.guest_connected),
         _ => None,

@@ -34,6 +34,11 @@ pub(super) fn derive(look: &Look<'_>) -> Option<Draft> {
         DomainObservation::Present(facts) if is_renamed(look, facts) => {
             drifted(("Renamed", "The domain was renamed outside of this controller; rename it back."))
         }
+        DomainObservation::Present(facts) if facts.state.is_active() && !facts.persistent => drifted((
+            "NotPersistent",
+            "The domain's configuration was removed outside of this controller: once it is off, it is gone. \
+             Write it back while it runs, with `virsh dumpxml` and `virsh define`.",
+        )),
         DomainObservation::Present(facts) => match power(look, facts) {
             Some(words) => drifted(words),
             None => Some((

@@ -392,6 +392,9 @@ fn silence_means_different_things_in_different_states() {
         (DomainState::Running, heard(59, FirstBoot::NotReported), &online, AgentConnectivity::Online),
         (DomainState::Running, heard(61, FirstBoot::NotReported), &online, AgentConnectivity::Offline),
         (DomainState::Paused, heard(3600, FirstBoot::NotReported), &online, AgentConnectivity::Online),
+        (DomainState::Unknown, heard(59, FirstBoot::NotReported), &online, AgentConnectivity::Online),
+        (DomainState::Unknown, heard(61, FirstBoot::NotReported), &online, AgentConnectivity::Unknown),
+        (DomainState::Unknown, LinkObservation::None, &online, AgentConnectivity::Unknown),
         (DomainState::Running, LinkObservation::None, &online, AgentConnectivity::Offline),
         (DomainState::Shutoff, LinkObservation::None, &online, AgentConnectivity::Offline),
         (DomainState::Running, LinkObservation::None, &Memory::new(now()), AgentConnectivity::Unknown),
@@ -400,6 +403,14 @@ fn silence_means_different_things_in_different_states() {
         let mut seen = observed(domain(state));
         seen.link = link;
         assert_eq!(decide(&vm, &seen, memory).status.agent, expected, "{seen:?}");
+    }
+    for (before, expected) in [
+        (AgentConnectivity::Online, AgentConnectivity::Unknown),
+        (AgentConnectivity::Offline, AgentConnectivity::Offline),
+    ] {
+        let mut memory = memory();
+        memory.agent = Some(before);
+        assert_eq!(decide(&vm, &observed(DomainObservation::Unknown), &memory).status.agent, expected);
     }
     vm.record.milestones.first_seen = None;
     let plan = decide(&vm, &observed(domain(DomainState::Running)), &memory());

@@ -9,6 +9,39 @@ fn condition(plan: &Plan, kind: ConditionKind) -> Option<(ConditionStatus, &str)
 }
 
 #[test]
+fn a_running_domain_without_a_configuration_is_told_as_drift() {
+    let mut bundle = bundle();
+    made(&mut bundle);
+    bundle.record.intent.satisfied = bundle.record.intent.generation;
+    let drift = |persistent| {
+        let DomainObservation::Present(facts) = domain(DomainState::Running) else { panic!("no domain") };
+        let facts = DomainFacts { persistent, ..facts };
+        let plan = decide(&bundle, &observed(DomainObservation::Present(facts)), &memory());
+        let (status, reason) = condition(&plan, ConditionKind::DriftedFromIntent).unwrap();
+        (status, reason.to_owned())
+    };
+    assert_eq!(drift(false), (ConditionStatus::True, "NotPersistent".to_owned()));
+    assert_eq!(drift(true), (ConditionStatus::False, "AsAsked".to_owned()));
+}
+
+#[test]
+fn why_a_known_agent_cannot_be_reached_is_told_at_once() {
+    let mut bundle = bundle();
+    made(&mut bundle);
+    let mut seen = observed(domain(DomainState::Running));
+    let error = "a symbolic link stands in its place".to_owned();
+    seen.link = LinkObservation::Connecting {
+        since: now(),
+        last_error: Some(error.clone()),
+        counters: LinkCounters::default(),
+    };
+    let plan = decide(&bundle, &seen, &Memory::new(now()));
+    assert_eq!(plan.status.agent, AgentConnectivity::Unknown);
+    let told = plan.status.conditions.iter().find(|it| it.kind == ConditionKind::AgentConnected).unwrap();
+    assert!(told.message.contains(&error), "{}", told.message);
+}
+
+#[test]
 fn a_channel_at_another_path_is_told_and_used_all_the_same() {
     let mut bundle = bundle();
     made(&mut bundle);
