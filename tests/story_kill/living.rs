@@ -1,7 +1,10 @@
 //! What is asked of a VM that lives: snapshots, disks, power, its name. One VM goes through all of it;
 //! each request is killed at one point and finished by the next daemon before the next one is asked.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use infinibay::{store::Store, vm::VmId};
 use serde_json::{Value, json};
@@ -70,8 +73,11 @@ impl Scene {
     /// the next one finish it.
     async fn killed_at(&mut self, points: &[&str], mutation: &str, arguments: Value) {
         let (first, others) = points.split_first().unwrap();
+        let phase = self.client().vm(&self.vm).await["phase"].as_str().unwrap().to_owned();
         drop(self.daemon.take());
         let daemon = self.stage.home.start_to_die_at(first);
+        // What it may be asked depends on what it has seen.
+        daemon.client(&self.stage.token).phase_is(&self.vm, &phase, SOON).await;
         let mut request = arguments;
         request["id"] = self.vm.clone().into();
         let answered = daemon.client(&self.stage.token).accepted_by_the_dying(mutation, request).await;
@@ -176,6 +182,19 @@ impl Scene {
         assert_eq!(volumes.len(), expected.len(), "{point}: {volumes:?}");
     }
 
+    /// Waits until a line run in the guest prints this: it takes a moment to find a new disk.
+    async fn guest_sees(&self, line: &str, expected: &str) {
+        let (client, deadline) = (self.client(), Instant::now() + SOON);
+        loop {
+            let ran = client.shell(&self.vm, line).await;
+            if ran["response"]["stdout"].as_str().unwrap_or_default().trim() == expected {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{line}: {ran}, not {expected}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     async fn disks(&mut self) {
         let mut detachments = points_of("detach-disk").iter();
         for point in points_of("attach-disk") {
@@ -183,7 +202,7 @@ impl Scene {
             self.has_disks(&["vda", "vdb"], point);
             let client = self.client();
             client.agent_is(&self.vm, "ONLINE", SOON).await;
-            client.output(&self.vm, "head -c 512 /dev/vdb").await;
+            self.guest_sees("cat /sys/block/vdb/size", "2048").await;
             match detachments.next() {
                 Some(point) => self.killed_at(&[point], DETACH, json!({ "target": "vdb" })).await,
                 None => client.done(DETACH, json!({ "id": self.vm, "target": "vdb" })).await,
