@@ -100,6 +100,33 @@ pub const OPERATIONS: &[(&str, &[&str])] = &[
             "change.ended",
         ],
     ),
+    ("insert-medium", &["change.stored", "insert-medium.configured", "change.done", "change.ended"]),
+    ("resize", &["change.stored", "resize.configured", "change.done", "change.ended"]),
+    ("adopt", &["adopt.stored", "adopt.defined", "adopt.noted", "change.done", "change.ended"]),
+    (
+        "release",
+        &[
+            "change.stored",
+            "release.detached",
+            "release.forgotten",
+            "release.released",
+            "change.done",
+            "change.ended",
+        ],
+    ),
+    (
+        "import-medium",
+        &[
+            "import-medium.stored",
+            "import-medium.started",
+            "import-medium.read",
+            "import-medium.checked",
+            "import-medium.described",
+            "import-medium.placed",
+            "import-medium.ended",
+        ],
+    ),
+    ("delete-medium", &["delete-medium.stored", "delete-medium.hidden", "delete-medium.removed"]),
 ];
 
 /// A point of this name, which must be in [`OPERATIONS`].

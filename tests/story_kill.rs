@@ -7,36 +7,40 @@
 #![allow(clippy::unwrap_used, reason = "a broken expectation ends the story")]
 
 mod story_kill {
+    pub mod death;
+    pub mod library;
     pub mod life;
     pub mod living;
+    pub mod stranger;
 }
+#[macro_use]
 mod support;
 
 use std::collections::BTreeSet;
 
 use infinibay::failpoint::OPERATIONS;
-
-use story_kill::{life, living};
-
-/// The points of an operation.
-pub(crate) fn points_of(operation: &str) -> &'static [&'static str] {
-    let listed = OPERATIONS.iter().find(|(name, _)| *name == operation);
-    listed.unwrap_or_else(|| panic!("{operation} is not in the list")).1
-}
+use story_kill::{library, life, living, stranger};
 
 #[test]
 fn every_operation_has_its_story() {
     let listed: BTreeSet<_> = OPERATIONS.iter().map(|(name, _)| *name).collect();
-    let told: BTreeSet<_> = life::TOLD.iter().chain(living::TOLD).copied().collect();
-    assert_eq!(told, listed);
+    let told = [life::TOLD, living::TOLD, stranger::TOLD, library::TOLD].concat();
+    assert_eq!(told.into_iter().collect::<BTreeSet<_>>(), listed);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn vms_are_made_and_deleted_whole() {
+async fn vms_are_made_and_deleted_whole_and_domains_taken_in_and_given_back() {
     life::story().await;
+    stranger::story().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_asked_of_a_vm_is_done_once() {
     living::story().await;
+}
+
+on_both! {
+    async fn media_are_whole_or_not_there(db: TestDatabase) {
+        library::story(&db).await;
+    }
 }

@@ -6,13 +6,11 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::{
-    points_of,
-    support::{
-        daemon::{Client, operation_in},
-        host,
-        stage::{READY, SOON, Stage},
-    },
+use super::death::{ask_to_death, points_of};
+use crate::support::{
+    daemon::{Client, operation_in},
+    host,
+    stage::{READY, SOON, Stage},
 };
 
 pub const TOLD: &[&str] = &["create", "delete"];
@@ -139,10 +137,8 @@ async fn asked_and_killed(stage: &Stage, points: &[&str], mutation: &str, reques
         let daemon = stage.home.start();
         return Some(daemon.client(&stage.token).accepted(mutation, request.clone()).await);
     };
-    let daemon = stage.home.start_to_die_at(first);
-    let answered = daemon.client(&stage.token).accepted_by_the_dying(mutation, request.clone()).await;
-    assert!(!(first.ends_with(".stored") && answered.is_some()), "{first}: answered, and then dead");
-    daemon.died_at(first, SOON);
+    let at = (&stage.home, stage.token.as_str());
+    let answered = ask_to_death(at, first, async |_: &Client| (), mutation, request).await;
     for point in others {
         if *point == "remove-socket.removed" {
             // As of a guest whose process was killed.
@@ -151,7 +147,7 @@ async fn asked_and_killed(stage: &Stage, points: &[&str], mutation: &str, reques
         }
         stage.home.dies_at(point, READY);
     }
-    answered
+    answered.as_ref().map(operation_in)
 }
 
 fn files_with(dir: &Path, words: &[u8]) -> Vec<std::path::PathBuf> {

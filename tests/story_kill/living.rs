@@ -6,17 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use infinibay::{store::Store, vm::VmId};
 use serde_json::{Value, json};
 
-use crate::{
-    points_of,
-    support::{
-        daemon::{Client, Daemon},
-        host::{self, virsh},
-        qemu_agent,
-        stage::{READY, SOON, Stage},
-    },
+use super::death::{ask_to_death, points_of, under_way};
+use crate::support::{
+    daemon::{Client, Daemon, operation_in},
+    host::{self, virsh},
+    qemu_agent,
+    stage::{READY, SOON, Stage},
 };
 
 pub const TOLD: &[&str] = &[
@@ -26,8 +23,10 @@ pub const TOLD: &[&str] = &[
     "delete-snapshot",
     "attach-disk",
     "detach-disk",
+    "resize",
     "power",
     "rename",
+    "insert-medium",
 ];
 
 const TAKE: &str = "mutation($id: UUID!, $name: String!) { \
@@ -41,6 +40,11 @@ const FORGET: &str =
 const ATTACH: &str = "mutation($id: UUID!) { attachVmDisk(id: $id, bytes: 1048576) { operation { id } } }";
 const DETACH: &str = "mutation($id: UUID!, $target: String!) { \
     detachVmDisk(id: $id, target: $target, deleteVolume: true) { operation { id } } }";
+const RESIZE: &str =
+    "mutation($id: UUID!, $vcpus: Int!) { resizeVm(id: $id, vcpus: $vcpus) { operation { id } } }";
+const INSERT: &str = "mutation($id: UUID!, $pool: String!, $volume: String!) { \
+    insertVmMedium(id: $id, pool: $pool, volume: $volume) { operation { id } } }";
+const EJECT: &str = "mutation($id: UUID!) { ejectVmMedium(id: $id, target: \"sda\") { operation { id } } }";
 const RENAME: &str =
     "mutation($id: UUID!, $name: String!) { renameVm(id: $id, name: $name) { operation { id } } }";
 
@@ -59,7 +63,12 @@ pub async fn story() {
     let mut scene = Scene { stage, vm, daemon: Some(daemon) };
     scene.snapshots().await;
     scene.disks().await;
+    scene.sizes().await;
+    // A drive comes with the next start.
+    scene.disc("empty.iso");
+    scene.client().done(INSERT, scene.medium("empty.iso")).await;
     scene.power_and_name().await;
+    scene.media().await;
     let Scene { stage, vm, daemon } = scene;
     stage.delete(&daemon.unwrap().client(&stage.token), &vm).await;
 }
@@ -69,41 +78,37 @@ impl Scene {
         self.daemon.as_ref().unwrap().client(&self.stage.token)
     }
 
-    /// Asks a daemon that dies at the first point, then at the others without being asked, and has
-    /// the next one finish it.
-    async fn killed_at(&mut self, points: &[&str], mutation: &str, arguments: Value) {
+    /// Asks a daemon that dies at the first point, and lets others die at the next ones without being
+    /// asked; gives the operation that is still open.
+    async fn killed(&mut self, points: &[&str], mutation: &str, mut request: Value) -> Option<String> {
         let (first, others) = points.split_first().unwrap();
         let phase = self.client().vm(&self.vm).await["phase"].as_str().unwrap().to_owned();
         drop(self.daemon.take());
-        let daemon = self.stage.home.start_to_die_at(first);
-        // What it may be asked depends on what it has seen.
-        daemon.client(&self.stage.token).phase_is(&self.vm, &phase, SOON).await;
-        let mut request = arguments;
         request["id"] = self.vm.clone().into();
-        let answered = daemon.client(&self.stage.token).accepted_by_the_dying(mutation, request).await;
-        assert!(!(first.ends_with(".stored") && answered.is_some()), "{first}: answered, and then dead");
-        daemon.died_at(first, SOON);
+        // What may be asked of it depends on what it has seen.
+        let ready = async |client: &Client| client.phase_is(&self.vm, &phase, SOON).await;
+        let at = (&self.stage.home, self.stage.token.as_str());
+        let answered = ask_to_death(at, first, ready, mutation, &request).await;
         for point in others {
             self.stage.home.dies_at(point, SOON);
         }
-        let operation = match answered {
-            Some(operation) => Some(operation),
-            None => self.under_way().await,
-        };
+        match answered {
+            Some(answered) => Some(operation_in(&answered)),
+            None => under_way(&self.stage.home, &self.vm).await,
+        }
+    }
+
+    /// Has the next daemon finish it.
+    async fn finished(&mut self, operation: Option<String>) {
         self.daemon = Some(self.stage.home.start());
         if let Some(operation) = operation {
             self.client().succeeded(&operation, READY).await;
         }
     }
 
-    /// The operation that nobody was told of, by what is stored; none when it is ended.
-    async fn under_way(&self) -> Option<String> {
-        let url = format!("sqlite:{}", self.stage.home.state_dir().join("infinibay.db").display());
-        let store = Store::open(&url, 1, SOON).await.unwrap();
-        let vm: uuid::Uuid = self.vm.parse().unwrap();
-        let bundle = store.load_vm(VmId::from(vm)).await.unwrap().unwrap();
-        store.close().await;
-        bundle.operations.first().map(|operation| operation.id.to_string())
+    async fn killed_at(&mut self, points: &[&str], mutation: &str, request: Value) {
+        let operation = self.killed(points, mutation, request).await;
+        self.finished(operation).await;
     }
 
     async fn snapshots(&mut self) {
@@ -131,7 +136,13 @@ impl Scene {
             let off = *point == "revert-snapshot.paused";
             let to = if off { "snapshot-0" } else { "with-memory" };
             self.client().output(&self.vm, "echo lost >/tmp/mark").await;
-            self.killed_at(&[point], REVERT, json!({ "name": to })).await;
+            let operation = self.killed(&[point], REVERT, json!({ "name": to })).await;
+            let process = virsh(&["domid", &self.vm]);
+            self.finished(operation).await;
+            if point.starts_with("change.") && *point != "change.stored" {
+                let now = virsh(&["domid", &self.vm]);
+                assert_eq!(now, process, "{point}: taken back once more from a guest that went on");
+            }
             let client = self.client();
             if off {
                 client.phase_is(&self.vm, "STOPPED", SOON).await;
@@ -210,6 +221,49 @@ impl Scene {
             self.has_disks(&["vda"], point);
         }
         assert_eq!(detachments.next(), None, "more ways to detach a disk than disks");
+    }
+
+    /// What this guest has no room for waits for its next start.
+    async fn sizes(&mut self) {
+        for (vcpus, point) in (2..).zip(points_of("resize")) {
+            self.killed_at(&[point], RESIZE, json!({ "vcpus": vcpus })).await;
+            let told = virsh(&["vcpucount", &self.vm, "--config", "--current"]);
+            assert_eq!(told.trim(), vcpus.to_string(), "{point}");
+        }
+        self.client().done(RESIZE, json!({ "id": self.vm, "vcpus": 1 })).await;
+    }
+
+    /// What a disc begins with, as far as anybody looks.
+    fn disc(&self, name: &str) {
+        let mut disc = vec![0; 64 << 10];
+        disc[0x8001..0x8006].copy_from_slice(b"CD001");
+        std::fs::write(self.stage.pool.dir.join(name), disc).unwrap();
+    }
+
+    fn medium(&self, name: &str) -> Value {
+        json!({ "id": self.vm, "pool": self.stage.pool.name, "volume": name })
+    }
+
+    async fn media(&mut self) {
+        self.client().done(EJECT, json!({ "id": self.vm })).await;
+        for (number, point) in points_of("insert-medium").iter().enumerate() {
+            let name = format!("{number}.iso");
+            self.disc(&name);
+            self.killed_at(&[point], INSERT, self.medium(&name)).await;
+            let path = self.stage.pool.dir.join(name).display().to_string();
+            for config in [&[][..], &["--inactive"][..]] {
+                let list = virsh(&[&["domblklist", &self.vm], config].concat());
+                let drives = list.lines().filter(|line| line.trim_start().starts_with("sd"));
+                let drives: Vec<_> = drives.map(|line| line.split_whitespace().nth(1).unwrap()).collect();
+                assert_eq!(drives, [path.as_str()], "{point}: {config:?}");
+            }
+            self.client().done(EJECT, json!({ "id": self.vm })).await;
+        }
+        for path in self.stage.pool.volumes() {
+            if path.extension().is_some_and(|extension| extension == "iso") {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
     }
 
     async fn power_and_name(&mut self) {

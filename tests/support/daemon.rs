@@ -264,15 +264,15 @@ impl Client {
     }
 
     /// One mutation, asked of a daemon that may die of it, again while an image is read for the
-    /// first time; its operation's id, unless it died before it answered.
-    pub async fn accepted_by_the_dying(&self, mutation: &str, variables: Value) -> Option<String> {
+    /// first time; its data, unless it died before it answered.
+    pub async fn ask_the_dying(&self, mutation: &str, variables: Value) -> Option<Value> {
         let deadline = Instant::now() + super::stage::READY;
         let body = json!({ "query": mutation, "variables": variables });
         loop {
             let request = self.http.post(format!("{}/graphql", self.url)).bearer_auth(&self.token);
             let mut answer: Value = request.json(&body).send().await.ok()?.json().await.ok()?;
             if answer.get("errors").is_none() {
-                return Some(operation_in(&answer["data"].take()));
+                return Some(answer["data"].take());
             }
             let checked = answer["errors"][0]["extensions"]["code"] == "IMAGE_BEING_CHECKED";
             assert!(checked && Instant::now() < deadline, "{mutation}: {answer}");

@@ -16,5 +16,6 @@ pub(crate) mod qemu_agent;
 pub(crate) mod sample;
 pub(crate) mod scrape;
 pub(crate) mod stage;
+pub(crate) mod stranger;
 pub(crate) mod trial;
 pub(crate) mod webhook;

@@ -64,6 +64,7 @@ pub(super) fn change_medium(
 ) -> Result<Live, HypervisorError> {
     let domain = call.domain(id)?;
     edit_config(call, &domain, |xml| set_medium(xml, target, medium))?;
+    failpoint!("insert-medium.configured");
     if !is_active(call, &domain)? {
         return Ok(Live::Done);
     }
