@@ -32,10 +32,15 @@ pub async fn ask_to_death(
     answered
 }
 
+/// The database, while no daemon has it.
+pub async fn open_store(home: &Home) -> Store {
+    let url = format!("sqlite:{}", home.state_dir().join("infinibay.db").display());
+    Store::open(&url, 1, SOON).await.unwrap()
+}
+
 /// The operation that nobody was told of, by what is stored; none when it is ended.
 pub async fn under_way(home: &Home, vm: &str) -> Option<String> {
-    let url = format!("sqlite:{}", home.state_dir().join("infinibay.db").display());
-    let store = Store::open(&url, 1, SOON).await.unwrap();
+    let store = open_store(home).await;
     let bundle = store.load_vm(VmId::from(vm.parse::<uuid::Uuid>().unwrap())).await.unwrap();
     store.close().await;
     bundle?.operations.first().map(|operation| operation.id.to_string())

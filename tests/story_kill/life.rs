@@ -4,9 +4,10 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use infinibay::vm::{OperationId, VmId};
 use serde_json::{Value, json};
 
-use super::death::{ask_to_death, points_of};
+use super::death::{ask_to_death, open_store, points_of};
 use crate::support::{
     daemon::{Client, operation_in},
     host,
@@ -67,14 +68,39 @@ pub async fn story() {
         deleted(&stage, &vm, &points(&deletions)).await;
         assert_eq!(stage.inventory(&vm), before, "left in life {life}");
     }
+    for point in points_of("create") {
+        half_made(&stage, point).await;
+    }
+}
+
+/// A VM whose deletion is asked for before anybody went on with it: nothing but the rows says then
+/// what there is to remove.
+async fn half_made(stage: &Stage, point: &str) {
+    let vm = uuid::Uuid::new_v4().to_string();
+    let before = stage.inventory(&vm);
+    asked_and_killed(stage, &[point], CREATE, &request(stage, &vm, "none")).await;
+    let store = open_store(&stage.home).await;
+    let id = VmId::from(vm.parse::<uuid::Uuid>().unwrap());
+    let owner = store.vm(id).await.unwrap().unwrap().record.owner;
+    let asked = store.request_delete(id, OperationId::generate(), owner, chrono::Utc::now()).await;
+    let (_, operation) = asked.unwrap();
+    store.close().await;
+    let daemon = stage.home.start();
+    daemon.client(&stage.token).succeeded(&operation.id.to_string(), SOON).await;
+    assert_eq!(stage.inventory(&vm), before, "left of what was half made at {point}");
+    daemon.kill();
+}
+
+fn request(stage: &Stage, vm: &str, secret: &str) -> Value {
+    let mut input = stage.request();
+    input["id"] = vm.into();
+    input["unattended"] = json!({ "user": "ada", "firstBootCommands": [format!("echo {secret}")] });
+    json!({ "input": input })
 }
 
 async fn made(stage: &Stage, vm: &str, points: &[&str]) {
     let secret = format!("secret-{}", uuid::Uuid::new_v4());
-    let mut input = stage.request();
-    input["id"] = vm.into();
-    input["unattended"] = json!({ "user": "ada", "firstBootCommands": [format!("echo {secret}")] });
-    let request = json!({ "input": input });
+    let request = request(stage, vm, &secret);
     asked_and_killed(stage, points, CREATE, &request).await;
 
     let daemon = stage.home.start();
