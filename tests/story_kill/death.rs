@@ -1,6 +1,10 @@
 //! What all these stories do to their daemons.
 
-use infinibay::{failpoint::OPERATIONS, store::Store, vm::VmId};
+use infinibay::{
+    failpoint::OPERATIONS,
+    store::Store,
+    vm::{OperationId, VmId},
+};
 use serde_json::Value;
 
 use crate::support::{
@@ -33,9 +37,19 @@ pub async fn ask_to_death(
 }
 
 /// The database, while no daemon has it.
-pub async fn open_store(home: &Home) -> Store {
+async fn open_store(home: &Home) -> Store {
     let url = format!("sqlite:{}", home.state_dir().join("infinibay.db").display());
     Store::open(&url, 1, SOON).await.unwrap()
+}
+
+/// Stores a request for the VM's deletion before any daemon looks at it again; its operation.
+pub async fn delete_meanwhile(home: &Home, vm: &str) -> String {
+    let store = open_store(home).await;
+    let id = VmId::from(vm.parse::<uuid::Uuid>().unwrap());
+    let owner = store.vm(id).await.unwrap().unwrap().record.owner;
+    let asked = store.request_delete(id, OperationId::generate(), owner, chrono::Utc::now()).await;
+    store.close().await;
+    asked.unwrap().1.id.to_string()
 }
 
 /// The operation that nobody was told of, by what is stored; none when it is ended.

@@ -4,10 +4,9 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use infinibay::vm::{OperationId, VmId};
 use serde_json::{Value, json};
 
-use super::death::{ask_to_death, open_store, points_of};
+use super::death::{ask_to_death, delete_meanwhile, points_of};
 use crate::support::{
     daemon::{Client, operation_in},
     host,
@@ -79,14 +78,9 @@ async fn half_made(stage: &Stage, point: &str) {
     let vm = uuid::Uuid::new_v4().to_string();
     let before = stage.inventory(&vm);
     asked_and_killed(stage, &[point], CREATE, &request(stage, &vm, "none")).await;
-    let store = open_store(&stage.home).await;
-    let id = VmId::from(vm.parse::<uuid::Uuid>().unwrap());
-    let owner = store.vm(id).await.unwrap().unwrap().record.owner;
-    let asked = store.request_delete(id, OperationId::generate(), owner, chrono::Utc::now()).await;
-    let (_, operation) = asked.unwrap();
-    store.close().await;
+    let operation = delete_meanwhile(&stage.home, &vm).await;
     let daemon = stage.home.start();
-    daemon.client(&stage.token).succeeded(&operation.id.to_string(), SOON).await;
+    daemon.client(&stage.token).succeeded(&operation, SOON).await;
     assert_eq!(stage.inventory(&vm), before, "left of what was half made at {point}");
     daemon.kill();
 }

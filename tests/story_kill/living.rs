@@ -8,10 +8,10 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::death::{ask_to_death, points_of, under_way};
+use super::death::{ask_to_death, delete_meanwhile, points_of, under_way};
 use crate::support::{
     daemon::{Client, Daemon, operation_in},
-    host::{self, virsh},
+    host::{self, DomainGuard, virsh},
     qemu_agent,
     stage::{READY, SOON, Stage},
 };
@@ -69,8 +69,12 @@ pub async fn story() {
     scene.client().done(INSERT, scene.medium("empty.iso")).await;
     scene.power_and_name().await;
     scene.media().await;
-    let Scene { stage, vm, daemon } = scene;
-    stage.delete(&daemon.unwrap().client(&stage.token), &vm).await;
+    // In the end it goes with a disk that is half attached.
+    scene.killed(&["attach-disk.made"], ATTACH, json!({})).await;
+    assert_eq!(scene.stage.pool.volumes().len(), 2);
+    let operation = delete_meanwhile(&scene.stage.home, &scene.vm).await;
+    scene.finished(Some(operation)).await;
+    scene.stage.nothing_is_left(&scene.vm);
 }
 
 impl Scene {
@@ -284,8 +288,8 @@ impl Scene {
     /// There and back as often as there are points.
     async fn rename(&mut self) {
         for (number, point) in points_of("rename").iter().enumerate() {
-            // The guard that removes the domain knows the first one.
             let name = format!("{}-{number}", self.stage.name);
+            let _guard = DomainGuard(name.clone());
             self.killed_at(&[point], RENAME, json!({ "name": name })).await;
             assert_eq!(self.client().vm(&self.vm).await["name"], name.as_str(), "{point}");
             assert_eq!(virsh(&["domname", &self.vm]).trim(), name, "{point}");
