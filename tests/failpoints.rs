@@ -68,8 +68,8 @@ fn names_are_step_and_moment() {
 /// What is built for use has no points: the crate's feature comes with the tests alone.
 #[test]
 fn an_ordinary_build_has_none() {
-    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
-    let manifest: toml::Table = manifest.parse().unwrap();
+    let read = |file: &str| fs::read_to_string(root().join(file)).unwrap().parse::<toml::Table>().unwrap();
+    let manifest = read("Cargo.toml");
     // With an older one, the tests' features would be everybody's.
     assert_eq!(manifest["workspace"]["resolver"].as_str(), Some("3"));
     let plain = manifest["dependencies"]["fail"].as_str();
@@ -77,6 +77,14 @@ fn an_ordinary_build_has_none() {
     let tests = manifest["dev-dependencies"]["fail"]["features"].as_array().unwrap();
     assert_eq!(tests.iter().map(|feature| feature.as_str().unwrap()).collect::<Vec<_>>(), ["failpoints"]);
     assert!(!manifest.contains_key("features"), "no feature of ours may bring them in");
+    let lock = read("Cargo.lock");
+    let uses = |package: &&toml::Value| {
+        let dependencies = package.get("dependencies").and_then(toml::Value::as_array);
+        dependencies.is_some_and(|all| all.iter().any(|other| other.as_str() == Some("fail")))
+    };
+    let users = lock["package"].as_array().unwrap().iter().filter(uses);
+    let users: Vec<_> = users.map(|package| package["name"].as_str().unwrap()).collect();
+    assert_eq!(users, ["infinibay"], "nobody else may give the crate its feature");
     // This is a test's build. One that is optimised has none all the same.
     assert_eq!(infinibay::failpoint::COMPILED_IN, cfg!(debug_assertions));
 }
