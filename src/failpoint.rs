@@ -55,7 +55,18 @@ pub const OPERATIONS: &[(&str, &[&str])] = &[
             "forget.forgotten",
         ],
     ),
-    ("power", &["power.stored", "start.started"]),
+    (
+        "power",
+        &[
+            "shutdown.requested",
+            "start.started",
+            "suspend.suspended",
+            "resume.resumed",
+            "save.saved",
+            "discard-saved.discarded",
+            "power.stored",
+        ],
+    ),
     ("rename", &["change.stored", "change.done", "change.ended"]),
     (
         "create-snapshot",

@@ -102,46 +102,57 @@ impl Hands {
     async fn act(&self, bundle: &VmBundle, step: &Step) -> Result<(), StepError> {
         let id = bundle.record.id;
         match step {
-            Step::Change(_) | Step::Settle(_) => Ok(()),
-            Step::RequestReboot(_) => Ok(self.hypervisor.request_reboot(id).await?),
-            Step::Thaw(_) => change::thaw(self, bundle).await.map_err(StepError::Change),
-            Step::CreateDisk => self.create_disk(bundle).await,
-            Step::WriteSeed => self.write_seed(bundle).await,
-            Step::Define => self.define(bundle).await,
+            Step::Change(_) | Step::Settle(_) => {}
+            Step::RequestReboot(_) => self.hypervisor.request_reboot(id).await?,
+            Step::Thaw(_) => change::thaw(self, bundle).await.map_err(StepError::Change)?,
+            Step::CreateDisk => self.create_disk(bundle).await?,
+            Step::WriteSeed => self.write_seed(bundle).await?,
+            Step::Define => self.define(bundle).await?,
             Step::Start | Step::Restart => {
                 self.hypervisor.start(id).await?;
                 failpoint!("start.started");
-                Ok(())
             }
-            Step::DiscardSaved => Ok(self.hypervisor.discard_saved(id).await?),
-            Step::Suspend => Ok(self.hypervisor.suspend(id).await?),
-            Step::Save => Ok(self.hypervisor.save(id).await?),
-            Step::Resume => Ok(self.hypervisor.resume(id).await?),
-            Step::RequestShutdown => Ok(self.hypervisor.request_shutdown(id).await?),
+            Step::DiscardSaved => {
+                self.hypervisor.discard_saved(id).await?;
+                failpoint!("discard-saved.discarded");
+            }
+            Step::Suspend => {
+                self.hypervisor.suspend(id).await?;
+                failpoint!("suspend.suspended");
+            }
+            Step::Save => {
+                self.hypervisor.save(id).await?;
+                failpoint!("save.saved");
+            }
+            Step::Resume => {
+                self.hypervisor.resume(id).await?;
+                failpoint!("resume.resumed");
+            }
+            Step::RequestShutdown => {
+                self.hypervisor.request_shutdown(id).await?;
+                failpoint!("shutdown.requested");
+            }
             Step::Destroy => {
                 self.hypervisor.destroy(id).await?;
                 failpoint!("destroy.destroyed");
-                Ok(())
             }
             Step::Undefine => {
                 self.hypervisor.undefine(id).await?;
                 failpoint!("undefine.undefined");
-                Ok(())
             }
-            Step::ScrubSeed => self.scrub_seed(bundle).await,
-            Step::Note => self.note(bundle).await,
+            Step::ScrubSeed => self.scrub_seed(bundle).await?,
+            Step::Note => self.note(bundle).await?,
             Step::RemoveSocket => {
                 self.files.remove_socket(&self.socket_path(id)).await?;
                 failpoint!("remove-socket.removed");
-                Ok(())
             }
-            Step::Remove(resource) => self.remove(resource).await,
+            Step::Remove(resource) => self.remove(resource).await?,
             Step::Forget => {
                 self.store.finish_delete(id, self.clock.now()).await?;
                 failpoint!("forget.forgotten");
-                Ok(())
             }
         }
+        Ok(())
     }
 
     /// Carries a change out and ends its operation: well, or with the reason why it never can be.

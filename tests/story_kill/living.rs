@@ -48,6 +48,9 @@ const EJECT: &str = "mutation($id: UUID!) { ejectVmMedium(id: $id, target: \"sda
 const RENAME: &str =
     "mutation($id: UUID!, $name: String!) { renameVm(id: $id, name: $name) { operation { id } } }";
 
+/// What the guest has in memory.
+const MARK: &str = "cat /tmp/mark 2>/dev/null || true";
+
 /// The VM, and the daemon of the moment.
 struct Scene {
     stage: Stage,
@@ -156,7 +159,7 @@ impl Scene {
                 client.agent_is(&self.vm, "ONLINE", READY).await;
             } else {
                 client.agent_is(&self.vm, "ONLINE", SOON).await;
-                assert_eq!(client.output(&self.vm, "cat /tmp/mark").await, "kept", "{point}");
+                assert_eq!(client.output(&self.vm, MARK).await, "kept", "{point}");
             }
             assert_eq!(self.listed().await, taken, "{point}");
         }
@@ -270,19 +273,42 @@ impl Scene {
         }
     }
 
+    /// On a way through all the states of power; what the guest has in memory stays where it should.
     async fn power_and_name(&mut self) {
         for point in points_of("power") {
-            let off = *point != "start.started";
-            let mutation = if off { "stopVm" } else { "startVm" };
-            let mutation = format!("mutation($id: UUID!) {{ {mutation}(id: $id) {{ operation {{ id }} }} }}");
+            let (mutation, expected) = match *point {
+                "shutdown.requested" => ("stopVm(id: $id)", "shut off"),
+                "start.started" => ("startVm(id: $id)", "running"),
+                "suspend.suspended" | "power.stored" => ("suspendVm(id: $id)", "paused"),
+                "resume.resumed" => ("resumeVm(id: $id)", "running"),
+                "save.saved" => ("saveVm(id: $id)", "shut off"),
+                "discard-saved.discarded" => ("startVm(id: $id, discardSaved: true)", "running"),
+                other => panic!("{other}: what is asked for there is not told"),
+            };
+            let mutation = format!("mutation($id: UUID!) {{ {mutation} {{ operation {{ id }} }} }}");
             self.killed_at(&[point], &mutation, json!({})).await;
-            let expected = if off { "shut off" } else { "running" };
             assert_eq!(host::domain_state(&self.vm).as_deref(), Some(expected), "{point}");
-            if off {
-                self.rename().await;
+            let client = self.client();
+            match *point {
+                "shutdown.requested" => self.rename().await,
+                "start.started" | "discard-saved.discarded" => {
+                    client.agent_is(&self.vm, "ONLINE", READY).await;
+                    assert_eq!(client.output(&self.vm, MARK).await, "", "{point}: not a new start");
+                    client.output(&self.vm, "echo kept >/tmp/mark").await;
+                }
+                "resume.resumed" => {
+                    client.agent_is(&self.vm, "ONLINE", SOON).await;
+                    assert_eq!(client.output(&self.vm, MARK).await, "kept", "{point}");
+                }
+                _ => {}
             }
         }
-        self.client().agent_is(&self.vm, "ONLINE", READY).await;
+        let client = self.client();
+        client
+            .done("mutation($id: UUID!) { resumeVm(id: $id) { operation { id } } }", json!({ "id": self.vm }))
+            .await;
+        client.agent_is(&self.vm, "ONLINE", SOON).await;
+        assert_eq!(client.output(&self.vm, MARK).await, "kept");
     }
 
     /// There and back as often as there are points.
