@@ -5,6 +5,8 @@ mod devices;
 mod power;
 mod snapshots;
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use super::death::{ask_to_death, delete_meanwhile, under_way};
@@ -83,9 +85,14 @@ impl Scene {
         }
     }
 
-    /// Has the next daemon finish it.
+    /// Has the next daemon finish it, and waits until it has seen the VM, if there still is one.
     async fn finished(&mut self, operation: Option<String>) {
         self.daemon = Some(self.stage.home.start());
+        let (client, deadline) = (self.client(), Instant::now() + SOON);
+        while client.vm(&self.vm).await["phase"] == "UNKNOWN" {
+            assert!(Instant::now() < deadline, "the VM is not looked at");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         if let Some(operation) = operation {
             self.client().succeeded(&operation, READY).await;
         }

@@ -1,6 +1,6 @@
 //! Somebody else's domain is taken in and given back as it was.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::death::{ask_to_death, points_of, under_way};
 use crate::support::{
@@ -67,8 +67,7 @@ async fn killed_at(stranger: &Stranger, point: &str, phase: Option<&str>, mutati
         None => under_way(&stranger.home, vm).await,
     };
     let (_daemon, client) = stranger.start();
-    match operation {
-        Some(operation) => client.succeeded(&operation, SOON).await,
-        None => assert_ne!(client.vm(vm).await, Value::Null, "{point} was not ended by its request"),
+    if let Some(operation) = operation {
+        client.succeeded(&operation, SOON).await;
     }
 }
