@@ -16,7 +16,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     config::{Config, Sources},
-    controller,
+    controller, failpoint,
 };
 
 /// Owns the life of this host's virtual machines and talks to the agents inside them.
@@ -74,6 +74,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let _armed = failpoint::arm();
     let sources = Sources::from_process(cli.config);
     // `config` has something to say about a configuration that is wrong, too.
     let Cli { command, .. } = Cli { config: None, ..cli };

@@ -4,9 +4,10 @@
 use std::{fs, path::Path};
 
 /// Each room with its floor, and whom of its own floor it knows.
-const ROOMS: [(&str, u8, &[&str]); 20] = [
+const ROOMS: [(&str, u8, &[&str]); 21] = [
     ("vm", 0, &[]),
     ("config", 0, &["vm"]),
+    ("failpoint", 0, &[]),
     ("access", 1, &[]),
     ("domain_xml", 1, &[]),
     ("events", 1, &[]),

@@ -9,9 +9,10 @@ use std::time::Duration;
 use infinibay::vm::VmId;
 use serde_json::{Value, json};
 use support::{
-    daemon::{Client, Daemon, Home, Setup, wait},
+    daemon::{Client, wait},
     guest::{FakeGuest, quirky},
-    host::{self, DomainGuard},
+    host,
+    stranger::Stranger,
     trial::Trial,
 };
 
@@ -104,62 +105,9 @@ on_both! {
     }
 }
 
-struct Stage {
-    home: Home,
-    token: String,
-    uuid: String,
-    name: String,
-    _guard: DomainGuard,
-}
-
-impl Stage {
-    fn set(story: &str) -> Self {
-        let home = Home::new(Setup {
-            uri: "qemu:///system".into(),
-            database_url: None,
-            images_dir: host::test_images(),
-            base_dir: host::test_base_dir(),
-            env: vec![],
-        });
-        let token = home.admin();
-        let name = format!("story-adopt-{story}-{}", std::process::id());
-        let uuid = uuid::Uuid::new_v4().to_string();
-        Self { home, token, _guard: DomainGuard(name.clone()), name, uuid }
-    }
-
-    /// Hands the domain to virsh with this verb.
-    fn bring(&self, verb: &str, metadata: &str, devices: &str) {
-        let Self { name, uuid, .. } = self;
-        let xml = format!(
-            "<domain type='qemu'><name>{name}</name><uuid>{uuid}</uuid>{metadata}<memory unit='MiB'>64</memory>
-             <vcpu>1</vcpu><os><type arch='x86_64' machine='q35'>hvm</type></os><devices>
-             <controller type='usb' model='none'/><graphics type='vnc' passwd='hunter2'><listen type='socket'/></graphics>
-             {devices}</devices></domain>"
-        );
-        let file = self.home.path().join("theirs.xml");
-        std::fs::write(&file, xml).unwrap();
-        host::virsh(&[verb, file.to_str().unwrap()]);
-    }
-
-    /// The configuration, with its secrets.
-    fn whole(&self) -> String {
-        host::virsh(&["dumpxml", "--inactive", "--security-info", &self.name])
-    }
-
-    fn pid(&self) -> String {
-        std::fs::read_to_string(format!("/run/libvirt/qemu/{}.pid", self.name)).unwrap()
-    }
-
-    fn start(&self) -> (Daemon, Client) {
-        let daemon = self.home.start();
-        let client = daemon.client(&self.token);
-        (daemon, client)
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_domain_that_is_off_gets_its_channel_with_its_start_and_is_given_back_as_it_was() {
-    let stage = Stage::set("off");
+    let stage = Stranger::set("off");
     stage.bring("define", "", "");
     let before = stage.whole();
     let (daemon, client) = stage.start();
@@ -184,7 +132,7 @@ async fn a_domain_that_is_off_gets_its_channel_with_its_start_and_is_given_back_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_domain_that_runs_gets_its_channel_at_once_and_goes_on_when_it_is_given_back() {
-    let stage = Stage::set("on");
+    let stage = Stranger::set("on");
     let theirs = "<metadata><x:theirs xmlns:x='urn:theirs' a='1'>words</x:theirs></metadata>";
     stage.bring("define", theirs, "<controller type='virtio-serial' index='0'/>");
     host::virsh(&["start", &stage.name]);
@@ -214,7 +162,7 @@ async fn a_domain_that_runs_gets_its_channel_at_once_and_goes_on_when_it_is_give
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_adopted_domain_that_others_removed_can_be_let_go() {
-    let stage = Stage::set("gone");
+    let stage = Stranger::set("gone");
     stage.bring("define", "", "");
     let (daemon, client) = stage.start();
     let vm = stage.uuid.as_str();
@@ -226,7 +174,7 @@ async fn an_adopted_domain_that_others_removed_can_be_let_go() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transient_domain_is_refused() {
-    let stage = Stage::set("transient");
+    let stage = Stranger::set("transient");
     stage.bring("create", "", "");
     let (daemon, client) = stage.start();
     let live = || host::virsh(&["dumpxml", "--security-info", &stage.name]);

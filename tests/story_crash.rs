@@ -6,68 +6,11 @@ mod support;
 
 use std::{path::Path, time::Duration};
 
-use serde_json::json;
 use support::{
-    daemon::{Client, Daemon, Home, Setup, wait},
-    host::{self, DomainGuard, Pool},
+    daemon::wait,
+    host,
+    stage::{READY, SOON, Stage},
 };
-
-const READY: Duration = Duration::from_secs(120);
-const SOON: Duration = Duration::from_secs(60);
-
-struct Stage {
-    home: Home,
-    pool: Pool,
-    token: String,
-    name: String,
-    _guard: DomainGuard,
-}
-
-impl Stage {
-    fn set(story: &str) -> Self {
-        host::need_image("pocket");
-        let home = Home::new(Setup {
-            uri: "qemu:///system".into(),
-            database_url: None,
-            images_dir: host::test_images(),
-            base_dir: host::test_base_dir(),
-            env: vec![],
-        });
-        let pool = Pool::new(home.path());
-        let token = home.admin();
-        let name = format!("story-{story}-{}", std::process::id());
-        Self { home, pool, token, _guard: DomainGuard(name.clone()), name }
-    }
-
-    async fn create(&self, daemon: &Daemon) -> (String, String) {
-        let input = json!({
-            "name": self.name, "image": "pocket", "vcpus": 1, "memoryMib": 192,
-            "pool": self.pool.name, "network": "none",
-        });
-        daemon.client(&self.token).create(input).await
-    }
-
-    async fn is_ready(&self, daemon: &Daemon, vm: &str, operation: &str) -> Client {
-        let client = daemon.client(&self.token);
-        client.succeeded(operation, READY).await;
-        client.agent_is(vm, "ONLINE", SOON).await;
-        assert_eq!(self.pool.volumes().len(), 1, "volumes: {:?}", self.pool.volumes());
-        assert_eq!(host::domain_state(vm).as_deref(), Some("running"));
-        client
-    }
-
-    fn nothing_is_left(&self, vm: &str) {
-        assert!(!host::domain_exists(vm), "the domain is left");
-        for dir in [
-            self.pool.dir.clone(),
-            self.home.socket_dir(),
-            self.home.state_dir().join("seeds"),
-            self.home.state_dir().join("console"),
-        ] {
-            assert_eq!(host::files_in(&dir), Vec::<std::path::PathBuf>::new(), "left in {}", dir.display());
-        }
-    }
-}
 
 fn exists(path: &Path) -> Option<()> {
     path.exists().then_some(())
@@ -77,30 +20,30 @@ fn exists(path: &Path) -> Option<()> {
 async fn killed_when_the_request_was_just_accepted() {
     let stage = Stage::set("accepted");
     let daemon = stage.home.start();
-    let (vm, operation) = stage.create(&daemon).await;
+    let (vm, operation) = stage.ask(&daemon).await;
     daemon.kill();
     let daemon = stage.home.start();
-    stage.is_ready(&daemon, &vm, &operation).await;
-    delete(&stage, &daemon, &vm).await;
+    let client = stage.is_ready(&daemon, &vm, &operation).await;
+    stage.delete(&client, &vm).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_when_the_disk_was_just_made() {
     let stage = Stage::set("disk");
     let daemon = stage.home.start();
-    let (vm, operation) = stage.create(&daemon).await;
+    let (vm, operation) = stage.ask(&daemon).await;
     wait("the disk", SOON, || stage.pool.volumes().first().cloned());
     daemon.kill();
     let daemon = stage.home.start();
-    stage.is_ready(&daemon, &vm, &operation).await;
-    delete(&stage, &daemon, &vm).await;
+    let client = stage.is_ready(&daemon, &vm, &operation).await;
+    stage.delete(&client, &vm).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_when_the_guest_boots_and_again_in_the_middle_of_its_deletion() {
     let stage = Stage::set("boot");
     let daemon = stage.home.start();
-    let (vm, operation) = stage.create(&daemon).await;
+    let (vm, operation) = stage.ask(&daemon).await;
     let socket = stage.home.socket(&vm);
     wait("the guest's socket", SOON, || exists(&socket));
     daemon.kill();
@@ -122,7 +65,7 @@ async fn killed_when_the_guest_boots_and_again_in_the_middle_of_its_deletion() {
 async fn a_restart_finds_the_agent_again_at_once_and_a_second_daemon_is_refused() {
     let stage = Stage::set("restart");
     let daemon = stage.home.start();
-    let (vm, operation) = stage.create(&daemon).await;
+    let (vm, operation) = stage.ask(&daemon).await;
     stage.is_ready(&daemon, &vm, &operation).await;
 
     let (code, words) = stage.home.start_refused();
@@ -141,15 +84,16 @@ async fn a_restart_finds_the_agent_again_at_once_and_a_second_daemon_is_refused(
     let took = daemon.stop();
     assert!(took < Duration::from_secs(12), "a graceful stop took {took:?}");
     let daemon = stage.home.start();
-    daemon.client(&stage.token).agent_is(&vm, "ONLINE", Duration::from_secs(5)).await;
-    delete(&stage, &daemon, &vm).await;
+    let client = daemon.client(&stage.token);
+    client.agent_is(&vm, "ONLINE", Duration::from_secs(5)).await;
+    stage.delete(&client, &vm).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_whose_process_dies_is_told_started_again_and_deleted_with_its_socket() {
     let stage = Stage::set("died");
     let daemon = stage.home.start();
-    let (vm, operation) = stage.create(&daemon).await;
+    let (vm, operation) = stage.ask(&daemon).await;
     let client = stage.is_ready(&daemon, &vm, &operation).await;
 
     host::kill_hypervisor_process(&stage.name);
@@ -167,12 +111,5 @@ async fn a_guest_whose_process_dies_is_told_started_again_and_deleted_with_its_s
     // Off is what it is.
     let stop = client.change("stopVm", &vm).await;
     client.succeeded(&stop, SOON).await;
-    delete(&stage, &daemon, &vm).await;
-}
-
-async fn delete(stage: &Stage, daemon: &Daemon, vm: &str) {
-    let client = daemon.client(&stage.token);
-    let operation = client.change("deleteVm", vm).await;
-    client.succeeded(&operation, SOON).await;
-    stage.nothing_is_left(vm);
+    stage.delete(&client, &vm).await;
 }

@@ -12,6 +12,7 @@ use std::{
 use rustix::fs::{CWD, OFlags, RenameFlags};
 
 use crate::{
+    failpoint::failpoint,
     images::{INCOMING_DISK, MANIFEST},
     vm::{Medium, MediumId, MediumKind, ResourceName, disc_file_name},
 };
@@ -112,12 +113,14 @@ impl Places {
             file.sync_all()?;
             File::open(&hidden)?.sync_all()?;
         }
+        failpoint!("import-medium.described");
         let whole = self.whole(medium);
         match rustix::fs::renameat_with(CWD, &hidden, CWD, &whole, RenameFlags::NOREPLACE) {
             Ok(()) => {}
             Err(rustix::io::Errno::EXIST | rustix::io::Errno::NOTEMPTY) => return Ok(false),
             Err(error) => return Err(error.into()),
         }
+        failpoint!("import-medium.placed");
         let directory = whole.parent().unwrap_or(Path::new("/"));
         File::open(directory)?.sync_all()?;
         Ok(true)
@@ -138,6 +141,7 @@ impl Places {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
+        failpoint!("delete-medium.hidden");
         self.discard(medium)
     }
 }

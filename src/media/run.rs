@@ -10,6 +10,7 @@ use super::{
     failure::{Failure, Stop, apart},
 };
 use crate::{
+    failpoint::failpoint,
     store::StoreError,
     vm::{Medium, MediumId, MediumState, chain},
 };
@@ -103,6 +104,7 @@ impl Media {
         })
         .await?;
         if deleting {
+            failpoint!("delete-medium.removed");
             self.store().medium_gone(medium.id).await?;
             tracing::info!(medium = %medium.id, name = %medium.name, "a medium was deleted");
         } else {

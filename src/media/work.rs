@@ -20,6 +20,7 @@ use super::{
     sink,
 };
 use crate::{
+    failpoint::failpoint,
     images::incoming_manifest,
     store::MediumEnd,
     vm::{Medium, MediumSource, MediumState, chain, truncate_to_micros},
@@ -66,6 +67,7 @@ impl Media {
         if !self.store().medium_ended(medium.id, &end, truncate_to_micros(Utc::now())).await? {
             return Err(Stop::Told);
         }
+        failpoint!("import-medium.ended");
         if end == MediumEnd::Ready {
             tracing::info!(medium = %medium.id, name = %medium.name, "a medium is ready");
             self.introduce(&medium).await;
@@ -80,6 +82,7 @@ impl Media {
             return Err(Stop::Told);
         }
         let (places, row) = (self.places().clone(), medium.clone());
+        failpoint!("import-medium.started");
         apart("making the directory", move || places.prepare(&row)).await?;
         let resumes = medium.validator.is_some() || medium.expected_sha256.is_some();
         let mut intake = Intake::open(
@@ -107,6 +110,7 @@ impl Media {
             },
         }
         let (mut file, bytes, sha256) = intake.finish().await?;
+        failpoint!("import-medium.read");
         if let Some(expected) = medium.expected_sha256.as_deref().filter(|expected| *expected != sha256) {
             let words = format!("the file's SHA-256 is {sha256}, not {expected}");
             return Err(Failure::over("CHECKSUM_MISMATCH", words).into());
@@ -117,6 +121,7 @@ impl Media {
         if !self.store().medium_checked(medium.id, bytes, &sha256, &facts).await? {
             return Err(Stop::Told);
         }
+        failpoint!("import-medium.checked");
         let bytes_done = bytes;
         Ok(Medium { state: MediumState::Checking, sha256: Some(sha256), facts, bytes_done, ..medium.clone() })
     }

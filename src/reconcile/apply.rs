@@ -3,6 +3,8 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use chrono::{DateTime, Utc};
+
 use super::{
     change::{self, ChangeError},
     note,
@@ -11,6 +13,7 @@ use super::{
 };
 use crate::{
     domain_xml::{DomainInputs, DomainKind, Malformed, RenderError, Templates, put_note, render},
+    failpoint::failpoint,
     hypervisor::{BlankVolume, DomainType, Hypervisor, HypervisorError, OverlayVolume},
     store::{ChangeOutcome, StoreError, VmBundle},
     vm::{
@@ -101,26 +104,57 @@ impl Hands {
     async fn act(&self, bundle: &VmBundle, step: &Step) -> Result<(), StepError> {
         let id = bundle.record.id;
         match step {
-            Step::Change(_) | Step::Settle(_) => Ok(()),
-            Step::RequestReboot(_) => Ok(self.hypervisor.request_reboot(id).await?),
-            Step::Thaw(_) => change::thaw(self, bundle).await.map_err(StepError::Change),
-            Step::CreateDisk => self.create_disk(bundle).await,
-            Step::WriteSeed => self.write_seed(bundle).await,
-            Step::Define => self.define(bundle).await,
-            Step::Start | Step::Restart => Ok(self.hypervisor.start(id).await?),
-            Step::DiscardSaved => Ok(self.hypervisor.discard_saved(id).await?),
-            Step::Suspend => Ok(self.hypervisor.suspend(id).await?),
-            Step::Save => Ok(self.hypervisor.save(id).await?),
-            Step::Resume => Ok(self.hypervisor.resume(id).await?),
-            Step::RequestShutdown => Ok(self.hypervisor.request_shutdown(id).await?),
-            Step::Destroy => Ok(self.hypervisor.destroy(id).await?),
-            Step::Undefine => Ok(self.hypervisor.undefine(id).await?),
-            Step::ScrubSeed => self.scrub_seed(bundle).await,
-            Step::Note => self.note(bundle).await,
-            Step::RemoveSocket => Ok(self.files.remove_socket(&self.socket_path(id)).await?),
-            Step::Remove(resource) => self.remove(resource).await,
-            Step::Forget => Ok(self.store.finish_delete(id, self.clock.now()).await?),
+            Step::Change(_) | Step::Settle(_) => {}
+            Step::RequestReboot(_) => self.hypervisor.request_reboot(id).await?,
+            Step::Thaw(_) => change::thaw(self, bundle).await.map_err(StepError::Change)?,
+            Step::CreateDisk => self.create_disk(bundle).await?,
+            Step::WriteSeed => self.write_seed(bundle).await?,
+            Step::Define => self.define(bundle).await?,
+            Step::Start | Step::Restart => {
+                self.hypervisor.start(id).await?;
+                failpoint!("start.started");
+            }
+            Step::DiscardSaved => {
+                self.hypervisor.discard_saved(id).await?;
+                failpoint!("discard-saved.discarded");
+            }
+            Step::Suspend => {
+                self.hypervisor.suspend(id).await?;
+                failpoint!("suspend.suspended");
+            }
+            Step::Save => {
+                self.hypervisor.save(id).await?;
+                failpoint!("save.saved");
+            }
+            Step::Resume => {
+                self.hypervisor.resume(id).await?;
+                failpoint!("resume.resumed");
+            }
+            Step::RequestShutdown => {
+                self.hypervisor.request_shutdown(id).await?;
+                failpoint!("shutdown.requested");
+            }
+            Step::Destroy => {
+                self.hypervisor.destroy(id).await?;
+                failpoint!("destroy.destroyed");
+            }
+            Step::Undefine => {
+                self.hypervisor.undefine(id).await?;
+                failpoint!("undefine.undefined");
+            }
+            Step::ScrubSeed => self.scrub_seed(bundle).await?,
+            Step::Note => self.note(bundle).await?,
+            Step::RemoveSocket => {
+                self.files.remove_socket(&self.socket_path(id)).await?;
+                failpoint!("remove-socket.removed");
+            }
+            Step::Remove(resource) => self.remove(resource).await?,
+            Step::Forget => {
+                self.store.finish_delete(id, self.clock.now()).await?;
+                failpoint!("forget.forgotten");
+            }
         }
+        Ok(())
     }
 
     /// Carries a change out and ends its operation: well, or with the reason why it never can be.
@@ -129,7 +163,7 @@ impl Hands {
         let Some(change) = asked.and_then(|operation| operation.change.as_ref()) else { return Ok(None) };
         let now = self.clock.now();
         match change::carry_out(self, bundle, change).await {
-            Ok(outcome) => match self.store.finish_change(bundle.record.id, id, &outcome, now).await {
+            Ok(outcome) => match self.finish_change(bundle.record.id, id, &outcome, now).await {
                 // Another VM was asked for under the new name meanwhile.
                 Err(StoreError::NameTaken) => {
                     change::take_name_back(self, bundle).await.map_err(StepError::Change)?;
@@ -149,6 +183,19 @@ impl Hands {
         }
     }
 
+    async fn finish_change(
+        &self,
+        vm: VmId,
+        id: OperationId,
+        outcome: &ChangeOutcome,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Operation>, StoreError> {
+        failpoint!("change.done");
+        let ended = self.store.finish_change(vm, id, outcome, now).await?;
+        failpoint!("change.ended");
+        Ok(ended)
+    }
+
     pub(super) fn socket_path(&self, id: VmId) -> PathBuf {
         self.settings.socket_dir.join(id.socket_name())
     }
@@ -157,6 +204,7 @@ impl Hands {
         let (id, spec) = (bundle.record.id, &bundle.record.spec);
         let volume = disk(id, spec.pool.as_str());
         self.store.reserve_resource(&volume).await?;
+        failpoint!("create-disk.reserved");
         let (pool, name, capacity_bytes) = (volume.place.clone(), volume.name.clone(), spec.disk_bytes);
         match &spec.base {
             Base::Image(image) => {
@@ -168,18 +216,27 @@ impl Hands {
                 self.hypervisor.create_blank(id, BlankVolume { pool, name, capacity_bytes }).await?;
             }
         }
+        failpoint!("create-disk.made");
         self.store.resource_created(&volume).await?;
-        Ok(self.store.pass_milestone(id, Milestone::DiskCreated, self.clock.now()).await?)
+        failpoint!("create-disk.noted");
+        self.store.pass_milestone(id, Milestone::DiskCreated, self.clock.now()).await?;
+        failpoint!("create-disk.passed");
+        Ok(())
     }
 
     async fn write_seed(&self, bundle: &VmBundle) -> Result<(), StepError> {
         let (id, spec) = (bundle.record.id, &bundle.record.spec);
         let seed = self.seed(id);
         self.store.reserve_resource(&seed).await?;
+        failpoint!("write-seed.reserved");
         let place = SeedPlace { dir: &self.settings.seeds_dir, name: &seed.name };
         self.files.write_seed(id, spec, place).await?;
+        failpoint!("write-seed.made");
         self.store.resource_created(&seed).await?;
-        Ok(self.store.pass_milestone(id, Milestone::SeedWritten, self.clock.now()).await?)
+        failpoint!("write-seed.noted");
+        self.store.pass_milestone(id, Milestone::SeedWritten, self.clock.now()).await?;
+        failpoint!("write-seed.passed");
+        Ok(())
     }
 
     async fn define(&self, bundle: &VmBundle) -> Result<(), StepError> {
@@ -190,6 +247,7 @@ impl Hands {
         };
         let console = self.console(id);
         self.store.reserve_resource(&console).await?;
+        failpoint!("define.reserved");
         let has_seed = bundle.record.milestones.seed_written.is_some();
         let seed_path = has_seed.then(|| self.settings.seeds_dir.join(self.seed(id).name));
         let console_path = self.settings.console_dir.join(&console.name);
@@ -214,8 +272,12 @@ impl Hands {
         let note = note::write(self, &bundle.record, made.chain([&console])).await?;
         let xml = put_note(&xml, id, &note)?;
         self.hypervisor.define(id, xml).await?;
+        failpoint!("define.made");
         self.store.resource_created(&console).await?;
-        Ok(self.store.pass_milestone(id, Milestone::Defined, self.clock.now()).await?)
+        failpoint!("define.noted");
+        self.store.pass_milestone(id, Milestone::Defined, self.clock.now()).await?;
+        failpoint!("define.passed");
+        Ok(())
     }
 
     async fn scrub_seed(&self, bundle: &VmBundle) -> Result<(), StepError> {
@@ -223,7 +285,10 @@ impl Hands {
         let seed = self.seed(id);
         let place = SeedPlace { dir: &self.settings.seeds_dir, name: &seed.name };
         self.files.scrub_seed(id, spec, place).await?;
-        Ok(self.store.forget_secrets(id, self.clock.now()).await?)
+        failpoint!("scrub-seed.scrubbed");
+        self.store.forget_secrets(id, self.clock.now()).await?;
+        failpoint!("scrub-seed.forgotten");
+        Ok(())
     }
 
     async fn note(&self, bundle: &VmBundle) -> Result<(), StepError> {
@@ -237,12 +302,16 @@ impl Hands {
         match resource.kind {
             ResourceKind::Volume => {
                 self.hypervisor.delete_volume(resource.vm, &resource.place, &resource.name).await?;
+                failpoint!("remove.volume");
             }
             ResourceKind::Seed | ResourceKind::ConsoleLog => {
                 self.files.remove(resource.place.as_ref(), &resource.name).await?;
+                failpoint!("remove.file");
             }
         }
-        Ok(self.store.release_resource(resource).await?)
+        self.store.release_resource(resource).await?;
+        failpoint!("remove.released");
+        Ok(())
     }
 
     fn seed(&self, id: VmId) -> Resource {

@@ -29,6 +29,7 @@ use super::{
 use crate::{
     config::ReconcileConfig,
     events::EventBus,
+    failpoint::failpoint,
     store::{StoreError, VmBundle},
     vm::{
         AgentConnectivity, DesiredPower, DomainObservation, DomainState, LinkEnd, LinkObservation, Milestone,
@@ -313,9 +314,11 @@ impl Worker {
         let now = self.now();
         for milestone in &plan.milestones {
             store.pass_milestone(self.id, *milestone, now).await?;
+            failpoint!("commit.milestone");
         }
         if let Some(generation) = plan.satisfied {
             store.satisfy(self.id, generation).await?;
+            failpoint!("commit.satisfied");
             self.memory.reached();
         }
         if let Some((generation, error)) = &plan.given_up {
@@ -326,6 +329,7 @@ impl Worker {
         }
         if worth_storing(bundle.status.as_ref(), &plan.status) {
             store.save_status(self.id, &plan.status).await?;
+            failpoint!("commit.status");
         }
         for update in &plan.operations {
             let changed = match update {
@@ -336,6 +340,7 @@ impl Worker {
                     store.finish_operation(*id, *status, error.clone(), now).await?
                 }
             };
+            failpoint!("commit.operation");
             if let Some(operation) = changed {
                 self.shared.events.publish(VmEvent::Operation(Arc::new(operation)));
             }

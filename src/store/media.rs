@@ -24,9 +24,12 @@ use super::{
     db::{Tx, on_pool, on_tx},
     failed,
 };
-use crate::vm::{
-    DiskFacts, HostId, Medium, MediumFacts, MediumId, MediumKind, MediumSource, MediumState, ResourceName,
-    UserId,
+use crate::{
+    failpoint::failpoint,
+    vm::{
+        DiskFacts, HostId, Medium, MediumFacts, MediumId, MediumKind, MediumSource, MediumState,
+        ResourceName, UserId,
+    },
 };
 use row::{MediumRow, source_word};
 
@@ -139,6 +142,7 @@ impl Store {
         note(&mut tx, now, new.by, "medium.import", details).await?;
         let stored = locked(&mut tx, OPERATION, new.host, &new.name).await?;
         tx.commit(OPERATION).await?;
+        failpoint!("import-medium.stored");
         Ok(stored)
     }
 
@@ -216,6 +220,7 @@ impl Store {
         note(&mut tx, now, by, "medium.delete", details).await?;
         let stored = locked(&mut tx, OPERATION, host, name).await?;
         tx.commit(OPERATION).await?;
+        failpoint!("delete-medium.stored");
         Ok(stored)
     }
 

@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader},
-    os::unix::fs::PermissionsExt,
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -116,17 +116,39 @@ impl Home {
 
     /// Starts the daemon and waits until it serves.
     pub fn start(&self) -> Daemon {
+        self.serving(self.spawn(self.command()))
+    }
+
+    /// The same with a daemon that dies at this failpoint.
+    pub fn start_to_die_at(&self, point: &str) -> Daemon {
+        self.serving(self.spawn(self.armed(point)))
+    }
+
+    /// Starts a daemon that dies at this failpoint without anything being asked of it.
+    pub fn dies_at(&self, point: &str, limit: Duration) {
+        self.spawn(self.armed(point)).died_at(point, limit);
+    }
+
+    fn armed(&self, point: &str) -> Command {
+        let mut command = self.command();
+        command.env("FAILPOINTS", format!("{point}=return"));
+        command
+    }
+
+    fn spawn(&self, mut command: Command) -> Daemon {
         self.starts.set(self.starts.get() + 1);
         let log = self.dir.path().join(format!("log-{}", self.starts.get()));
-        let child = self
-            .command()
+        let child = command
             .arg("serve")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        let mut daemon = Daemon { child, url: String::new(), log };
+        Daemon { child, url: String::new(), log }
+    }
+
+    fn serving(&self, mut daemon: Daemon) -> Daemon {
         let address = wait("the daemon to serve", Duration::from_secs(30), || {
             if let Some(status) = daemon.child.try_wait().unwrap() {
                 panic!("the daemon ended with {status}:\n{}", daemon.logged());
@@ -181,6 +203,15 @@ impl Daemon {
         self.child.wait().unwrap();
     }
 
+    /// Waits until it was ended by SIGKILL at the failpoint that it was started with.
+    pub fn died_at(mut self, point: &str, limit: Duration) {
+        let status = wait(&format!("the daemon to reach {point}"), limit, || self.child.try_wait().unwrap());
+        assert_eq!(status.signal(), Some(9), "not killed at {point}, but ended with {status}");
+        let logged = self.logged();
+        let said = logged.lines().any(|line| line.contains("a failpoint ends") && line.contains(point));
+        assert!(said, "killed, but not at {point}");
+    }
+
     /// SIGTERM; gives how long the graceful end took. It must end well.
     pub fn stop(mut self) -> Duration {
         let begun = Instant::now();
@@ -230,6 +261,34 @@ impl Client {
         let mut answer = self.send(query, variables).await;
         assert!(answer.get("errors").is_none(), "{query}: {answer}");
         answer["data"].take()
+    }
+
+    /// One mutation, asked of a daemon that may die of it, again while an image is read for the
+    /// first time; its data, unless it died before it answered.
+    pub async fn ask_the_dying(&self, mutation: &str, variables: Value) -> Option<Value> {
+        let deadline = Instant::now() + super::stage::READY;
+        let body = json!({ "query": mutation, "variables": variables });
+        loop {
+            let request = self.http.post(format!("{}/graphql", self.url)).bearer_auth(&self.token);
+            let mut answer: Value = request.json(&body).send().await.ok()?.json().await.ok()?;
+            if answer.get("errors").is_none() {
+                return Some(answer["data"].take());
+            }
+            let checked = answer["errors"][0]["extensions"]["code"] == "IMAGE_BEING_CHECKED";
+            assert!(checked && Instant::now() < deadline, "{mutation}: {answer}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// One change, asked for; its operation's id.
+    pub async fn accepted(&self, mutation: &str, variables: Value) -> String {
+        operation_in(&self.ask(mutation, variables).await)
+    }
+
+    /// One change that must go well.
+    pub async fn done(&self, mutation: &str, variables: Value) {
+        let operation = self.accepted(mutation, variables).await;
+        self.succeeded(&operation, super::stage::SOON).await;
     }
 
     /// One request that must be refused; its code.
@@ -340,12 +399,25 @@ impl Client {
         self.ask(RUN, json!({ "vm": vm, "line": line })).await["executeVmCommand"].take()
     }
 
+    /// Runs a shell line that must go well; what it printed.
+    pub async fn output(&self, vm: &str, line: &str) -> String {
+        let told = self.shell(vm, line).await;
+        assert_eq!(told["success"], true, "{line}: {told}");
+        told["response"]["stdout"].as_str().unwrap().trim().to_owned()
+    }
+
     /// Runs a safe action without parameters; the log entry.
     pub async fn action(&self, vm: &str, action: &str) -> Value {
         const RUN: &str = "mutation($vm: UUID!, $action: SafeActionName!) { executeVmCommand(vmId: $vm, \
             command: { safe: { action: $action } }, timeoutSeconds: 60) { id success response executionMs status result { __typename } } }";
         self.ask(RUN, json!({ "vm": vm, "action": action })).await["executeVmCommand"].take()
     }
+}
+
+/// The id of the operation in the payload of the one mutation that was asked.
+pub fn operation_in(data: &Value) -> String {
+    let (_, payload) = data.as_object().unwrap().iter().next().unwrap();
+    payload["operation"]["id"].as_str().unwrap().to_owned()
 }
 
 /// Waits for a value, with a deadline; for what has no async way to be waited for.

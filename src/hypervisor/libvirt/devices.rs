@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     domain_xml::{DeviceName, HardwareError, Injection, NewDevice, read_hardware, set_size},
+    failpoint::failpoint,
     hypervisor::{
         BlankVolume, Devices, DomainHardware, HypervisorError, Live, Unplugged, VolumeFacts, VolumePlace,
     },
@@ -143,6 +144,7 @@ fn hardware(call: &Call<'_>, id: VmId) -> Result<DomainHardware, HypervisorError
 fn resize(call: &Call<'_>, id: VmId, vcpus: u32, memory_mib: u64) -> Result<(), HypervisorError> {
     let domain = call.domain(id)?;
     edit_config(call, &domain, |xml| set_size(xml, vcpus, memory_mib))?;
+    failpoint!("resize.configured");
     if !is_active(call, &domain)? {
         return Ok(());
     }

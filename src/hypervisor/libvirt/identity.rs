@@ -18,6 +18,7 @@ use crate::{
         METADATA_NAMESPACE, Note, adopt_domain, channel_element, find_note, gave_channel, note_element,
         read_facts, release_domain, settled_note,
     },
+    failpoint::failpoint,
     hypervisor::{DomainDescription, GivenBack, HypervisorError, Identity},
     vm::VmId,
 };
@@ -91,6 +92,7 @@ fn adopt(call: &Call<'_>, id: VmId, socket: &Path, note: &Note) -> Result<bool, 
     if adopted.changed {
         call.ask(|conn| conn.define_domain_xml(&adopted.xml))?;
     }
+    failpoint!("adopt.defined");
     let defined = call.ask(|_| domain.xml_desc(sys::VIR_DOMAIN_XML_INACTIVE))?;
     let settled = settled_note(&defined, id, note).map_err(|error| call.invalid(error))?;
     let element = match settled {
@@ -101,6 +103,7 @@ fn adopt(call: &Call<'_>, id: VmId, socket: &Path, note: &Note) -> Result<bool, 
         }
     };
     set_metadata(call, &domain, &element)?;
+    failpoint!("adopt.noted");
     let live = change_live(call, &domain, |current| match current {
         Some(_) => Ok(LiveChange::Unchanged),
         None => {
@@ -125,9 +128,11 @@ fn release(call: &Call<'_>, id: VmId) -> Result<GivenBack, HypervisorError> {
         call.ask(|_| domain.detach_device_flags(&element, sys::VIR_DOMAIN_AFFECT_LIVE).map(drop))?;
         Ok(if live_channel(call, &domain)?.is_none() { LiveChange::Changed } else { LiveChange::Pending })
     })?;
+    failpoint!("release.detached");
     if is_active(call, &domain)? {
         forget_live(call, &domain)?;
     }
+    failpoint!("release.forgotten");
     // Last: it also takes out what says what to take out.
     if call.ask(|_| domain.is_persistent())? {
         let released = release_domain(&whole, id).map_err(|error| call.invalid(error))?;
@@ -135,6 +140,7 @@ fn release(call: &Call<'_>, id: VmId) -> Result<GivenBack, HypervisorError> {
             call.ask(|conn| conn.define_domain_xml(&released.xml))?;
         }
     }
+    failpoint!("release.released");
     Ok(match live {
         LiveChange::Refused(_) | LiveChange::Pending | LiveChange::OtherPath(_) => GivenBack::AtNextStart,
         LiveChange::NotRunning | LiveChange::Unchanged | LiveChange::Changed => GivenBack::Done,

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     domain_xml::document::Document,
+    failpoint::failpoint,
     hypervisor::{HypervisorError, RevertTo, SnapshotRequest, Snapshots},
     vm::{Snapshot, SnapshotName, SnapshotState, SnapshotTag, VmId},
 };
@@ -162,6 +163,7 @@ fn revert(call: &Call<'_>, id: VmId, name: &SnapshotName, to: RevertTo) -> Resul
         };
     call.ask(|_| handle.revert(flags))?;
     if to == RevertTo::Off && kept_running {
+        failpoint!("revert-snapshot.paused");
         super::power::destroy(call, id)?;
     }
     Ok(())

@@ -12,6 +12,7 @@ pub(in crate::reconcile) use frost::thaw;
 
 use super::ChangeError;
 use crate::{
+    failpoint::failpoint,
     hypervisor::{HypervisorError, RevertTo, SnapshotRequest},
     reconcile::apply::Hands,
     store::{ChangeOutcome, VmBundle},
@@ -109,7 +110,9 @@ async fn create(
 }
 
 async fn take(hands: &Hands, id: VmId, request: SnapshotRequest) -> Result<(), ChangeError> {
-    hands.hypervisor.create_snapshot(id, request).await.map_err(unless_impossible)
+    hands.hypervisor.create_snapshot(id, request).await.map_err(unless_impossible)?;
+    failpoint!("create-snapshot.taken");
+    Ok(())
 }
 
 async fn revert(
@@ -140,6 +143,7 @@ async fn revert(
         None => {
             let change = SnapshotChange::Revert { name: name.clone(), before: Some(Before { instance }) };
             hands.store.note_change(operation.id, &VmChange::Snapshot(change)).await?;
+            failpoint!("revert-snapshot.noted");
         }
     }
     match hypervisor.revert_snapshot(id, name, to).await {

@@ -12,6 +12,7 @@ use super::{
     requests::{locked, new_operation},
 };
 use crate::{
+    failpoint::failpoint,
     store::{
         Store, StoreError,
         audit::{self, AuditRow, OPERATOR},
@@ -87,6 +88,7 @@ impl Store {
             .await?;
         let record = locked(&mut tx, OPERATION, vm).await?.record(OPERATION)?;
         tx.commit(OPERATION).await?;
+        failpoint!("adopt.stored");
         Ok((record, operation))
     }
 

@@ -10,6 +10,7 @@ use super::{
     row::lock_vm,
 };
 use crate::{
+    failpoint::failpoint,
     store::{
         Store, StoreError,
         audit::{self, AuditRow},
@@ -60,6 +61,7 @@ impl Store {
         audit::record(&mut tx, &AuditRow { at: now, user: by, action: "vm.change", vm: Some(vm), details })
             .await?;
         tx.commit(OPERATION).await?;
+        failpoint!("change.stored");
         Ok((record, operation))
     }
 

@@ -9,6 +9,7 @@ use super::{
     row::{VmRow, lock_vm},
 };
 use crate::{
+    failpoint::failpoint,
     store::{
         Store, StoreError,
         audit::{self, AuditRow},
@@ -82,6 +83,7 @@ impl Store {
         .await?;
         let record = locked(&mut tx, OPERATION, vm.id).await?.record(OPERATION)?;
         tx.commit(OPERATION).await?;
+        failpoint!("create-vm.stored");
         Ok((record, operation))
     }
 
@@ -122,6 +124,7 @@ impl Store {
         audit::record(&mut tx, &AuditRow { at: now, user: by, action: "vm.power", vm: Some(vm), details })
             .await?;
         tx.commit(OPERATION).await?;
+        failpoint!("power.stored");
         Ok((record, operation))
     }
 
@@ -162,6 +165,7 @@ impl Store {
         audit::record(&mut tx, &AuditRow { at: now, user: by, action: "vm.delete", vm: Some(vm), details })
             .await?;
         tx.commit(OPERATION).await?;
+        failpoint!("delete-vm.stored");
         Ok((record, operation))
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     domain_xml::{
         DeviceName, HardwareError, NewDevice, add_device, device_element, remove_device, set_medium,
     },
+    failpoint::failpoint,
     hypervisor::{HypervisorError, Live, Unplugged, libvirt::session::Call},
     vm::VmId,
 };
@@ -16,6 +17,7 @@ use crate::{
 pub(super) fn plug(call: &Call<'_>, id: VmId, device: &NewDevice) -> Result<Live, HypervisorError> {
     let domain = call.domain(id)?;
     edit_config(call, &domain, |xml| add_device(xml, device))?;
+    failpoint!("plug.configured");
     if !is_active(call, &domain)? || element(call, &live_xml(call, &domain)?, &device.name())?.is_some() {
         return Ok(Live::Done);
     }
@@ -40,6 +42,7 @@ pub(super) fn unplug(call: &Call<'_>, id: VmId, device: &DeviceName) -> Result<U
         if is_active(call, &domain)? && element(call, &live_xml(call, &domain)?, device)?.is_some() {
             return Ok(Unplugged::Kept(words));
         }
+        failpoint!("unplug.unplugged");
     }
     unplug_config(call, &domain, device)
 }
@@ -61,6 +64,7 @@ pub(super) fn change_medium(
 ) -> Result<Live, HypervisorError> {
     let domain = call.domain(id)?;
     edit_config(call, &domain, |xml| set_medium(xml, target, medium))?;
+    failpoint!("insert-medium.configured");
     if !is_active(call, &domain)? {
         return Ok(Live::Done);
     }

@@ -3,6 +3,7 @@
 use super::{done, effect, kept};
 use crate::{
     domain_xml::{DeviceName, DiskKind, Hardware, NewDevice},
+    failpoint::failpoint,
     hypervisor::{BlankVolume, DomainHardware, HypervisorError, Unplugged},
     reconcile::{
         apply::Hands,
@@ -34,12 +35,15 @@ pub(super) async fn attach(
     let free = free_target(bundle, &now);
     let row = resource(id, pool, volume);
     hands.store.reserve_resource(&row).await?;
+    failpoint!("attach-disk.reserved");
     let blank = BlankVolume { pool: row.place.clone(), name: row.name.clone(), capacity_bytes: bytes };
     let path = match hands.hypervisor.create_blank(id, blank).await {
         Ok(path) => path,
         Err(error) => return Err(undo(hands, &row, error.into()).await),
     };
+    failpoint!("attach-disk.made");
     hands.store.resource_created(&row).await?;
+    failpoint!("attach-disk.noted");
     // Plugged in before a crash could note it.
     let known = now.config.disks.iter().find(|disk| disk.source.as_ref() == Some(&path));
     let Some(target) = known.and_then(|disk| disk.target.parse().ok()).or(free) else {
@@ -136,9 +140,11 @@ pub(super) async fn detach(
         Unplugged::Gone => {}
         Unplugged::Kept(words) => return Err(kept(&format!("disk {target}"), words.as_deref())),
     }
+    failpoint!("detach-disk.unplugged");
     if delete_volume {
         let row = resource(id, &disk.pool, &disk.volume);
         hands.hypervisor.delete_volume(id, &row.place, &row.name).await?;
+        failpoint!("detach-disk.deleted");
         hands.store.release_resource(&row).await?;
     }
     let mut spec = bundle.record.spec.clone();

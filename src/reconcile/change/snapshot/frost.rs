@@ -2,6 +2,7 @@
 
 use super::{ChangeError, note};
 use crate::{
+    failpoint::failpoint,
     hypervisor::{Freeze, HypervisorError, Thaw},
     reconcile::apply::Hands,
     store::VmBundle,
@@ -31,7 +32,10 @@ pub(super) async fn freeze(
         return Ok(Quiesced::NoAgent);
     }
     note(hands, operation, with(new, Frost { may_be_frozen: true, held: false, ..new.frost })).await?;
-    match hands.hypervisor.freeze(id).await? {
+    failpoint!("freeze.noted");
+    let freeze = hands.hypervisor.freeze(id).await?;
+    failpoint!("freeze.frozen");
+    match freeze {
         Freeze::Frozen => Ok(Quiesced::Yes),
         Freeze::Doubtful => {
             melt(hands, id, operation, new).await?;
@@ -51,7 +55,10 @@ pub(super) async fn melt(
         Thaw::Thawed(_) | Thaw::Off => {}
         Thaw::Halted => return Err(halted(id)),
     }
-    note(hands, operation, with(new, Frost { may_be_frozen: false, held: true, ..new.frost })).await
+    failpoint!("melt.thawed");
+    note(hands, operation, with(new, Frost { may_be_frozen: false, held: true, ..new.frost })).await?;
+    failpoint!("melt.noted");
+    Ok(())
 }
 
 /// The step that comes before everything else while the file systems may be frozen.
@@ -71,8 +78,11 @@ pub(in crate::reconcile) async fn thaw(hands: &Hands, bundle: &VmBundle) -> Resu
         Thaw::Off => taken,
         Thaw::Halted => return Err(halted(id)),
     };
+    failpoint!("thaw.thawed");
     let spoiled = new.frost.spoiled.saturating_add(u32::from(!held));
-    note(hands, operation, with(new, Frost { may_be_frozen: false, held, spoiled })).await
+    note(hands, operation, with(new, Frost { may_be_frozen: false, held, spoiled })).await?;
+    failpoint!("thaw.noted");
+    Ok(())
 }
 
 fn with(new: &NewSnapshot, frost: Frost) -> NewSnapshot {
