@@ -126,6 +126,7 @@ fn shapes(kind: DomainKind, name: &str) -> Vec<(VmId, String)> {
                 seed_path: all.then_some(Path::new("/seeds/a & b.iso")),
                 socket_path: Path::new(SOCKET),
                 console_log: all.then_some(Path::new("/var/log/domxml-\"x\".log")),
+                installer: None,
             };
             (id, render(&templates, &inputs).unwrap())
         })
@@ -274,6 +275,7 @@ fn a_rendered_domain_starts_and_qemu_binds_the_agents_socket() {
         seed_path: Some(&at("seed.iso")),
         socket_path: &at("agent.sock"),
         console_log: Some(&at("console.log")),
+        installer: None,
     };
     let xml = render(&Templates::load(None).unwrap(), &inputs).unwrap();
     let (_guard, _) = define_on_qemu(id, &xml);

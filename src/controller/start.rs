@@ -127,7 +127,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     let accounts = Accounts::new(store.clone());
     let templates =
         Templates::load(config.paths.templates_dir.as_deref()).map_err(ControllerError::Templates)?;
-    Recipes::load(config.paths.templates_dir.as_deref()).map_err(ControllerError::Recipes)?;
+    let recipes = Recipes::load(config.paths.templates_dir.as_deref()).map_err(ControllerError::Recipes)?;
     let images = Images::new(config.paths.images_dir.clone())
         .remembering(config.paths.state_dir.join("image-digests.json"))
         .await
@@ -150,6 +150,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
             config.paths.base_dir.clone(),
             config.guests.listen,
             &config.agents.socket_owners,
+            recipes,
         )),
         clock: Arc::new(SystemClock),
         randomness: Arc::new(SystemRandomness),
@@ -162,6 +163,8 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
         },
         config: config.reconcile.clone(),
         agents: config.agents.clone(),
+        installs: config.installs.clone(),
+        install_reports: config.guests.listen.is_some(),
         link_hints,
         socket_hints,
     });

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::step::Step;
+use super::{progress::Progress, step::Step};
 use crate::vm::{AgentConnectivity, OperationId};
 
 /// Times that a VM is started again without being asked, within [`RESTARTS_WITHIN`].
@@ -66,6 +66,8 @@ pub struct Memory {
     pub failure: Option<Failure>,
     /// The last judgement on the agent; `None` until the first look.
     pub agent: Option<AgentConnectivity>,
+    /// When an installation last showed anything new.
+    pub install: Progress,
 }
 
 impl Memory {
@@ -85,6 +87,7 @@ impl Memory {
             boot_loop: false,
             failure: None,
             agent: None,
+            install: Progress::default(),
         }
     }
 
@@ -99,6 +102,7 @@ impl Memory {
         self.reboot_asked = self.reboot_asked.map(|(operation, at)| (operation, shifted(at)));
         self.off_since = self.off_since.map(shifted);
         self.restarts.iter_mut().for_each(|at| *at = shifted(*at));
+        self.install.shift(shifted);
         if let Some(failure) = &mut self.failure {
             failure.retry_at = shifted(failure.retry_at);
         }
@@ -124,7 +128,8 @@ impl Memory {
     /// again has a bound of its own.
     #[must_use]
     pub fn is_in_vain(&self, step: &Step) -> bool {
-        !matches!(step, Step::RequestShutdown | Step::Restart) && self.last_done.as_ref() == Some(step)
+        !matches!(step, Step::RequestShutdown | Step::Restart | Step::PressKey)
+            && self.last_done.as_ref() == Some(step)
     }
 
     /// Notes that what was asked for is reached: what failed on the way is past.
@@ -167,8 +172,11 @@ impl Memory {
     pub fn succeeded(&mut self, step: &Step, now: DateTime<Utc>) {
         self.failure = None;
         self.last_done = Some(step.clone());
-        if matches!(step, Step::RequestShutdown) {
-            self.shutdown_asked_at = Some(now);
+        match step {
+            Step::RequestShutdown => self.shutdown_asked_at = Some(now),
+            Step::Start => self.install.begin(now),
+            Step::PressKey => self.install.pressed = Some(now),
+            _ => {}
         }
     }
 

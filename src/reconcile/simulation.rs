@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use self::world::{Crash, World};
 use super::{Parts, Reconciler, Settings, Waker};
 use crate::{
-    config::{AgentsConfig, ReconcileConfig},
+    config::{AgentsConfig, InstallsConfig, ReconcileConfig},
     domain_xml::Templates,
     events::EventBus,
     vm::{
@@ -57,6 +57,8 @@ impl Run {
             },
             config: ReconcileConfig::default(),
             agents: AgentsConfig::default(),
+            installs: InstallsConfig::default(),
+            install_reports: true,
             link_hints,
             socket_hints,
         });

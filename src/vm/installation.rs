@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{FirstBootSecret, OsFamily, ResourceName};
+use super::{FirstBootSecret, KernelBoot, OsFamily, ResourceName};
 
 /// Which Windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +103,15 @@ pub struct Installation {
     /// What the installer proves itself with when it reports how far it is. Good until the
     /// installation has ended, and gone from the store with the medium's other secrets.
     pub token: Option<FirstBootSecret>,
+}
+
+/// What a machine boots with while a system is installed on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstallerBoot {
+    /// Absent where the firmware boots the first disc.
+    pub kernel: Option<KernelBoot>,
+    /// What is in its drives: absolute paths, the disc that is installed from first.
+    pub discs: Vec<PathBuf>,
 }
 
 /// How far an installer says it is.

@@ -48,6 +48,7 @@ fn inputs(spec: &VmSpec) -> DomainInputs<'_> {
         seed_path: None,
         socket_path: Path::new("/run/a.sock"),
         console_log: None,
+        installer: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Look, after, drift};
+use super::{Look, after, drift, installing};
 use crate::vm::{
     AgentConnectivity, Condition, ConditionKind, ConditionStatus, DomainObservation, DomainState, FirstBoot,
     LinkObservation, Milestone,
@@ -166,7 +166,10 @@ fn clock(look: &Look<'_>) -> Option<Draft> {
 
 fn install(look: &Look<'_>) -> Option<Draft> {
     let kind = ConditionKind::InstallProgressing;
-    let started = look.bundle.record.milestones.first_started?;
+    if installing::is_under_way(look) {
+        return installing::condition(look);
+    }
+    let started = installing::first_boot_began(look)?;
     let first_boot = look.observed.link.open().map(|link| &link.first_boot);
     if look.passed(Milestone::Installed) {
         return Some(match first_boot {
@@ -281,7 +284,7 @@ fn reconciled(look: &Look<'_>) -> Draft {
 
 /// When the install budget ends.
 pub(super) fn wake_at(look: &Look<'_>) -> Option<DateTime<Utc>> {
-    let started = look.bundle.record.milestones.first_started?;
+    let started = installing::first_boot_began(look)?;
     let end = after(started, look.rules.install_budget);
     (!look.passed(Milestone::Installed) && end > look.now).then_some(end)
 }

@@ -29,6 +29,8 @@ fn rules() -> Rules {
         reboot_grace: Duration::from_secs(60),
         missing_grace: Duration::from_secs(15),
         install_budget: Duration::from_secs(1800),
+        installs: InstallsConfig::default(),
+        install_reports: true,
         offline_after: Duration::from_secs(60),
         max_clock_skew: Duration::from_secs(300),
         socket_dir: "/run".into(),
@@ -137,6 +139,7 @@ fn observed(domain: DomainObservation) -> Observation {
         reboots: Reboots::default(),
         link: LinkObservation::None,
         socket: SocketObservation::Missing,
+        install: None,
     }
 }
 
