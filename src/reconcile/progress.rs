@@ -3,7 +3,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
 use super::observation::InstallSigns;
 
@@ -70,16 +70,12 @@ impl Progress {
             *at = at.map(&shifted);
         }
     }
-
-    /// How long nothing new was seen.
-    #[must_use]
-    pub fn silence(&self, now: DateTime<Utc>) -> TimeDelta {
-        self.last_news.map_or(TimeDelta::zero(), |last| now - last)
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use chrono::TimeDelta;
+
     use super::*;
 
     #[test]
@@ -91,7 +87,7 @@ mod tests {
             at += TimeDelta::seconds(30);
             let signs = InstallSigns { last_lines: Vec::new(), lines: lines.to_vec(), disk_bytes };
             progress.look(stage, &signs, at);
-            progress.silence(at).is_zero()
+            progress.last_news == Some(at)
         };
         assert!(is_news(None, &[1, 2], None), "the first look");
         assert!(!is_news(None, &[2, 1, 1], None), "the same lines, in any order");

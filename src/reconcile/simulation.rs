@@ -5,6 +5,7 @@
 //! Trying every gate in turn proves "a crash between any two lines" by exhaustion.
 
 mod devices;
+mod installing;
 mod power;
 mod snapshots;
 mod world;

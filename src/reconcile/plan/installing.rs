@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::{Look, OFF_GRACE, Rules, Step, after, conditions::Draft, course::Course, is_installed, keeping};
+use super::{
+    Look, MAX_ATTEMPTS, OFF_GRACE, Rules, Step, after, conditions::Draft, course::Course, is_installed,
+    keeping,
+};
 use crate::{
     config::InstallsConfig,
     reconcile::observation::Observation,
@@ -225,6 +228,11 @@ fn stall_end(look: &Look<'_>) -> Option<DateTime<Utc>> {
 
 /// Why whoever waits for the installation is told that it failed, while its domain runs.
 pub(super) fn failure(look: &Look<'_>) -> Option<OperationError> {
+    let failing = look.memory.failure.as_ref().filter(|failure| failure.step == Step::ReplaceBoot.name());
+    if let Some(failure) = failing.filter(|failure| failure.attempts >= MAX_ATTEMPTS) {
+        let message = format!("{} failed {} times: {}", failure.step, failure.attempts, failure.message);
+        return Some(OperationError { code: "STEP_FAILED".to_owned(), message });
+    }
     let code = match standing(look)? {
         Standing::Stuck => "INSTALL_STUCK",
         Standing::Overdue => "INSTALL_TIMEOUT",
@@ -272,15 +280,23 @@ pub(super) fn condition(look: &Look<'_>) -> Option<Draft> {
             }
             _ => None,
         },
+        Standing::Resting if is_off(look) && !look.bundle.record.intent.power.is_on() => {
+            let words = "The installation was broken off; `startVm` begins it anew.";
+            told(ConditionStatus::False, "Interrupted", words.to_owned())
+        }
         // As before, until more is known.
         Standing::Resting | Standing::Ended => {
             let status = look.bundle.status.as_ref()?;
             let old = status.conditions.iter().find(|old| old.kind == kind)?;
-            let reasons = ["Installing", "InstallStuck", "InstallTimeout", "InstallFailed"];
+            let reasons = ["Installing", "InstallStuck", "InstallTimeout", "InstallFailed", "Interrupted"];
             let reason = reasons.into_iter().find(|reason| *reason == old.reason)?;
             told(old.status, reason, old.message.clone())
         }
     }
+}
+
+fn is_off(look: &Look<'_>) -> bool {
+    matches!(&look.observed.domain, DomainObservation::Present(facts) if facts.state.is_off())
 }
 
 fn failed(look: &Look<'_>, facts: &DomainFacts) -> String {

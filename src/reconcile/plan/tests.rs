@@ -1,6 +1,7 @@
 //! The decision, by table and by property.
 
 mod faults;
+mod installing;
 mod power;
 
 use std::path::PathBuf;

@@ -65,4 +65,7 @@ impl Devices for Ports {
     ) -> Result<Live, HypervisorError> {
         not_simulated("set_medium")
     }
+    async fn boot_from_disk(&self, _id: VmId, _media: Vec<PathBuf>) -> Result<(), HypervisorError> {
+        not_simulated("boot_from_disk")
+    }
 }

@@ -12,6 +12,10 @@ use crate::simulation::{controller::Ports, guests};
 
 #[async_trait]
 impl GuestControls for Ports {
+    async fn press_enter(&self, _id: VmId) -> Result<(), HypervisorError> {
+        not_simulated("press_enter")
+    }
+
     async fn reset(&self, id: VmId) -> Result<(), HypervisorError> {
         self.call(id, "reset", move |world| {
             let mut state = world.state();
