@@ -126,6 +126,8 @@ pub struct InstallReport {
 impl InstallReport {
     /// The system is on the disk; what is left is ours.
     pub const INSTALLED: &str = "installed";
+    /// The installer met an error that it cannot get over.
+    pub const FAILED: &str = "failed";
     /// The installer has nothing left to do.
     pub const FINISHED: &str = "finished";
 }

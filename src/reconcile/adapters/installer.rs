@@ -188,3 +188,6 @@ fn allocated(path: &Path) -> Option<u64> {
 pub(super) fn hidden_drafts(dir: &Path, name: &str) -> [PathBuf; 2] {
     [dir.join(format!(".{name}.part")), dir.join(format!(".{name}.draft.part"))]
 }
+
+#[cfg(test)]
+mod tests;

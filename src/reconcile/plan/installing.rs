@@ -60,6 +60,8 @@ enum Standing {
     Stuck,
     /// It takes longer than it may.
     Overdue,
+    /// It says itself that it failed.
+    GaveUp,
     /// Its domain is off, and its last word may still be on its way.
     Ended,
     /// Its domain is off, and nothing said that it was done.
@@ -194,7 +196,9 @@ fn standing(look: &Look<'_>) -> Option<Standing> {
         DomainState::Shutoff | DomainState::Crashed if look.is_off_for_good() => Standing::Failed,
         DomainState::Shutoff | DomainState::Crashed => Standing::Ended,
         DomainState::Running | DomainState::Blocked => {
-            if look.now >= budget_end(look, installation) {
+            if says_failed(look) {
+                Standing::GaveUp
+            } else if look.now >= budget_end(look, installation) {
                 Standing::Overdue
             } else if stall_end(look).is_some_and(|end| look.now >= end) {
                 Standing::Stuck
@@ -204,6 +208,12 @@ fn standing(look: &Look<'_>) -> Option<Standing> {
         }
         _ => Standing::Resting,
     })
+}
+
+/// Whether the installer's last word since it was asked for is that it failed.
+fn says_failed(look: &Look<'_>) -> bool {
+    let asked = look.bundle.record.intent.asked_at;
+    look.bundle.install_report.as_ref().is_some_and(|it| it.stage == InstallReport::FAILED && it.at >= asked)
 }
 
 /// Asked again, an installation begins anew, and so does its time.
@@ -236,6 +246,7 @@ pub(super) fn failure(look: &Look<'_>) -> Option<OperationError> {
     let code = match standing(look)? {
         Standing::Stuck => "INSTALL_STUCK",
         Standing::Overdue => "INSTALL_TIMEOUT",
+        Standing::GaveUp => "INSTALL_FAILED",
         _ => return None,
     };
     let (_, _, _, message) = condition(look)?;
@@ -273,6 +284,10 @@ pub(super) fn condition(look: &Look<'_>) -> Option<Draft> {
                 last_words(look)
             );
             told(ConditionStatus::False, "InstallTimeout", message)
+        }
+        Standing::GaveUp => {
+            let message = format!("The installer says that it failed.{} {anew}", last_words(look));
+            told(ConditionStatus::False, "InstallFailed", message)
         }
         Standing::Failed => match &look.observed.domain {
             DomainObservation::Present(facts) => {

@@ -94,8 +94,8 @@ fn code(plan: &Plan) -> Option<&str> {
 fn an_installer_at_work_is_told_with_its_own_words() {
     let vm = reported(debian(), "installer-pkgsel");
     let plan = decide(&vm, &seen(ON), &silent(60));
-    assert_eq!((plan.step, plan.status.phase), (None, VmPhase::Installing));
-    assert_eq!((plan.milestones, told(&plan).1), (vec![], "Installing"));
+    assert_eq!((&plan.step, plan.status.phase), (&None, VmPhase::Installing));
+    assert_eq!((plan.milestones.len(), told(&plan).1), (0, "Installing"));
     let [OperationUpdate::Progress { progress, stage, .. }] = &plan.operations[..] else {
         panic!("{:?}", plan.operations)
     };
@@ -187,6 +187,16 @@ fn a_machine_that_is_off_without_that_word_has_failed() {
         vm.record.intent.generation = 2;
         assert_eq!(decide(&vm, &off, &silent(600)).step, Some(Step::Start));
     }
+}
+
+#[test]
+fn an_installer_that_says_so_has_failed_until_it_is_begun_anew() {
+    let mut vm = reported(debian(), "failed");
+    let plan = decide(&vm, &seen(ON), &silent(1));
+    assert_eq!((code(&plan), told(&plan).1), (Some("INSTALL_FAILED"), "InstallFailed"));
+    assert_eq!((plan.step, plan.given_up.is_none(), plan.status.phase), (None, true, VmPhase::Installing));
+    vm.record.intent.asked_at = now() + TimeDelta::seconds(1);
+    assert_eq!(told(&decide(&vm, &seen(ON), &silent(1))).1, "Installing");
 }
 
 #[test]
@@ -305,7 +315,7 @@ fn what_is_asked_of_the_power_is_done_while_a_system_is_installed() {
     vm.record.intent.satisfied = 2;
     vm.operations.clear();
     let plan = decide(&vm, &seen(OFF), &silent(600));
-    assert_eq!((plan.step, plan.given_up.is_none(), plan.status.phase), (None, true, VmPhase::Stopped));
+    assert_eq!((&plan.step, plan.given_up.is_none(), plan.status.phase), (&None, true, VmPhase::Stopped));
     assert_eq!(told(&plan).1, "Interrupted");
 }
 
