@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    reconcile::{observation::InstallSigns, progress::Progress},
+    reconcile::observation::InstallSigns,
     vm::{
         ConditionStatus, Disc, FirstBootSecret, InstallFamily, InstallReport, Installation, InstallerKernel,
         WindowsRelease,
@@ -73,7 +73,7 @@ fn silent(seconds: i64) -> Memory {
     let since = now() - TimeDelta::seconds(seconds);
     let mut memory = memory();
     memory.off_since = Some(since);
-    memory.install = Progress { last_news: Some(since), ..Progress::default() };
+    memory.install.last_news = Some(since);
     memory
 }
 
