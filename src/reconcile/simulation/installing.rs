@@ -96,7 +96,7 @@ async fn an_installer_that_ends_without_a_word_has_failed_and_is_begun_anew_when
     assert_eq!((world.boots(), world.domain_state()), ((1, 0), Some(DomainState::Shutoff)));
     let (status, reason, message) = condition(&world).expect("a condition");
     assert_eq!((status, reason.as_str()), (ConditionStatus::False, "InstallFailed"));
-    assert!(message.contains("last stage: started") && message.contains("line 40"), "{message}");
+    assert!(message.contains("last stage: started") && message.contains("line 8"), "{message}");
     // A controller that remembers nothing says the same.
     run.stop().await;
     let run = Run::start(&world);

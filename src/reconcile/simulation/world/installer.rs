@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{State, World, epoch};
 use crate::{
-    reconcile::observation::InstallSigns,
+    reconcile::{observation::InstallSigns, ports::Clock},
     vm::{
         Base, Disc, DomainState, FirstBootSecret, InstallFamily, InstallReport, Installation, InstallerBoot,
         InstallerKernel, KernelBoot, VmId, VmSpec,
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// How long an installer works.
-const WORK: TimeDelta = TimeDelta::minutes(40);
+const WORK: TimeDelta = TimeDelta::minutes(8);
 
 /// What an installer does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -146,7 +146,11 @@ impl World {
     }
 
     pub(in crate::reconcile::simulation) fn set_manners(&self, manners: Manners) {
-        self.state().installer.manners = manners;
+        let now = self.now();
+        let installer = &mut self.state().installer;
+        installer.manners = manners;
+        // It begins to do now what it did not.
+        installer.at_work = installer.at_work.map(|_| now);
     }
 
     /// How often an installer, and how often the disk was booted.
