@@ -192,7 +192,8 @@ fn rendered_domains_pass_libvirts_schema() {
 
 #[test]
 fn the_test_driver_defines_and_starts_rendered_domains() {
-    for (id, xml) in shapes(DomainKind::Test, "domxml-testdriver") {
+    let installer = installer(DomainKind::Test, "domxml-testdriver");
+    for (id, xml) in shapes(DomainKind::Test, "domxml-testdriver").into_iter().chain([installer]) {
         let file = file_with(&xml);
         let script = format!("define {0}; start {id}; dumpxml {id}", path_of(&file));
         let told = succeed("virsh", &["-q", "-c", "test:///default", &script]);
