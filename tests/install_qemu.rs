@@ -47,6 +47,7 @@ const INIT: &str = "#!/bin/busybox sh
 n=0
 while [ $n -lt 90 ]; do
     printf '\\033[2J\\033[5;10HIs anybody there?\\033[7;10H<Yes>\\033[7;30H<No>\\033[24;1H'
+    printf '\\033[H[installer][%s]\\033[19B' \"$(/bin/busybox date +%T)\"
     /bin/busybox sleep 1
     n=$((n+1))
 done
@@ -227,7 +228,9 @@ async fn an_installer_is_booted_found_stuck_followed_and_replaced_by_its_disk() 
     let stuck =
         bench.until(vm, "it is stuck", |it| progressing(it).is_some_and(|it| it.0 == "InstallStuck")).await;
     let (_, message) = progressing(&stuck).unwrap();
-    assert!(message.contains("Is anybody there? / <Yes> / <No>"), "{message}");
+    for part in ["Is anybody there?", "<Yes> / <No>"] {
+        assert!(message.contains(part), "{part} is not in {message}");
+    }
     let ended = bench.store.operation(operation.id).await.unwrap().unwrap();
     let error = ended.error.expect("a reason");
     assert_eq!((ended.status, error.code.as_str()), (OperationStatus::Failed, "INSTALL_STUCK"));

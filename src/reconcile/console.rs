@@ -2,11 +2,11 @@
 //! terminal is taken out, and everything has a bound.
 //!
 //! A prompt that waits for somebody may paint itself again and again. So it is lines that are told
-//! apart, not the log's growth; and a jump of the cursor ends a line, because what is painted by jumps
-//! has no other.
+//! apart, not the log's growth; a jump of the cursor ends a line, because what is painted by jumps has
+//! no other; and a clock beside the prompt, as Debian's installer has one, makes no new line of an old.
 
 use std::{
-    collections::hash_map::DefaultHasher,
+    collections::{HashSet, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
 };
 
@@ -83,10 +83,25 @@ pub fn line_numbers(tail: &[u8], cut: bool) -> Vec<u64> {
     }
     let number = |line: &String| {
         let mut hasher = DefaultHasher::new();
-        line.hash(&mut hasher);
+        without_clocks(line).hash(&mut hasher);
         hasher.finish()
     };
     lines.iter().rev().take(MAX_LINES).map(number).collect()
+}
+
+/// The line with one mark for each time of day: digits with a colon among them.
+fn without_clocks(line: &str) -> String {
+    let is_time = |c: char| c.is_ascii_digit() || c == ':';
+    let mut out = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(begin) = rest.find(is_time) {
+        let (before, from) = rest.split_at(begin);
+        let (time, after) = from.split_at(from.find(|c| !is_time(c)).unwrap_or(from.len()));
+        out.push_str(before);
+        out.push_str(if time.contains(':') { ":" } else { time });
+        rest = after;
+    }
+    out + rest
 }
 
 /// The last lines of a log, at most 8 and 600 characters: no escape sequences, no control characters,
@@ -95,8 +110,9 @@ pub fn line_numbers(tail: &[u8], cut: bool) -> Vec<u64> {
 pub fn last_lines(tail: &[u8], cut: bool) -> Vec<String> {
     let mut room = SHOWN_CHARS;
     let mut shown: Vec<String> = Vec::new();
+    let mut known = HashSet::new();
     for line in lines(tail, cut).0.into_iter().rev() {
-        if shown.contains(&line) {
+        if !known.insert(without_clocks(&line)) {
             continue;
         }
         let length = line.chars().count();
@@ -142,6 +158,20 @@ mod tests {
             let seen = line_numbers(window, true);
             assert!(seen.iter().all(|line| known.contains(line)), "cut at {cut_at}");
         }
+    }
+
+    #[test]
+    fn a_clock_makes_no_new_line() {
+        let at =
+            |time: &str| format!("Retry?\n\x1b[H\x1b[7m[ (1*installer) 2 shell ][ Nov 23 {time} ]\x1b[19B");
+        let (early, late) = (at("13:59"), at("14:00:07"));
+        assert_eq!(line_numbers(early.as_bytes(), false), line_numbers(late.as_bytes(), false));
+        let both = last_lines((early + &late).as_bytes(), false);
+        assert_eq!(both, ["Retry?", "[ (1*installer) 2 shell ][ Nov 23 14:00:07 ]"]);
+        for (line, same) in [("a 1:02:03 b 12", "a : b 12"), ("12:00", ":"), ("é 7 8", "é 7 8"), ("", "")] {
+            assert_eq!(without_clocks(line), same);
+        }
+        assert_ne!(line_numbers(b"Progress 10%\n", false), line_numbers(b"Progress 11%\n", false));
     }
 
     #[test]
