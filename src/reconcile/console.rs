@@ -19,6 +19,11 @@ const SHOWN: usize = 8;
 /// Characters of these altogether.
 const SHOWN_CHARS: usize = 600;
 
+/// What our scripts write before the name of a stage.
+const STAGE: &str = "infinibay: stage ";
+/// Longest stage, bytes.
+const MAX_STAGE: usize = 64;
+
 /// The lines of a log's end, cleaned, without empty ones; and whether the last is whole.
 fn lines(tail: &[u8], cut: bool) -> (Vec<String>, bool) {
     let text = String::from_utf8_lossy(tail);
@@ -89,8 +94,21 @@ pub fn line_numbers(tail: &[u8], cut: bool) -> Vec<u64> {
     lines.iter().rev().take(MAX_LINES).map(number).collect()
 }
 
-/// The line with one mark for each time of day: digits with a colon among them.
-fn without_clocks(line: &str) -> String {
+/// What our scripts said last of an installer's stage, if the log's end has it.
+#[must_use]
+pub fn stage(tail: &[u8], cut: bool) -> Option<String> {
+    let is_word = |word: &&str| {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        (1..=MAX_STAGE).contains(&word.len()) && word.bytes().all(plain)
+    };
+    let (lines, _) = lines(tail, cut);
+    let mut words = lines.iter().rev().filter_map(|line| line.strip_prefix(STAGE).filter(is_word));
+    words.next().map(str::to_owned)
+}
+
+/// The same with one mark for each time of day: digits with a colon among them.
+#[must_use]
+pub fn without_clocks(line: &str) -> String {
     let is_time = |c: char| c.is_ascii_digit() || c == ':';
     let mut out = String::with_capacity(line.len());
     let mut rest = line;
@@ -112,7 +130,8 @@ pub fn last_lines(tail: &[u8], cut: bool) -> Vec<String> {
     let mut shown: Vec<String> = Vec::new();
     let mut known = HashSet::new();
     for line in lines(tail, cut).0.into_iter().rev() {
-        if !known.insert(without_clocks(&line)) {
+        // A rule says nothing.
+        if !line.contains(char::is_alphanumeric) || !known.insert(without_clocks(&line)) {
             continue;
         }
         let length = line.chars().count();
@@ -172,6 +191,17 @@ mod tests {
             assert_eq!(without_clocks(line), same);
         }
         assert_ne!(line_numbers(b"Progress 10%\n", false), line_numbers(b"Progress 11%\n", false));
+    }
+
+    #[test]
+    fn a_stage_is_the_last_that_our_scripts_wrote() {
+        let log = b"infinibay: stage started\r\nx\r\n\x1b[Hinfinibay: stage installer-netcfg\r\nlater\n";
+        assert_eq!(stage(log, false).as_deref(), Some("installer-netcfg"));
+        let long = format!("infinibay: stage {}\n", "x".repeat(65));
+        for none in ["", "says infinibay: stage a\n", "infinibay: stage A b\n", "infinibay: stage \n", &long]
+        {
+            assert_eq!(stage(none.as_bytes(), false), None, "{none:?}");
+        }
     }
 
     #[test]

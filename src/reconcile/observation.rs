@@ -30,6 +30,9 @@ pub struct InstallSigns {
     /// What the end of the console's log has of whole lines, each as a number that is the same for
     /// the same line.
     pub lines: Vec<u64>,
+    /// What our scripts in the installer wrote last to the console of where it is, `[a-z0-9-]`, at
+    /// most 64 characters; as far as the log's end has it.
+    pub stage: Option<String>,
     /// What the disk takes of the host, bytes.
     pub disk_bytes: Option<u64>,
 }

@@ -21,7 +21,9 @@ pub struct Progress {
     pub started: Option<DateTime<Utc>>,
     /// When Enter was pressed last.
     pub pressed: Option<DateTime<Utc>>,
-    stage: Option<String>,
+    /// What its console said last of where it is.
+    pub stage: Option<String>,
+    reported: Option<String>,
     known: HashSet<u64>,
     order: VecDeque<u64>,
     disk_bytes: u64,
@@ -39,11 +41,15 @@ impl Progress {
     }
 
     /// Looks whether there is anything new.
-    pub fn look(&mut self, stage: Option<&str>, signs: &InstallSigns, now: DateTime<Utc>) {
+    pub fn look(&mut self, reported: Option<&str>, signs: &InstallSigns, now: DateTime<Utc>) {
         let mut news = self.last_news.is_none();
-        if stage != self.stage.as_deref() {
-            self.stage = stage.map(ToOwned::to_owned);
+        if reported != self.reported.as_deref() {
+            self.reported = reported.map(ToOwned::to_owned);
             news = true;
+        }
+        // A stage is a line, too: that it is new is seen by that.
+        if signs.stage.is_some() {
+            self.stage.clone_from(&signs.stage);
         }
         for line in &signs.lines {
             if self.known.insert(*line) {
@@ -85,7 +91,7 @@ mod tests {
         let mut at = start;
         let mut is_news = |stage: Option<&str>, lines: &[u64], disk_bytes: Option<u64>| {
             at += TimeDelta::seconds(30);
-            let signs = InstallSigns { last_lines: Vec::new(), lines: lines.to_vec(), disk_bytes };
+            let signs = InstallSigns { lines: lines.to_vec(), disk_bytes, ..InstallSigns::default() };
             progress.look(stage, &signs, at);
             progress.last_news == Some(at)
         };

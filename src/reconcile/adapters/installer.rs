@@ -18,7 +18,7 @@ use crate::{
     },
     media::{MAX_INITRD, MAX_KERNEL, extract},
     reconcile::{
-        console::{TAIL, last_lines, line_numbers},
+        console::{TAIL, last_lines, line_numbers, stage},
         observation::InstallSigns,
         ports::FilesError,
     },
@@ -158,6 +158,7 @@ pub(super) fn signs(console: &Path, disk: Option<&Path>) -> InstallSigns {
     InstallSigns {
         last_lines: last_lines(&tail, cut),
         lines: line_numbers(&tail, cut),
+        stage: stage(&tail, cut),
         disk_bytes: disk.and_then(allocated),
     }
 }

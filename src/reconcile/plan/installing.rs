@@ -27,6 +27,7 @@ use crate::{
 const ASKS_FOR_KEY: Duration = Duration::from_secs(10);
 /// How often it is given one.
 const PRESS_AGAIN: Duration = Duration::from_secs(1);
+
 /// How an installation stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
@@ -78,18 +79,22 @@ pub(super) fn shows_installed(
     let heard =
         observed.link.open().is_some_and(|link| link.last_message_at.is_some() && is_installed(link, now));
     let DomainObservation::Present(facts) = &observed.domain else { return false };
-    let stage = bundle.install_report.as_ref().map(|report| report.stage.as_str());
-    let finished = stage == Some(InstallReport::FINISHED);
+    let reported = bundle.install_report.as_ref().map(|report| report.stage.as_str());
+    // Written to the console first, and never lost on a network.
+    let written = observed.install.as_ref().and_then(|signs| signs.stage.as_deref());
+    let says = |word: &str| reported == Some(word) || written == Some(word);
+    let finished = says(InstallReport::FINISHED);
     if heard || (installation.family.reboots_by_itself() && finished) {
         return true;
     }
-    let done = finished || stage == Some(InstallReport::INSTALLED);
+    let done = finished || says(InstallReport::INSTALLED);
+    let is_mute = written.is_none() && !can_report(rules, installation);
     facts.state.is_off()
         && !installation.family.reboots_by_itself()
-        && (done || (!can_report(rules, installation) && ended_by_itself(bundle, facts)))
+        && (done || (is_mute && ended_by_itself(bundle, facts)))
 }
 
-/// Where no report can come, an installer that switches its machine off is all there is to see.
+/// Where no word can come, an installer that switches its machine off is all there is to see.
 fn ended_by_itself(bundle: &VmBundle, facts: &DomainFacts) -> bool {
     let record = &bundle.record;
     record.milestones.first_started.is_some()
@@ -191,6 +196,9 @@ fn standing(look: &Look<'_>) -> Option<Standing> {
 /// Whether the installer's last word since it was asked for is that it failed.
 fn says_failed(look: &Look<'_>) -> bool {
     let asked = look.bundle.record.intent.asked_at;
+    if let Some(written) = &look.memory.install.stage {
+        return written == InstallReport::FAILED;
+    }
     look.bundle.install_report.as_ref().is_some_and(|it| it.stage == InstallReport::FAILED && it.at >= asked)
 }
 

@@ -3,7 +3,10 @@
 
 use super::{Standing, standing, under_way};
 use crate::{
-    reconcile::plan::{Look, MAX_ATTEMPTS, Step, conditions::Draft, keeping},
+    reconcile::{
+        console::without_clocks,
+        plan::{Look, MAX_ATTEMPTS, Step, conditions::Draft, keeping},
+    },
     vm::{
         ConditionKind, ConditionStatus, DomainFacts, DomainObservation, InstallReport, Milestone,
         OperationError,
@@ -56,7 +59,13 @@ pub(in crate::reconcile::plan) fn condition(look: &Look<'_>) -> Option<Draft> {
         let words = "The system is on the disk; the domain is set up to boot from it.";
         return Some((kind, ConditionStatus::True, "SystemInstalled", words.to_owned()));
     }
-    let told = |status, reason, message| Some((kind, status, reason, message));
+    let old =
+        look.bundle.status.as_ref().and_then(|status| status.conditions.iter().find(|it| it.kind == kind));
+    let told = |status, reason, message: String| {
+        // A clock on its console is no news.
+        let same = old.filter(|old| without_clocks(&old.message) == without_clocks(&message));
+        Some((kind, status, reason, same.map_or(message, |old| old.message.clone())))
+    };
     let anew = "Look at its console (`virsh console`, or its screen); `stopVm` and then `startVm` begin the \
                 installation anew.";
     match standing(look)? {
@@ -97,8 +106,7 @@ pub(in crate::reconcile::plan) fn condition(look: &Look<'_>) -> Option<Draft> {
         }
         // As before, until more is known.
         Standing::Resting | Standing::Ended => {
-            let status = look.bundle.status.as_ref()?;
-            let old = status.conditions.iter().find(|old| old.kind == kind)?;
+            let old = old?;
             let reasons = ["Installing", "InstallStuck", "InstallTimeout", "InstallFailed", "Interrupted"];
             let reason = reasons.into_iter().find(|reason| *reason == old.reason)?;
             told(old.status, reason, old.message.clone())
@@ -125,9 +133,10 @@ pub(super) fn failed(look: &Look<'_>, facts: &DomainFacts) -> String {
     )
 }
 
-/// What the installer said last of where it is.
+/// What the installer said last of where it is. Its console has it first, and only of this attempt.
 fn reported(look: &Look<'_>) -> Option<String> {
-    let stage = &look.bundle.install_report.as_ref()?.stage;
+    let reported = || look.bundle.install_report.as_ref().map(|report| &report.stage);
+    let stage = look.memory.install.stage.as_ref().or_else(reported)?;
     let plain = |c: &char| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '-';
     let clean: String = stage.chars().filter(plain).take(MAX_STAGE).collect();
     Some(clean).filter(|stage| !stage.is_empty())
@@ -140,7 +149,7 @@ fn at_stage(look: &Look<'_>) -> String {
 fn last_words(look: &Look<'_>) -> String {
     match look.observed.install.as_ref().map(|signs| &signs.last_lines[..]) {
         None | Some([]) => " Its console shows nothing.".to_owned(),
-        Some(lines) => format!(" Its console ends with: {}", lines.join(" / ")),
+        Some(lines) => format!(" Its console ends with \"{}\".", lines.join(" / ")),
     }
 }
 

@@ -64,7 +64,7 @@ fn reported(mut vm: VmBundle, stage: &str) -> VmBundle {
 
 fn seen(state: DomainState) -> Observation {
     let last_lines = vec!["Retrieving".to_owned(), "Go back?".to_owned()];
-    let install = InstallSigns { last_lines, lines: vec![1], disk_bytes: None };
+    let install = InstallSigns { last_lines, lines: vec![1], ..InstallSigns::default() };
     Observation { install: Some(install), ..observed(domain(state)) }
 }
 
@@ -218,6 +218,44 @@ fn where_no_report_can_come_an_end_is_success_only_if_nobody_brought_it() {
         let passed = plan.milestones.contains(&Milestone::SystemInstalled);
         assert_eq!(passed, installed, "{reason} {power:?}");
     }
+}
+
+#[test]
+fn what_stands_on_the_console_counts_as_a_report() {
+    for (stage, installed) in [("installed", true), ("finished", true), ("installer-pkgsel", false)] {
+        for token in [true, false] {
+            let mut vm = reported(debian(), "installer-netcfg");
+            of(&mut vm).token = of(&mut vm).token.take().filter(|_| token);
+            let mut off = seen(OFF);
+            if let Some(signs) = &mut off.install {
+                signs.stage = Some(stage.to_owned());
+            }
+            let plan = decide(&vm, &off, &silent(15));
+            assert_eq!(plan.milestones.contains(&Milestone::SystemInstalled), installed, "{stage}");
+            assert_eq!(plan.given_up.is_some(), !installed, "{stage}");
+        }
+    }
+    let mut later = silent(0);
+    later.install.stage = Some("installer-pkgsel".to_owned());
+    let plan = decide(&reported(debian(), "installer-netcfg"), &seen(ON), &later);
+    assert!(told(&plan).2.contains("installer-pkgsel"), "{:?}", told(&plan));
+    later.install.stage = Some("failed".to_owned());
+    assert_eq!(code(&decide(&debian(), &seen(ON), &later)), Some("INSTALL_FAILED"));
+}
+
+#[test]
+fn a_clock_on_the_console_is_no_news() {
+    let mut vm = debian();
+    let at = |time: &str| {
+        let mut seen = seen(ON);
+        if let Some(signs) = &mut seen.install {
+            signs.last_lines.push(format!("[ installer ][ {time} ]"));
+        }
+        seen
+    };
+    let first = decide(&vm, &at("13:59"), &silent(900));
+    vm.status = Some(first.status.clone());
+    assert_eq!(decide(&vm, &at("14:00"), &silent(960)).status, first.status);
 }
 
 #[test]

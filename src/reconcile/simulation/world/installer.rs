@@ -79,7 +79,7 @@ impl Installer {
         InstallSigns {
             last_lines: vec![format!("line {}", self.lines)],
             lines: vec![self.lines],
-            disk_bytes: None,
+            ..InstallSigns::default()
         }
     }
 }
