@@ -106,7 +106,7 @@ pub fn stage(tail: &[u8], cut: bool) -> Option<String> {
     words.next().map(str::to_owned)
 }
 
-/// The same with one mark for each time of day: digits with a colon among them.
+/// A line with one mark for each time of day: digits with a colon among them.
 #[must_use]
 pub fn without_clocks(line: &str) -> String {
     let is_time = |c: char| c.is_ascii_digit() || c == ':';
