@@ -55,36 +55,40 @@ echo 'going on'
 /bin/busybox reboot -f
 ";
 
-/// An initial RAM disk with BusyBox and `INIT`.
+/// A file of the guest of tests, by what its manifest calls it.
+fn pocket(key: &str) -> Vec<u8> {
+    need_image("pocket");
+    let dir = test_images().join("pocket");
+    let manifest = fs::read_to_string(dir.join("manifest.toml")).unwrap();
+    let of = |line: &str| Some(line.strip_prefix(key)?.strip_prefix(" = \"")?.strip_suffix('"')?.to_owned());
+    fs::read(dir.join(manifest.lines().find_map(of).unwrap())).unwrap()
+}
+
+/// The RAM disk of the guest of tests, with another `init` behind it.
 fn initrd(dir: &Path) -> Vec<u8> {
-    let tree = dir.join("tree");
-    fs::create_dir_all(tree.join("bin")).unwrap();
-    fs::copy("/bin/busybox", tree.join("bin/busybox")).expect("busybox-static is needed");
-    fs::write(tree.join("init"), INIT).unwrap();
-    for file in ["init", "bin/busybox"] {
-        fs::set_permissions(tree.join(file), fs::Permissions::from_mode(0o755)).unwrap();
-    }
+    let init = dir.join("init");
+    fs::write(&init, INIT).unwrap();
+    fs::set_permissions(&init, fs::Permissions::from_mode(0o755)).unwrap();
     let mut cpio = Command::new("cpio")
         .args(["--create", "--format=newc", "--owner=0:0", "--quiet"])
-        .current_dir(&tree)
+        .current_dir(dir)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .expect("cpio is needed; scripts/test installs it");
-    cpio.stdin.take().unwrap().write_all(b".\ninit\nbin\nbin/busybox\n").unwrap();
+    cpio.stdin.take().unwrap().write_all(b"init\n").unwrap();
     let output = cpio.wait_with_output().unwrap();
     assert!(output.status.success(), "cpio failed");
-    output.stdout
+    let mut whole = pocket("initrd");
+    whole.resize(whole.len().next_multiple_of(4), 0);
+    whole.extend(output.stdout);
+    whole
 }
 
-/// A disc with the kernel of the guests of tests, and that.
+/// A disc with the kernel of the guest of tests, and that.
 fn disc(dir: &Path) -> PathBuf {
-    need_image("pocket");
-    let manifest = fs::read_to_string(test_images().join("pocket/manifest.toml")).unwrap();
-    let name = manifest.lines().find_map(|line| line.strip_prefix("kernel = \"")?.strip_suffix('"')).unwrap();
-    let kernel = fs::read(test_images().join("pocket").join(name)).unwrap();
     let file = |path: &str, contents| SeedFile { path: path.to_owned(), contents };
-    let files = [file("install/vmlinuz", kernel), file("install/initrd.gz", initrd(dir))];
+    let files = [file("install/vmlinuz", pocket("kernel")), file("install/initrd.gz", initrd(dir))];
     let path = dir.join("disc.iso");
     fs::write(&path, build_medium("PRETENDED", &files).unwrap()).unwrap();
     path
