@@ -14,10 +14,11 @@ use std::{path::Path, sync::Arc, time::Duration};
 use chrono::{DateTime, Utc};
 use common::figures::{Figures, say};
 use infinibay::{
-    config::{AgentsConfig, HypervisorConfig, ReconcileConfig},
+    config::{AgentsConfig, HypervisorConfig, InstallsConfig, ReconcileConfig},
     domain_xml::{DomainInputs, DomainKind, Templates, render},
     events::EventBus,
     hypervisor::libvirt::LibvirtHypervisor,
+    install::Recipes,
     reconcile::{
         HostFiles, HostStore, LoopLinks, Parts, Reconciler, Settings, SystemClock, SystemRandomness,
     },
@@ -102,7 +103,7 @@ async fn at(size: usize, passes: &Passes, figures: &mut Figures) -> u64 {
         hypervisor: hypervisor.clone(),
         store: Arc::new(HostStore::new(store.clone(), host)),
         links: Arc::new(Heard(infinibay::vm::truncate_to_micros(Utc::now()))),
-        files: Arc::new(HostFiles::new(dir.path().to_owned(), None, "root")),
+        files: Arc::new(HostFiles::new(dir.path().to_owned(), None, "root", Recipes::load(None).unwrap())),
         clock: Arc::new(SystemClock),
         randomness: Arc::new(SystemRandomness),
         events: EventBus::default(),
@@ -119,6 +120,8 @@ async fn at(size: usize, passes: &Passes, figures: &mut Figures) -> u64 {
             ..ReconcileConfig::default()
         },
         agents: AgentsConfig { liveness_interval: quiet, offline_after: quiet, ..AgentsConfig::default() },
+        installs: InstallsConfig::default(),
+        install_reports: false,
         link_hints,
         socket_hints,
     });
@@ -193,6 +196,7 @@ async fn people(
             seed_path: None,
             socket_path: &dir.join(vm.id.socket_name()),
             console_log: None,
+            installer: None,
         };
         let domain = conn.define_domain_xml(&render(&templates, &inputs).unwrap()).unwrap();
         domain.create().unwrap();

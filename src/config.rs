@@ -279,6 +279,23 @@ section! {
 }
 
 section! {
+    /// Systems that are installed from a disc.
+    InstallsConfig "installs" {
+        /// How long an installer may show nothing new (no stage, no line of its console, nothing
+        /// written to its disk) before it counts as stuck.
+        stall_timeout: Duration = "15m" in 10..=86400,
+        /// How long Ubuntu's installer may take.
+        ubuntu_budget: Duration = "3h" in 10..=604800,
+        /// How long Debian's installer may take.
+        debian_budget: Duration = "3h" in 10..=604800,
+        /// How long the installer of Fedora, RHEL and their relatives may take.
+        redhat_budget: Duration = "3h" in 10..=604800,
+        /// How long Windows' installer may take.
+        windows_budget: Duration = "6h" in 10..=604800,
+    }
+}
+
+section! {
     /// What the daemon says about itself.
     LogConfig "log" {
         /// A filter in the syntax of tracing's `EnvFilter`.

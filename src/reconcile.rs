@@ -23,13 +23,16 @@
 mod adapters;
 mod apply;
 mod change;
+mod console;
 mod engine;
+mod installing;
 mod memory;
 mod note;
 mod observation;
 mod pass;
 mod plan;
 mod ports;
+mod progress;
 #[cfg(test)]
 mod simulation;
 mod step;
@@ -41,5 +44,6 @@ mod worker;
 pub use adapters::{HostFiles, HostStore, SystemClock, SystemRandomness};
 pub use apply::Settings;
 pub use engine::{Parts, Reconciler};
+pub use observation::InstallSigns;
 pub use ports::{Clock, Files, FilesError, LoopLinks, LoopStore, Randomness, SeedPlace};
 pub use waker::Waker;

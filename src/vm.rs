@@ -46,7 +46,9 @@ pub use device::{
 pub use event::VmEvent;
 pub use ids::{CommandId, HostId, MediumId, OperationId, TokenId, UserId, VmId};
 pub use image::{Image, ImageFormat, KernelBoot, OsFamily, Provisioning};
-pub use installation::{Disc, InstallFamily, InstallReport, Installation, InstallerKernel, WindowsRelease};
+pub use installation::{
+    Disc, InstallFamily, InstallReport, Installation, InstallerBoot, InstallerKernel, WindowsRelease,
+};
 pub use intent::{DesiredPower, Milestone, Milestones, VmIntent, VmRecord};
 pub use loss::{LossCounts, LossReason};
 pub use medium::{

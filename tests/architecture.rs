@@ -21,7 +21,7 @@ const ROOMS: [(&str, u8, &[&str]); 21] = [
     ("images", 3, &[]),
     ("media", 3, &["images"]),
     ("metrics", 3, &[]),
-    ("reconcile", 3, &[]),
+    ("reconcile", 3, &["media"]),
     ("lifecycle", 4, &[]),
     ("api", 5, &[]),
     ("controller", 6, &[]),

@@ -11,11 +11,12 @@ use std::{
 
 use infinibay::{
     domain_xml::{
-        DomainInputs, DomainKind, Templates, inject_channel, mac_address, read_facts, remove_channel, render,
+        DomainInputs, DomainKind, Templates, boot_from_disk, inject_channel, mac_address, read_facts,
+        remove_channel, render,
     },
     vm::{
-        Base, Firmware, Image, ImageFormat, KernelBoot, NetworkAttachment, OsFamily, PowerKeeping,
-        Provisioning, Unattended, VmId, VmSpec,
+        Base, Firmware, Image, ImageFormat, InstallerBoot, KernelBoot, NetworkAttachment, OsFamily,
+        PowerKeeping, Provisioning, Unattended, VmId, VmSpec,
     },
 };
 
@@ -126,10 +127,58 @@ fn shapes(kind: DomainKind, name: &str) -> Vec<(VmId, String)> {
                 seed_path: all.then_some(Path::new("/seeds/a & b.iso")),
                 socket_path: Path::new(SOCKET),
                 console_log: all.then_some(Path::new("/var/log/domxml-\"x\".log")),
+                installer: None,
             };
             (id, render(&templates, &inputs).unwrap())
         })
         .collect()
+}
+
+/// A domain that boots an installer, with its discs.
+fn installer(kind: DomainKind, name: &str) -> (VmId, String) {
+    let id = VmId::generate();
+    let installer = InstallerBoot {
+        kernel: Some(kernel()),
+        discs: vec!["/media/it's <a> disc.iso".into(), "/seeds/a & b.iso".into()],
+    };
+    let spec = VmSpec { network: NetworkAttachment::User, ..spec(name) };
+    let inputs = DomainInputs {
+        id,
+        spec: &spec,
+        kind,
+        disk_path: Path::new("/disks/disk.qcow2"),
+        seed_path: None,
+        socket_path: Path::new(SOCKET),
+        console_log: Some(Path::new("/var/log/domxml.log")),
+        installer: Some(&installer),
+    };
+    (id, render(&Templates::load(None).unwrap(), &inputs).unwrap())
+}
+
+#[test]
+fn an_installers_boot_is_replaced_by_the_disks_and_nothing_else_changes() {
+    for kind in [DomainKind::Kvm, DomainKind::Qemu, DomainKind::Test] {
+        let (_, xml) = installer(kind, "domxml-installer");
+        succeed("virt-xml-validate", &[path_of(&file_with(&xml)), "domain"]);
+    }
+    let (id, xml) = installer(DomainKind::Qemu, "domxml-installer");
+    let (_guard, dumped) = define_on_qemu(id, &xml);
+    for part in ["<on_reboot>destroy</on_reboot>", "<kernel>", "<initrd>", "console=ttyS0"] {
+        assert!(dumped.contains(part), "{part} is not in {dumped}");
+    }
+    let media = ["/media/it's <a> disc.iso".into(), "/seeds/a & b.iso".into()];
+    let from_disk = boot_from_disk(&dumped, &media).unwrap();
+    succeed("virt-xml-validate", &[path_of(&file_with(&from_disk.xml)), "domain"]);
+    let file = file_with(&from_disk.xml);
+    succeed("virsh", &["-q", "-c", "qemu:///system", "define", "--validate", path_of(&file)]);
+    let after = succeed("virsh", &["-c", "qemu:///system", "dumpxml", "--inactive", &id.to_string()]);
+    assert_eq!(read_facts(&after).unwrap(), read_facts(&dumped).unwrap());
+    assert!(
+        after.contains("<on_reboot>restart</on_reboot>") && after.contains("<boot dev='hd'/>"),
+        "{after}"
+    );
+    assert!(!after.contains("cdrom") && !after.contains("<kernel>"), "{after}");
+    assert!(!boot_from_disk(&after, &media).unwrap().changed, "{after}");
 }
 
 #[test]
@@ -143,7 +192,8 @@ fn rendered_domains_pass_libvirts_schema() {
 
 #[test]
 fn the_test_driver_defines_and_starts_rendered_domains() {
-    for (id, xml) in shapes(DomainKind::Test, "domxml-testdriver") {
+    let installer = installer(DomainKind::Test, "domxml-testdriver");
+    for (id, xml) in shapes(DomainKind::Test, "domxml-testdriver").into_iter().chain([installer]) {
         let file = file_with(&xml);
         let script = format!("define {0}; start {id}; dumpxml {id}", path_of(&file));
         let told = succeed("virsh", &["-q", "-c", "test:///default", &script]);
@@ -274,6 +324,7 @@ fn a_rendered_domain_starts_and_qemu_binds_the_agents_socket() {
         seed_path: Some(&at("seed.iso")),
         socket_path: &at("agent.sock"),
         console_log: Some(&at("console.log")),
+        installer: None,
     };
     let xml = render(&Templates::load(None).unwrap(), &inputs).unwrap();
     let (_guard, _) = define_on_qemu(id, &xml);

@@ -13,7 +13,7 @@ use std::{
 use infinibay::{
     domain_xml::inject_channel,
     hypervisor::{
-        DomainType, Hypervisor, HypervisorError, OverlayVolume, Storage,
+        Devices, DomainType, GuestControls, Hypervisor, HypervisorError, OverlayVolume, Storage,
         libvirt::{ConfigChange, LiveChange},
     },
     vm::{DomainObservation, DomainState, VmId},
@@ -68,6 +68,41 @@ async fn a_domain_lives_and_leaves_nothing_behind() {
         assert_eq!(hypervisor.observe(id).await.unwrap(), DomainObservation::Absent);
     }
     assert!(!hypervisor.observe_all().await.unwrap().domains.contains_key(&id));
+}
+
+#[tokio::test]
+async fn a_running_installers_media_are_taken_out_and_its_disk_is_booted_next() {
+    let hypervisor = connect(URI).await;
+    let domain = Domain::new(URI);
+    let id = domain.id;
+    let directory = tempfile::tempdir().unwrap();
+    // QEMU's user passes through.
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let media: Vec<_> = ["a & b.iso", "c.iso"].iter().map(|name| directory.path().join(name)).collect();
+    let mut drives = String::new();
+    for (path, target) in media.iter().zip(["sda", "sdb"]) {
+        std::fs::write(path, vec![0; 1 << 20]).unwrap();
+        let file = path.display().to_string().replace('&', "&amp;");
+        drives += &format!(
+            "<disk type='file' device='cdrom'><driver name='qemu' type='raw'/><source file='{file}'/>\
+             <target dev='{target}' bus='sata'/><readonly/></disk>"
+        );
+    }
+    let xml =
+        domain_xml("qemu", id, &domain.name, None).replace("</devices>", &format!("{drives}</devices>"));
+    hypervisor.define(id, xml).await.unwrap();
+    hypervisor.start(id).await.unwrap();
+    hypervisor.press_enter(id).await.unwrap();
+    for _ in 0..2 {
+        hypervisor.boot_from_disk(id, media[..1].to_vec()).await.unwrap();
+        let hardware = hypervisor.hardware(id).await.unwrap();
+        let live = hardware.live.expect("it runs");
+        assert!(live.disk("sda").is_some_and(|drive| drive.source.is_none()), "{live:?}");
+        assert_eq!(live.disk("sdb").and_then(|drive| drive.source.as_ref()), Some(&media[1]));
+        assert!(hardware.config.disk("sda").is_none() && hardware.config.disk("sdb").is_some());
+    }
+    hypervisor.destroy(id).await.unwrap();
+    hypervisor.undefine(id).await.unwrap();
 }
 
 #[tokio::test]

@@ -115,9 +115,12 @@ fn stuck(vm: &WatchedVm, status: &VmStatus) -> Verdict {
     match status.phase {
         VmPhase::Unknown => Verdict::Unknown,
         VmPhase::Installing => match condition(status, ConditionKind::InstallProgressing) {
-            Some(found) if found.status == ConditionStatus::False && found.reason == "Stuck" => alarm(
+            Some(found) if found.status == ConditionStatus::False && is_stuck(&found.reason) => alarm(
                 AlertSeverity::Warning,
-                &format!("{}: the first boot takes longer than it should.", vm.name),
+                &match found.reason.as_str() {
+                    "Stuck" => format!("{}: the first boot takes longer than it should.", vm.name),
+                    _ => format!("{}: the installation does not go on.", vm.name),
+                },
                 json!({ "condition": reason(status, ConditionKind::InstallProgressing) }),
                 false,
             ),
@@ -125,6 +128,10 @@ fn stuck(vm: &WatchedVm, status: &VmStatus) -> Verdict {
         },
         _ => Verdict::Clear,
     }
+}
+
+fn is_stuck(reason: &str) -> bool {
+    matches!(reason, "Stuck" | "InstallStuck" | "InstallTimeout" | "InstallFailed")
 }
 
 fn skew(vm: &WatchedVm, status: &VmStatus) -> Verdict {
@@ -194,7 +201,9 @@ mod tests {
     fn stuck_only_while_it_installs() {
         let row = |condition| row(AlertKind::InstallStuck, AgentConnectivity::NeverSeen, &[condition]);
         let kind = ConditionKind::InstallProgressing;
-        assert_eq!(row(holds(kind, ConditionStatus::False, "Stuck")), "-x--------?--");
+        for reason in ["Stuck", "InstallStuck", "InstallTimeout", "InstallFailed"] {
+            assert_eq!(row(holds(kind, ConditionStatus::False, reason)), "-x--------?--");
+        }
         assert_eq!(row(holds(kind, ConditionStatus::False, "Finished")), "----------?--");
         assert_eq!(row(holds(kind, ConditionStatus::False, "FinishedWithErrors")), "----------?--");
         assert_eq!(row(holds(kind, ConditionStatus::True, "Booting")), "----------?--");

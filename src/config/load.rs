@@ -6,7 +6,8 @@ use secrecy::ExposeSecret;
 
 use super::{
     AgentsConfig, AlertsConfig, ApiConfig, CommandsConfig, DatabaseConfig, GuestsConfig, HypervisorConfig,
-    KeyDoc, LogConfig, MediaConfig, MetricsConfig, PathsConfig, ReconcileConfig, RedactionConfig, rules,
+    InstallsConfig, KeyDoc, LogConfig, MediaConfig, MetricsConfig, PathsConfig, ReconcileConfig,
+    RedactionConfig, rules,
 };
 
 /// The whole configuration, checked.
@@ -36,6 +37,8 @@ pub struct Config {
     pub media: MediaConfig,
     /// See [`ReconcileConfig`].
     pub reconcile: ReconcileConfig,
+    /// See [`InstallsConfig`].
+    pub installs: InstallsConfig,
     /// See [`LogConfig`].
     pub log: LogConfig,
 }
@@ -140,6 +143,7 @@ impl Config {
             redaction: RedactionConfig::read(&take(RedactionConfig::SECTION), &mut errors),
             media: MediaConfig::read(&take(MediaConfig::SECTION), &mut errors),
             reconcile: ReconcileConfig::read(&take(ReconcileConfig::SECTION), &mut errors),
+            installs: InstallsConfig::read(&take(InstallsConfig::SECTION), &mut errors),
             log: LogConfig::read(&take(LogConfig::SECTION), &mut errors),
         };
         for section in raw.into_keys() {
@@ -171,6 +175,7 @@ impl Config {
             RedactionConfig::keys(),
             MediaConfig::keys(),
             ReconcileConfig::keys(),
+            InstallsConfig::keys(),
             LogConfig::keys(),
         ]
         .concat()

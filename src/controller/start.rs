@@ -150,6 +150,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
             config.paths.base_dir.clone(),
             config.guests.listen,
             &config.agents.socket_owners,
+            recipes.clone(),
         )),
         clock: Arc::new(SystemClock),
         randomness: Arc::new(SystemRandomness),
@@ -163,6 +164,8 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
         },
         config: config.reconcile.clone(),
         agents: config.agents.clone(),
+        installs: config.installs.clone(),
+        install_reports: config.guests.listen.is_some(),
         link_hints,
         socket_hints,
     });

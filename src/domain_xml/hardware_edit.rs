@@ -291,7 +291,7 @@ pub fn device_element(xml: &str, name: &DeviceName) -> Result<Option<String>, Ha
     Ok(find(&document, name).map(|element| xml[element.span()].to_owned()))
 }
 
-fn parse(xml: &str) -> Result<Document<'_>, HardwareError> {
+pub(super) fn parse(xml: &str) -> Result<Document<'_>, HardwareError> {
     let document = Document::parse(xml)?;
     let root = document.root();
     if root.name != "domain" || root.namespace.is_some() {
@@ -312,7 +312,7 @@ fn find<'d>(document: &'d Document<'d>, name: &DeviceName) -> Option<&'d Element
     })
 }
 
-fn finish(document: &Document<'_>, edits: Edits) -> Injection {
+pub(super) fn finish(document: &Document<'_>, edits: Edits) -> Injection {
     let changed = !edits.is_empty();
     Injection { xml: edits.apply(document.text), changed }
 }

@@ -13,10 +13,13 @@ use std::{
 use minijinja::{AutoEscape, Environment, ErrorKind, Output, State, UndefinedBehavior, Value, context};
 
 use super::{
-    AGENT_CHANNEL, FactsError, METADATA_NAMESPACE, METADATA_SCHEMA, document::escape_attribute, mac_address,
-    read_facts, syntax::is_xml_text,
+    AGENT_CHANNEL, FactsError, METADATA_NAMESPACE, METADATA_SCHEMA,
+    boot_edit::{boots_kernel, drives_with},
+    document::escape_attribute,
+    mac_address, read_facts,
+    syntax::is_xml_text,
 };
-use crate::vm::{NetworkAttachment, OsFamily, VmId, VmSpec};
+use crate::vm::{InstallerBoot, NetworkAttachment, OsFamily, VmId, VmSpec};
 
 /// Longest template file read, bytes.
 const MAX_TEMPLATE_BYTES: u64 = 1 << 20;
@@ -59,6 +62,9 @@ pub struct DomainInputs<'a> {
     pub socket_path: &'a Path,
     /// Where the serial console is written to, absolute.
     pub console_log: Option<&'a Path>,
+    /// What it boots with while a system is installed on it; `None`: it boots as its image says, or
+    /// from its disk.
+    pub installer: Option<&'a InstallerBoot>,
 }
 
 /// Why no domain came out.
@@ -206,7 +212,8 @@ pub fn render(templates: &Templates, inputs: &DomainInputs<'_>) -> Result<String
     let spec = inputs.spec;
     let name = file_name(spec.os_family());
     let template = templates.environment.get_template(name).map_err(|_| RenderError::NoTemplate(name))?;
-    let kernel = match spec.image().and_then(|image| image.kernel.as_ref()) {
+    let of_image = spec.image().and_then(|image| image.kernel.as_ref());
+    let kernel = match inputs.installer.map_or(of_image, |installer| installer.kernel.as_ref()) {
         Some(boot) => context! {
             kernel => path_text(&boot.kernel)?,
             initrd => boot.initrd.as_deref().map(path_text).transpose()?,
@@ -219,6 +226,13 @@ pub fn render(templates: &Templates, inputs: &DomainInputs<'_>) -> Result<String
         NetworkAttachment::User => context! { kind => "user" },
         NetworkAttachment::None => context! { kind => "none" },
     };
+    let discs = inputs.installer.map_or(&[][..], |installer| &installer.discs);
+    let discs = (b'a'..=b'z')
+        .zip(discs)
+        .map(|(letter, disc)| {
+            Ok(context! { target => format!("sd{}", char::from(letter)), file => path_text(disc)? })
+        })
+        .collect::<Result<Vec<Value>, RenderError>>()?;
     let context = context! {
         id => inputs.id.to_string(),
         name => spec.name.as_str(),
@@ -231,6 +245,9 @@ pub fn render(templates: &Templates, inputs: &DomainInputs<'_>) -> Result<String
         seed => inputs.seed_path.map(path_text).transpose()?,
         socket => path_text(inputs.socket_path)?,
         console_log => inputs.console_log.map(path_text).transpose()?,
+        discs,
+        // An installer that wants to boot anew has done its work; one that goes on by itself does so.
+        on_reboot => if inputs.installer.is_some() && !reboots_by_itself(spec) { "destroy" } else { "restart" },
         mac => mac_address(inputs.id),
         channel_name => AGENT_CHANNEL,
         metadata_namespace => METADATA_NAMESPACE,
@@ -239,6 +256,23 @@ pub fn render(templates: &Templates, inputs: &DomainInputs<'_>) -> Result<String
     let xml = template.render(context).map_err(|source| RenderError::Template { name, source })?;
     check(name, &xml, inputs)?;
     Ok(xml)
+}
+
+fn reboots_by_itself(spec: &VmSpec) -> bool {
+    spec.installation().is_some_and(|installation| installation.family.reboots_by_itself())
+}
+
+/// What of an installer's boot a text lacks.
+fn lacks_installer(xml: &str, installer: &InstallerBoot) -> Result<Option<&'static str>, FactsError> {
+    let drives = drives_with(xml, &installer.discs).map_err(|error| FactsError(error.to_string()))?;
+    let kernel = boots_kernel(xml)?;
+    Ok(if drives.len() < installer.discs.len() {
+        Some("installer's discs")
+    } else if kernel != installer.kernel.is_some() {
+        Some("installer's kernel")
+    } else {
+        None
+    })
 }
 
 fn check(name: &'static str, xml: &str, inputs: &DomainInputs<'_>) -> Result<(), RenderError> {
@@ -252,7 +286,11 @@ fn check(name: &'static str, xml: &str, inputs: &DomainInputs<'_>) -> Result<(),
     } else if !facts.managed {
         "metadata element"
     } else {
-        return Ok(());
+        let lacking = inputs.installer.map(|installer| lacks_installer(xml, installer)).transpose();
+        match lacking.map_err(|source| RenderError::NotADomain { name, source })?.flatten() {
+            Some(part) => part,
+            None => return Ok(()),
+        }
     };
     Err(RenderError::Missing { name, part: wrong })
 }

@@ -128,4 +128,9 @@ pub trait Devices: Send + Sync {
         target: &str,
         medium: Option<PathBuf>,
     ) -> Result<Live, HypervisorError>;
+
+    /// Ends an installation: the configuration boots from its disk, without a kernel of its own and
+    /// without the drives that hold one of `media` (absolute paths). Where the domain runs, those are
+    /// taken out of their drives, as far as the guest lets go of them. Idempotent.
+    async fn boot_from_disk(&self, id: VmId, media: Vec<PathBuf>) -> Result<(), HypervisorError>;
 }

@@ -19,6 +19,9 @@ pub struct Reboots {
 /// See the module.
 #[async_trait]
 pub trait GuestControls: Send + Sync {
+    /// Presses and releases the guest's Enter key. A driver that has no keyboard is success.
+    async fn press_enter(&self, id: VmId) -> Result<(), HypervisorError>;
+
     /// Presses the reset button of a domain that runs.
     async fn reset(&self, id: VmId) -> Result<(), HypervisorError>;
 

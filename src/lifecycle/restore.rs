@@ -176,7 +176,9 @@ fn resources(id: VmId, noted: &[NotedResource], places: Places<'_>) -> Result<Ve
                     && name.parse::<ResourceName>().is_ok()
                     && rest.is_some_and(|rest| rest.starts_with(['.', '-', '_']))
             }
-            ResourceKind::Seed => is_file(place, name, places.seeds_dir, &format!("vm-{id}.iso")),
+            ResourceKind::Seed => ["iso", "kernel", "initrd"]
+                .iter()
+                .any(|ending| is_file(place, name, places.seeds_dir, &format!("vm-{id}.{ending}"))),
             ResourceKind::ConsoleLog => is_file(place, name, places.console_dir, &format!("vm-{id}.log")),
         };
         let (vm, kind, place, name) = (id, *kind, place.clone(), name.clone());

@@ -1,6 +1,7 @@
 //! The real store, links, clock, chance and files behind the loop's traits.
 
 mod files;
+mod installer;
 mod store;
 
 pub use files::HostFiles;

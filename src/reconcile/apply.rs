@@ -110,6 +110,8 @@ impl Hands {
             Step::CreateDisk => self.create_disk(bundle).await?,
             Step::WriteSeed => self.write_seed(bundle).await?,
             Step::Define => self.define(bundle).await?,
+            Step::ReplaceBoot => self.replace_boot(bundle).await?,
+            Step::PressKey => self.press_key(id).await,
             Step::Start | Step::Restart => {
                 self.hypervisor.start(id).await?;
                 failpoint!("start.started");
@@ -226,6 +228,9 @@ impl Hands {
 
     async fn write_seed(&self, bundle: &VmBundle) -> Result<(), StepError> {
         let (id, spec) = (bundle.record.id, &bundle.record.spec);
+        if spec.installation().is_some() {
+            return self.write_installer(bundle).await;
+        }
         let seed = self.seed(id);
         self.store.reserve_resource(&seed).await?;
         failpoint!("write-seed.reserved");
@@ -248,7 +253,8 @@ impl Hands {
         let console = self.console(id);
         self.store.reserve_resource(&console).await?;
         failpoint!("define.reserved");
-        let has_seed = bundle.record.milestones.seed_written.is_some();
+        let installer = self.installer_boot(bundle).await?;
+        let has_seed = bundle.record.milestones.seed_written.is_some() && spec.installation().is_none();
         let seed_path = has_seed.then(|| self.settings.seeds_dir.join(self.seed(id).name));
         let console_path = self.settings.console_dir.join(&console.name);
         let inputs = DomainInputs {
@@ -263,6 +269,7 @@ impl Hands {
             seed_path: seed_path.as_deref(),
             socket_path: &self.socket_path(id),
             console_log: Some(&console_path),
+            installer: installer.as_ref(),
         };
         let xml = render(&self.settings.templates, &inputs)?;
         let made = bundle
@@ -282,6 +289,9 @@ impl Hands {
 
     async fn scrub_seed(&self, bundle: &VmBundle) -> Result<(), StepError> {
         let (id, spec) = (bundle.record.id, &bundle.record.spec);
+        if spec.installation().is_some() {
+            return self.clear_installer(bundle).await;
+        }
         let seed = self.seed(id);
         let place = SeedPlace { dir: &self.settings.seeds_dir, name: &seed.name };
         self.files.scrub_seed(id, spec, place).await?;
@@ -324,7 +334,7 @@ impl Hands {
         }
     }
 
-    fn console(&self, id: VmId) -> Resource {
+    pub(super) fn console(&self, id: VmId) -> Resource {
         Resource {
             vm: id,
             kind: ResourceKind::ConsoleLog,

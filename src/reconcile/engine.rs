@@ -23,7 +23,7 @@ use super::{
     worker::{Mailbox, Scan, Shared, Worker},
 };
 use crate::{
-    config::{AgentsConfig, ReconcileConfig},
+    config::{AgentsConfig, InstallsConfig, ReconcileConfig},
     events::EventBus,
     hypervisor::{Hypervisor, HypervisorEvent},
     store::VmBundle,
@@ -61,6 +61,10 @@ pub struct Parts {
     pub config: ReconcileConfig,
     /// The agents' numbers.
     pub agents: AgentsConfig,
+    /// The numbers of installations.
+    pub installs: InstallsConfig,
+    /// Whether installers can reach us to report how far they are.
+    pub install_reports: bool,
     /// Links that changed.
     pub link_hints: mpsc::Receiver<VmId>,
     /// Sockets that came or went; `None`: look at all.
@@ -92,6 +96,8 @@ impl Reconciler {
             reboot_grace: config.reboot_grace,
             missing_grace: config.missing_grace,
             install_budget: config.install_budget,
+            installs: parts.installs.clone(),
+            install_reports: parts.install_reports,
             offline_after: agents.offline_after,
             max_clock_skew: agents.max_clock_skew,
             socket_dir: parts.settings.socket_dir.clone(),

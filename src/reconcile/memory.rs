@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{note::Digested, step::Step, times::Times};
+use super::{note::Digested, progress::Progress, step::Step, times::Times};
 use crate::vm::{AgentConnectivity, OperationId};
 
 /// Times that a VM is started again without being asked, within [`RESTARTS_WITHIN`].
@@ -70,6 +70,8 @@ pub struct Memory {
     pub note: Digested,
     /// What others noted by the clock on the wall.
     pub times: Times,
+    /// When an installation last showed anything new.
+    pub install: Progress,
 }
 
 impl Memory {
@@ -91,6 +93,7 @@ impl Memory {
             agent: None,
             note: Digested::default(),
             times: Times::default(),
+            install: Progress::default(),
         }
     }
 
@@ -106,6 +109,7 @@ impl Memory {
         self.off_since = self.off_since.map(shifted);
         self.times.shift(by);
         self.restarts.iter_mut().for_each(|at| *at = shifted(*at));
+        self.install.shift(shifted);
         if let Some(failure) = &mut self.failure {
             failure.retry_at = shifted(failure.retry_at);
         }
@@ -131,7 +135,8 @@ impl Memory {
     /// again has a bound of its own.
     #[must_use]
     pub fn is_in_vain(&self, step: &Step) -> bool {
-        !matches!(step, Step::RequestShutdown | Step::Restart) && self.last_done.as_ref() == Some(step)
+        !matches!(step, Step::RequestShutdown | Step::Restart | Step::PressKey)
+            && self.last_done.as_ref() == Some(step)
     }
 
     /// Notes that what was asked for is reached: what failed on the way is past.
@@ -174,8 +179,11 @@ impl Memory {
     pub fn succeeded(&mut self, step: &Step, now: DateTime<Utc>) {
         self.failure = None;
         self.last_done = Some(step.clone());
-        if matches!(step, Step::RequestShutdown) {
-            self.shutdown_asked_at = Some(now);
+        match step {
+            Step::RequestShutdown => self.shutdown_asked_at = Some(now),
+            Step::Start => self.install.begin(now),
+            Step::PressKey => self.install.pressed = Some(now),
+            _ => {}
         }
     }
 

@@ -20,4 +20,21 @@ pub struct Observation {
     pub storage: StorageObservation,
     /// The socket file; looked at only where it matters (deletion).
     pub socket: SocketObservation,
+    /// How an installation shows itself; looked at only while one is under way.
+    pub install: Option<InstallSigns>,
+}
+
+/// How an installation shows itself to who cannot look into it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct InstallSigns {
+    /// The last lines of the console, fit to be shown: see [`super::console::last_lines`].
+    pub last_lines: Vec<String>,
+    /// What the end of the console's log has of whole lines, each as a number that is the same for
+    /// the same line.
+    pub lines: Vec<u64>,
+    /// What our scripts in the installer wrote last to the console of where it is, `[a-z0-9-]`, at
+    /// most 64 characters; as far as the log's end has it.
+    pub stage: Option<String>,
+    /// What the disk takes of the host, bytes.
+    pub disk_bytes: Option<u64>,
 }

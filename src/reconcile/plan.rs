@@ -9,6 +9,7 @@ mod conditions;
 mod course;
 mod disks;
 mod drift;
+mod installing;
 mod keeping;
 mod operations;
 mod phase;
@@ -22,12 +23,15 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+pub use installing::is_watched;
+
 use super::{
     memory::Memory,
     observation::Observation,
     step::{CHANGE, Step, THAW},
 };
 use crate::{
+    config::InstallsConfig,
     store::VmBundle,
     vm::{
         DesiredPower, DomainObservation, DomainState, FirstBoot, LinkEnd, Milestone, OpenLink, Operation,
@@ -46,6 +50,10 @@ pub struct Rules {
     pub missing_grace: Duration,
     /// How long a first boot may take.
     pub install_budget: Duration,
+    /// How long an installation may take, and be silent.
+    pub installs: InstallsConfig,
+    /// Whether installers can reach us to report.
+    pub install_reports: bool,
     /// Silence that makes an agent offline.
     pub offline_after: Duration,
     /// A guest clock further off than this is a condition.
@@ -247,8 +255,7 @@ impl Look<'_> {
 
     /// When the first boot has taken too long; `None` before it began.
     fn install_end(&self) -> Option<DateTime<Utc>> {
-        let started = self.bundle.record.milestones.first_started?;
-        Some(after(self.memory.times.first_start(started), self.rules.install_budget))
+        Some(after(installing::first_boot_began(self)?, self.rules.install_budget))
     }
 
     /// The request is given up now, or was.
@@ -270,7 +277,7 @@ pub fn plan(
     memory: &Memory,
 ) -> Plan {
     // Milestones first: the rest of the decision already stands on them.
-    let milestones = passed_now(bundle, observed, now);
+    let milestones = passed_now(rules, bundle, observed, now);
     let advanced;
     let bundle = if milestones.is_empty() {
         bundle
@@ -305,10 +312,14 @@ pub fn plan(
         .filter(|link| link.last_message_at.is_some() && link.first_boot == FirstBoot::NotReported)
         .map(|link| after(link.since, GREETING_GRACE))
         .filter(|end| *end > now);
-    let wake_at = [course.wake_at, agent::wake_at(&look), conditions::wake_at(&look), greeting]
-        .into_iter()
-        .flatten()
-        .min();
+    let wakes = [
+        course.wake_at,
+        agent::wake_at(&look),
+        conditions::wake_at(&look),
+        installing::wake_at(&look),
+        greeting,
+    ];
+    let wake_at = wakes.into_iter().flatten().min();
     Plan {
         milestones,
         satisfied: course.satisfied,
@@ -322,11 +333,16 @@ pub fn plan(
 }
 
 /// Facts that this look shows and the store does not know yet.
-fn passed_now(bundle: &VmBundle, observed: &Observation, now: DateTime<Utc>) -> Vec<Milestone> {
+fn passed_now(
+    rules: &Rules,
+    bundle: &VmBundle,
+    observed: &Observation,
+    now: DateTime<Utc>,
+) -> Vec<Milestone> {
     let known = &bundle.record.milestones;
     let mut passed = Vec::new();
     let mut note = |milestone, holds: bool| {
-        if holds && known.at(milestone).is_none() {
+        if holds && known.at(milestone).is_none() && !passed.contains(&milestone) {
             passed.push(milestone);
         }
     };
@@ -334,11 +350,13 @@ fn passed_now(bundle: &VmBundle, observed: &Observation, now: DateTime<Utc>) -> 
         // Defined before a crash could note it.
         note(Milestone::Defined, true);
         note(Milestone::FirstStarted, matches!(facts.state, DomainState::Running | DomainState::Blocked));
+        note(Milestone::SystemInstalled, installing::shows_installed(rules, bundle, observed, now));
+        note(Milestone::Installed, installing::runs_without_agent(bundle, facts));
     }
     if let Some(link) = observed.link.open() {
         let heard = link.last_message_at.is_some();
         note(Milestone::FirstSeen, heard);
-        note(Milestone::Installed, heard && is_installed(link, now));
+        note(Milestone::Installed, heard && is_installed(link, now) && installing::may_be_over(bundle));
     }
     passed
 }

@@ -6,10 +6,11 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use crate::{
+    reconcile::observation::InstallSigns,
     store::{ChangeOutcome, StoreError, VmBundle},
     vm::{
-        LinkEnd, LinkObservation, Milestone, Operation, OperationError, OperationId, OperationStatus,
-        Resource, SocketObservation, UserId, VmChange, VmId, VmSpec, VmStatus,
+        InstallerBoot, LinkEnd, LinkObservation, Milestone, Operation, OperationError, OperationId,
+        OperationStatus, Resource, SocketObservation, UserId, VmChange, VmId, VmSpec, VmStatus,
     },
 };
 
@@ -119,6 +120,18 @@ pub trait Files: Send + Sync + 'static {
     async fn write_seed(&self, vm: VmId, spec: &VmSpec, place: SeedPlace<'_>) -> Result<(), FilesError>;
     /// Overwrites the seed medium in place: same instance, no secrets. A missing one is fine.
     async fn scrub_seed(&self, vm: VmId, spec: &VmSpec, place: SeedPlace<'_>) -> Result<(), FilesError>;
+    /// Writes what an installer is started with into the directory: its kernel and initial RAM disk
+    /// out of its disc, and its answers; each whole or not at all, readable by its owner alone. Gives
+    /// what the machine boots.
+    async fn write_installer(&self, vm: VmId, spec: &VmSpec, dir: &Path)
+    -> Result<InstallerBoot, FilesError>;
+    /// What the machine boots once [`Self::write_installer`] has been there. Writes nothing.
+    async fn installer_boot(&self, vm: VmId, spec: &VmSpec, dir: &Path) -> Result<InstallerBoot, FilesError>;
+    /// Overwrites a file of ours and removes it. Missing is fine.
+    async fn shred(&self, dir: &Path, name: &str) -> Result<(), FilesError>;
+    /// How an installation shows itself in the console's log and on the disk, where that is a file;
+    /// what cannot be read shows nothing.
+    async fn install_signs(&self, console: &Path, disk: Option<&Path>) -> InstallSigns;
     /// Removes a file of ours and its rotated siblings (`name.0`, `name.1`, …). Missing is fine.
     async fn remove(&self, dir: &Path, name: &str) -> Result<(), FilesError>;
     /// Whether a regular file stands there; a link is none.

@@ -5,6 +5,7 @@
 //! Trying every gate in turn proves "a crash between any two lines" by exhaustion.
 
 mod devices;
+mod installing;
 mod power;
 mod snapshots;
 mod storage;
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use self::world::{Crash, World};
 use super::{Parts, Reconciler, Settings, Waker, note::WORK};
 use crate::{
-    config::{AgentsConfig, ReconcileConfig},
+    config::{AgentsConfig, InstallsConfig, ReconcileConfig},
     domain_xml::Templates,
     events::EventBus,
     vm::{
@@ -59,6 +60,8 @@ impl Run {
             },
             config: ReconcileConfig::default(),
             agents: AgentsConfig::default(),
+            installs: InstallsConfig::default(),
+            install_reports: true,
             link_hints,
             socket_hints,
         });

@@ -18,6 +18,10 @@ pub enum Step {
     WriteSeed,
     /// Define the domain.
     Define,
+    /// Have the domain boot from its disk, without the installer and its media.
+    ReplaceBoot,
+    /// Press Enter: firmware asks for a key before it boots a disc.
+    PressKey,
     /// Power on.
     Start,
     /// Power on what went off although it was asked to run.
@@ -64,6 +68,8 @@ impl Step {
             Self::CreateDisk => "CreateDisk",
             Self::WriteSeed => "WriteSeed",
             Self::Define => "Define",
+            Self::ReplaceBoot => "ReplaceBoot",
+            Self::PressKey => "PressKey",
             Self::Start => "Start",
             Self::Restart => "Restart",
             Self::DiscardSaved => "DiscardSaved",

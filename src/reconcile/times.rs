@@ -45,6 +45,8 @@ impl Followed {
 pub struct Times {
     change: Followed,
     first_start: Followed,
+    boot_replaced: Followed,
+    asked: Followed,
     link_since: Followed,
     heard: Followed,
     greeted: Followed,
@@ -55,8 +57,20 @@ pub struct Times {
 impl Times {
     /// The clock on the wall was set.
     pub fn shift(&mut self, by: TimeDelta) {
-        let Self { change, first_start, link_since, heard, greeted, reboots_told, reboot } = self;
-        for time in [change, first_start, link_since, heard, greeted, reboots_told, reboot] {
+        let Self {
+            change,
+            first_start,
+            boot_replaced,
+            asked,
+            link_since,
+            heard,
+            greeted,
+            reboots_told,
+            reboot,
+        } = self;
+        let noted =
+            [change, first_start, boot_replaced, asked, link_since, heard, greeted, reboots_told, reboot];
+        for time in noted {
             time.shift(by);
         }
     }
@@ -69,6 +83,10 @@ impl Times {
         if let Some(started) = bundle.record.milestones.first_started {
             self.first_start.look(started, now);
         }
+        if let Some(replaced) = bundle.record.milestones.boot_replaced {
+            self.boot_replaced.look(replaced, now);
+        }
+        self.asked.look(bundle.record.intent.asked_at, now);
     }
 
     /// When the change that is under way was asked for.
@@ -81,6 +99,18 @@ impl Times {
     #[must_use]
     pub fn first_start(&self, noted: DateTime<Utc>) -> DateTime<Utc> {
         self.first_start.known(noted)
+    }
+
+    /// When the VM was set up to boot what its installer made.
+    #[must_use]
+    pub fn boot_replaced(&self, noted: DateTime<Utc>) -> DateTime<Utc> {
+        self.boot_replaced.known(noted)
+    }
+
+    /// When the VM's power was last asked for.
+    #[must_use]
+    pub fn asked(&self, noted: DateTime<Utc>) -> DateTime<Utc> {
+        self.asked.known(noted)
     }
 
     /// What was seen of the link, with its times as they are now.

@@ -5,6 +5,7 @@
 //! before its last turn ended is thrown away: it may show a past that was already acted upon.
 
 use std::{
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -19,9 +20,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     apply::Hands,
     memory::{Memory, Wait},
-    observation::Observation,
+    observation::{InstallSigns, Observation},
     pass::Pass,
-    plan::{LinkWish, OperationUpdate, Plan, Rules, plan},
+    plan::{LinkWish, OperationUpdate, Plan, Rules, is_watched, plan},
     ports::{LoopLinks, Randomness},
     step::{Step, THAW},
     storage::StorageWatch,
@@ -137,13 +138,25 @@ pub(super) struct Worker {
     starved: bool,
     /// What people were last told.
     told: Option<Arc<VmStatus>>,
+    /// Where the disk of an installation is, once it was found.
+    disk_path: Option<PathBuf>,
 }
 
 impl Worker {
     pub(super) fn new(id: VmId, shared: Arc<Shared>, mailbox: Arc<Mailbox>) -> Self {
         let memory = Memory::new(shared.started_at);
         let clock_read = (Instant::now(), shared.hands.clock.now());
-        Self { id, shared, mailbox, memory, last_turn_ended: None, clock_read, starved: false, told: None }
+        Self {
+            id,
+            shared,
+            mailbox,
+            memory,
+            last_turn_ended: None,
+            clock_read,
+            starved: false,
+            told: None,
+            disk_path: None,
+        }
     }
 
     /// Works until the VM is gone or `stop`. A step under way is finished first.
@@ -296,7 +309,13 @@ impl Worker {
         };
         let reboots = self.shared.hands.hypervisor.reboots(self.id);
         let link = self.shared.links.observe(self.id);
+        let install = if is_watched(bundle, &domain) {
+            Some(self.watch_install(bundle, &domain, now).await)
+        } else {
+            None
+        };
         let observed = Observation {
+            install,
             domain,
             busy: self.shared.hands.hypervisor.is_busy(self.id),
             reboots: self.memory.times.reboots(reboots, now),
@@ -306,6 +325,22 @@ impl Worker {
         };
         let plan = plan(&self.shared.rules, now, bundle, &observed, &self.memory);
         (plan, observed)
+    }
+
+    /// Looks at what an installation shows, and remembers what was new of it.
+    async fn watch_install(
+        &mut self,
+        bundle: &VmBundle,
+        domain: &DomainObservation,
+        now: DateTime<Utc>,
+    ) -> InstallSigns {
+        let signs = self.shared.hands.install_signs(bundle, &mut self.disk_path).await;
+        let stage = bundle.install_report.as_ref().map(|report| report.stage.as_str());
+        self.memory.install.look(stage, &signs, now);
+        if !matches!(domain, DomainObservation::Present(facts) if facts.state.is_running()) {
+            self.memory.install.rest(now);
+        }
+        signs
     }
 
     /// Writes down what was decided, before anything is done about it.

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{FirstBootSecret, OsFamily, ResourceName};
+use super::{FirstBootSecret, KernelBoot, OsFamily, ResourceName};
 
 /// Which Windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +115,15 @@ impl Installation {
     }
 }
 
+/// What a machine boots with while a system is installed on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstallerBoot {
+    /// Absent where the firmware boots the first disc.
+    pub kernel: Option<KernelBoot>,
+    /// What is in its drives: absolute paths, the disc that is installed from first.
+    pub discs: Vec<PathBuf>,
+}
+
 /// How far an installer says it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstallReport {
@@ -127,6 +136,8 @@ pub struct InstallReport {
 impl InstallReport {
     /// The system is on the disk; what is left is ours.
     pub const INSTALLED: &str = "installed";
+    /// The installer met an error that it cannot get over.
+    pub const FAILED: &str = "failed";
     /// The installer has nothing left to do.
     pub const FINISHED: &str = "finished";
     /// Longest stage, characters.

@@ -33,6 +33,12 @@ impl DomainState {
         matches!(self, Self::Shutoff | Self::Crashed)
     }
 
+    /// Whether its processors work.
+    #[must_use]
+    pub fn is_running(self) -> bool {
+        matches!(self, Self::Running | Self::Blocked)
+    }
+
     /// Whether a process of the hypervisor exists for the domain.
     #[must_use]
     pub fn is_active(self) -> bool {

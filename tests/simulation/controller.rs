@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use infinibay::{
-    config::{AgentsConfig, ReconcileConfig},
+    config::{AgentsConfig, InstallsConfig, ReconcileConfig},
     domain_xml::Templates,
     events::EventBus,
     reconcile::{Parts, Reconciler, Settings, Waker},
@@ -71,6 +71,8 @@ impl Controller {
             settings: settings(),
             config: config(),
             agents: AgentsConfig::default(),
+            installs: InstallsConfig::default(),
+            install_reports: true,
             link_hints,
             socket_hints,
         });

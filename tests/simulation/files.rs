@@ -4,8 +4,8 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use infinibay::{
-    reconcile::{Files, FilesError, SeedPlace},
-    vm::{IdentityChange, ResourceKind, SocketObservation, VmChange, VmId, VmSpec},
+    reconcile::{Files, FilesError, InstallSigns, SeedPlace},
+    vm::{IdentityChange, InstallerBoot, ResourceKind, SocketObservation, VmChange, VmId, VmSpec},
 };
 
 use super::{
@@ -78,6 +78,23 @@ impl Files for Ports {
             Ok(())
         })
         .await
+    }
+
+    // No VM of this simulation is installed from a disc.
+    async fn write_installer(&self, _: VmId, _: &VmSpec, _: &Path) -> Result<InstallerBoot, FilesError> {
+        Err(fault("write_installer: not simulated"))
+    }
+
+    async fn installer_boot(&self, _: VmId, _: &VmSpec, _: &Path) -> Result<InstallerBoot, FilesError> {
+        Err(fault("installer_boot: not simulated"))
+    }
+
+    async fn shred(&self, _: &Path, _: &str) -> Result<(), FilesError> {
+        Err(fault("shred: not simulated"))
+    }
+
+    async fn install_signs(&self, _: &Path, _: Option<&Path>) -> InstallSigns {
+        InstallSigns::default()
     }
 
     async fn remove(&self, dir: &Path, name: &str) -> Result<(), FilesError> {

@@ -6,8 +6,8 @@ use super::{DomainInputs, DomainKind, RenderError, Templates, render};
 use crate::{
     domain_xml::{document::Document, mac_address, read_facts},
     vm::{
-        Base, Firmware, Image, ImageFormat, KernelBoot, NetworkAttachment, OsFamily, PowerKeeping,
-        Provisioning, Unattended, VmId, VmSpec,
+        Base, Firmware, Image, ImageFormat, InstallerBoot, KernelBoot, NetworkAttachment, OsFamily,
+        PowerKeeping, Provisioning, Unattended, VmId, VmSpec,
     },
 };
 
@@ -48,6 +48,7 @@ fn inputs(spec: &VmSpec) -> DomainInputs<'_> {
         seed_path: None,
         socket_path: Path::new("/run/a.sock"),
         console_log: None,
+        installer: None,
     }
 }
 
@@ -114,6 +115,25 @@ fn what_is_not_there_leaves_no_element() {
 }
 
 #[test]
+fn an_installers_domain_boots_it_and_ends_when_the_guest_boots_anew() {
+    let templates = Templates::load(None).unwrap();
+    let spec = spec();
+    let kernel = KernelBoot { kernel: "/s/k".into(), initrd: Some("/s/i".into()), cmdline: "a b".to_owned() };
+    let installer = InstallerBoot { kernel: Some(kernel), discs: vec!["/m/a.iso".into(), "/s/b.iso".into()] };
+    let xml = render(&templates, &DomainInputs { installer: Some(&installer), ..inputs(&spec) }).unwrap();
+    let at = |path: &[&str], attribute: &str| value_at(&xml, path, attribute);
+    assert_eq!(at(&["os", "cmdline"], "").as_deref(), Some("a b"));
+    assert_eq!(at(&["on_reboot"], "").as_deref(), Some("destroy"));
+    assert_eq!(crate::domain_xml::drives_with(&xml, &installer.discs).unwrap(), ["sda", "sdb"]);
+    assert!(xml.contains("bus='sata'") && !xml.contains("virtio-scsi"), "{xml}");
+    let firmware = InstallerBoot { kernel: None, ..installer };
+    let xml = render(&templates, &DomainInputs { installer: Some(&firmware), ..inputs(&spec) }).unwrap();
+    assert!(xml.find("<boot dev='hd'/>").unwrap() < xml.find("<boot dev='cdrom'/>").unwrap(), "{xml}");
+    let xml = render(&templates, &inputs(&spec)).unwrap();
+    assert_eq!(value_at(&xml, &["on_reboot"], "").as_deref(), Some("restart"));
+}
+
+#[test]
 fn an_operators_template_is_used_and_checked() {
     let dir = tempfile::tempdir().unwrap();
     let spec = spec();
@@ -140,6 +160,14 @@ fn an_operators_template_is_used_and_checked() {
             "{part}: {result:?}"
         );
     }
+    // One that knows of no installers installs nothing.
+    std::fs::write(dir.path().join("linux.xml"), good).unwrap();
+    let installer = InstallerBoot { kernel: None, discs: vec!["/m/a.iso".into()] };
+    let blind = render(
+        &Templates::load(Some(dir.path())).unwrap(),
+        &DomainInputs { installer: Some(&installer), ..inputs },
+    );
+    assert!(matches!(blind, Err(RenderError::Missing { part: "installer's discs", .. })), "{blind:?}");
     for (broken, why) in
         [("<domain>{{ id", "syntax"), ("<domain>{{ nonsense }}</domain>", "unknown"), ("{{ seed }}", "unset")]
     {

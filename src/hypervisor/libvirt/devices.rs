@@ -90,6 +90,11 @@ impl Devices for LibvirtHypervisor {
         })
         .await
     }
+
+    async fn boot_from_disk(&self, id: VmId, media: Vec<PathBuf>) -> Result<(), HypervisorError> {
+        self.on_domain("have boot from its disk", id, move |call| plug::boot_from_disk(call, id, &media))
+            .await
+    }
 }
 
 fn is_active(call: &Call<'_>, domain: &Domain) -> Result<bool, HypervisorError> {

@@ -13,6 +13,10 @@ use crate::{
 
 #[async_trait]
 impl GuestControls for LibvirtHypervisor {
+    async fn press_enter(&self, id: VmId) -> Result<(), HypervisorError> {
+        self.on_domain("press a key of", id, move |call| press_enter(call, id)).await
+    }
+
     async fn reset(&self, id: VmId) -> Result<(), HypervisorError> {
         self.on_domain("reset", id, move |call| reset(call, id)).await
     }
@@ -45,6 +49,22 @@ impl GuestControls for LibvirtHypervisor {
     async fn rename(&self, id: VmId, name: &VmName) -> Result<(), HypervisorError> {
         let name = name.to_string();
         self.on_domain("rename", id, move |call| rename(call, id, &name)).await
+    }
+}
+
+fn press_enter(call: &Call<'_>, id: VmId) -> Result<(), HypervisorError> {
+    /// `KEY_ENTER` of Linux.
+    const ENTER: u32 = 28;
+    /// Milliseconds.
+    const HELD: u32 = 50;
+    let domain = call.domain(id)?;
+    let mut keys = [ENTER];
+    let count = i32::try_from(keys.len()).unwrap_or(1);
+    let pressed =
+        call.ask_raw(|_| domain.send_key(sys::VIR_KEYCODE_SET_LINUX, HELD, keys.as_mut_ptr(), count, 0));
+    match pressed {
+        Err(error) if is_unsupported(&error) => Ok(()),
+        outcome => outcome.map_err(|error| call.sort(error)),
     }
 }
 

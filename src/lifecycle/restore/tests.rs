@@ -94,16 +94,27 @@ fn a_vm_comes_back_with_all_that_is_its_own() {
 }
 
 #[test]
+fn an_installers_files_are_its_own_too() {
+    let id = VmId::generate();
+    for ending in ["iso", "kernel", "initrd"] {
+        let mut note = noted(id);
+        note["resources"][1]["name"] = json!(format!("vm-{id}.{ending}"));
+        assert!(restored(id, id, &note).is_ok(), "{ending}");
+    }
+}
+
+#[test]
 fn hostile_metadata_is_refused_with_the_reason() {
     let id = VmId::generate();
     let other = VmId::generate();
-    let cases: [(&str, Value, &str); 15] = [
+    let cases: [(&str, Value, &str); 16] = [
         ("/resources/0/name", json!(format!("infinibay-{other}.qcow2")), "not this VM's"),
         ("/resources/0/name", json!(format!("infinibay-{id}0.qcow2")), "not this VM's"),
         ("/resources/0/name", json!(format!("infinibay-{id}-/../x")), "not this VM's"),
         ("/resources/0/place", json!("../pool"), "not this VM's"),
         ("/resources/1/place", json!("/etc"), "not this VM's"),
         ("/resources/1/name", json!("../../etc/passwd"), "not this VM's"),
+        ("/resources/1/name", json!(format!("vm-{id}.kernel.draft")), "not this VM's"),
         ("/resources/2/name", json!(format!("vm-{other}.log")), "not this VM's"),
         ("/resources/0/kind", json!("everything"), "cannot be read"),
         ("/spec/vcpus", json!(0), "vcpus"),

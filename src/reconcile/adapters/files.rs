@@ -19,10 +19,15 @@ use async_trait::async_trait;
 use crate::{
     agents::{SocketOwners, inspect_socket},
     domain_xml::mac_address,
-    install::{AgentFiles, SeedFile, SeedInputs, build_iso, scrubbed_seed_files, seed_files},
-    reconcile::ports::{Files, FilesError, SeedPlace},
-    vm::{SocketObservation, VmId, VmSpec},
+    install::{AgentFiles, Recipes, SeedFile, SeedInputs, build_iso, scrubbed_seed_files, seed_files},
+    reconcile::{
+        observation::InstallSigns,
+        ports::{Files, FilesError, SeedPlace},
+    },
+    vm::{InstallerBoot, SocketObservation, VmId, VmSpec},
 };
+
+use super::installer::{self, Kit, hidden_drafts};
 
 /// How long a listener is given to show itself before its socket counts as left over.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
@@ -30,18 +35,21 @@ const PROBE_LIMIT: Duration = Duration::from_secs(2);
 /// Files of this host.
 #[derive(Debug, Clone)]
 pub struct HostFiles {
-    base_dir: PathBuf,
-    guest_url: Option<String>,
+    pub(super) base_dir: PathBuf,
+    pub(super) guest_url: Option<String>,
+    pub(super) kit: Kit,
     owners: Arc<SocketOwners>,
 }
 
 impl HostFiles {
     /// `base_dir` holds the agent that is put into guests; `guests` is where guests reach us, if
-    /// they can; `owners` are the users whose sockets are trusted.
+    /// they can; `owners` are the users whose sockets are trusted; `recipes` are the answers that
+    /// installers are given.
     #[must_use]
-    pub fn new(base_dir: PathBuf, guests: Option<SocketAddr>, owners: &str) -> Self {
+    pub fn new(base_dir: PathBuf, guests: Option<SocketAddr>, owners: &str, recipes: Recipes) -> Self {
         let guest_url = guests.map(|address| format!("http://{address}/infiniservice"));
-        Self { base_dir, guest_url, owners: Arc::new(SocketOwners::resolve(owners)) }
+        let kit = Kit { recipes, reports: guests };
+        Self { base_dir, guest_url, kit, owners: Arc::new(SocketOwners::resolve(owners)) }
     }
 
     fn inputs<'a>(&'a self, vm: VmId, spec: &'a VmSpec, mac: &'a str) -> SeedInputs<'a> {
@@ -76,6 +84,38 @@ impl Files for HostFiles {
             overwrite(&path, &iso).map_err(failed("scrubbing the seed medium"))
         })
         .await
+    }
+
+    async fn write_installer(
+        &self,
+        vm: VmId,
+        spec: &VmSpec,
+        dir: &Path,
+    ) -> Result<InstallerBoot, FilesError> {
+        let (files, spec, dir) = (self.clone(), spec.clone(), dir.to_owned());
+        blocking("writing the installer's files", move || files.put_installer(vm, &spec, &dir)).await
+    }
+
+    async fn installer_boot(&self, vm: VmId, spec: &VmSpec, dir: &Path) -> Result<InstallerBoot, FilesError> {
+        let (files, spec, dir) = (self.clone(), spec.clone(), dir.to_owned());
+        blocking("laying out the installer's boot", move || files.name_installer(vm, &spec, &dir)).await
+    }
+
+    async fn shred(&self, dir: &Path, name: &str) -> Result<(), FilesError> {
+        let (dir, name) = (dir.to_owned(), name.to_owned());
+        blocking("removing secrets", move || {
+            overwrite(&dir.join(&name), &[])
+                .and_then(|()| remove_with_siblings(&dir, &name))
+                .map_err(failed(format!("overwriting and removing {name}")))
+        })
+        .await
+    }
+
+    async fn install_signs(&self, console: &Path, disk: Option<&Path>) -> InstallSigns {
+        let (console, disk) = (console.to_owned(), disk.map(Path::to_owned));
+        tokio::task::spawn_blocking(move || installer::signs(&console, disk.as_deref()))
+            .await
+            .unwrap_or_default()
     }
 
     async fn remove(&self, dir: &Path, name: &str) -> Result<(), FilesError> {
@@ -131,7 +171,9 @@ impl Files for HostFiles {
     }
 }
 
-fn failed<E: Error + Send + Sync + 'static>(operation: impl Into<String>) -> impl FnOnce(E) -> FilesError {
+pub(super) fn failed<E: Error + Send + Sync + 'static>(
+    operation: impl Into<String>,
+) -> impl FnOnce(E) -> FilesError {
     move |source| FilesError { operation: operation.into(), source: Box::new(source) }
 }
 
@@ -148,7 +190,7 @@ fn image(contents: &[SeedFile]) -> Result<Vec<u8>, FilesError> {
 }
 
 /// Beside the place first, then renamed into it: a crash leaves the old one or the new one.
-fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let draft = dir.join(format!("{name}.draft"));
     match fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -181,12 +223,20 @@ fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-fn nofollow() -> i32 {
+pub(super) fn nofollow() -> i32 {
     rustix::fs::OFlags::NOFOLLOW.bits().cast_signed()
 }
 
 /// The file, an unfinished draft of it, and what a log daemon rotated away (`name.0`, …).
 fn remove_with_siblings(dir: &Path, name: &str) -> io::Result<()> {
+    for draft in hidden_drafts(dir, name) {
+        match fs::remove_file(draft) {
+            Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Err(error);
+            }
+            _ => {}
+        }
+    }
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
@@ -238,7 +288,8 @@ mod tests {
     #[test]
     fn removal_takes_rotated_siblings_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["vm.log", "vm.log.0", "vm.log.12", "vm.log.draft", "vm.log.old", "other"] {
+        let left_over = ["vm.log.draft", ".vm.log.part", ".vm.log.draft.part"];
+        for name in ["vm.log", "vm.log.0", "vm.log.12", "vm.log.old", "other"].iter().chain(&left_over) {
             fs::write(dir.path().join(name), "").unwrap();
         }
         remove_with_siblings(dir.path(), "vm.log").unwrap();
@@ -251,7 +302,7 @@ mod tests {
     #[tokio::test]
     async fn only_a_socket_without_a_listener_is_removed() {
         let dir = tempfile::tempdir().unwrap();
-        let files = HostFiles::new(PathBuf::from("/nowhere"), None, "");
+        let files = HostFiles::new(PathBuf::from("/nowhere"), None, "", Recipes::load(None).unwrap());
         let path = dir.path().join("vm.sock");
         files.remove_socket(&path).await.unwrap();
         let listener = UnixListener::bind(&path).unwrap();

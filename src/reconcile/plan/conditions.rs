@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Look, disks, drift, is_anothers};
+use super::{Look, disks, drift, installing, is_anothers};
 use crate::vm::{
     AgentConnectivity, Condition, ConditionKind, ConditionStatus, DomainObservation, FirstBoot,
     LinkObservation, Milestone,
@@ -186,6 +186,9 @@ fn clock(look: &Look<'_>) -> Option<Draft> {
 
 fn install(look: &Look<'_>) -> Option<Draft> {
     let kind = ConditionKind::InstallProgressing;
+    if installing::is_under_way(look) {
+        return installing::condition(look);
+    }
     let end = look.install_end()?;
     let first_boot = look.observed.link.open().map(|link| &link.first_boot);
     if look.passed(Milestone::Installed) {

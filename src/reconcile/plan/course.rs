@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::{Look, Step, THAW, after, keeping, power, reboot};
+use super::{Look, Step, THAW, after, installing, keeping, power, reboot};
 use crate::reconcile::note;
 use crate::vm::{
     DesiredPower, DomainFacts, DomainObservation, DomainState, GuestChange, Milestone, OperationError,
@@ -136,6 +136,9 @@ fn live(look: &Look<'_>) -> Course {
             if let Some(course) = change(look, facts) {
                 return course;
             }
+            if let Some(course) = installing::next(look, facts) {
+                return course;
+            }
             let course = if intent.is_open() { power::next(look, facts) } else { keeping::next(look, facts) };
             if course.is_idle() { tidy(look) } else { course }
         }
@@ -204,6 +207,9 @@ fn while_halted(look: &Look<'_>, facts: &DomainFacts) -> Option<Course> {
 
 /// Nothing is asked of the VM's power; what is left to put right?
 fn tidy(look: &Look<'_>) -> Course {
+    if let Some(step) = installing::press(look) {
+        return Course::step(step);
+    }
     let scrub = look.passed(Milestone::Installed)
         && look.passed(Milestone::SeedWritten)
         && !look.passed(Milestone::SeedScrubbed);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::{Look, OFF_GRACE, Step, after, course::Course};
+use super::{Look, OFF_GRACE, Step, after, course::Course, installing};
 use crate::{
     reconcile::memory::backoff,
     vm::{DomainFacts, DomainState, OnCrash, OnPowerOff},
@@ -68,6 +68,10 @@ pub(super) enum Fate {
 /// `None`: it is as it was asked for, or the request is not over.
 pub(super) fn fate(look: &Look<'_>, facts: &DomainFacts) -> Option<Fate> {
     let (record, memory) = (&look.bundle.record, look.memory);
+    // What its end means is not for the policy to say.
+    if installing::is_under_way(look) {
+        return None;
+    }
     if record.intent.is_open() || record.intent.is_given_up() || !record.intent.power.is_on() {
         return None;
     }

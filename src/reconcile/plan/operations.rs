@@ -1,6 +1,8 @@
 //! What the people who asked are told about the progress of their request.
 
-use super::{Look, OperationUpdate, Step, course::Course};
+use std::borrow::Cow;
+
+use super::{Look, OperationUpdate, Step, course::Course, installing};
 use crate::vm::{
     DomainObservation, FirstBoot, Milestone, Operation, OperationError, OperationKind, OperationStatus,
 };
@@ -39,7 +41,7 @@ fn one(look: &Look<'_>, course: &Course, operation: &Operation) -> Option<Operat
         {
             Some(succeed(operation))
         }
-        OperationKind::Start => progress(operation, 30, stage(look, course)),
+        OperationKind::Start => progress(operation, 30, &stage(look, course)),
         OperationKind::Stop => progress(operation, 30, "waiting for the guest to power off"),
         OperationKind::Suspend => progress(operation, 30, "halting the processors"),
         OperationKind::Save => progress(operation, 30, "writing the memory to disk"),
@@ -52,7 +54,10 @@ fn one(look: &Look<'_>, course: &Course, operation: &Operation) -> Option<Operat
                     .to_owned(),
             },
         )),
-        OperationKind::Create => progress(operation, create_progress(look), stage(look, course)),
+        OperationKind::Create => match installing::failure(look) {
+            Some(error) => Some(fail(operation, error)),
+            None => progress(operation, create_progress(look), &stage(look, course)),
+        },
         // Every other kind carries its change, which was answered for above.
         _ => None,
     }
@@ -80,13 +85,25 @@ fn create_progress(look: &Look<'_>) -> i32 {
         steps.iter().filter(|(milestone, _)| look.passed(*milestone)).map(|(_, percent)| *percent).max();
     match first_boot.map(|link| &link.first_boot) {
         Some(FirstBoot::Finished { .. }) => 90,
-        _ => passed.unwrap_or(0),
+        _ => installing::percent(look).or(passed).unwrap_or(0),
     }
 }
 
-fn stage(look: &Look<'_>, course: &Course) -> &'static str {
+fn stage(look: &Look<'_>, course: &Course) -> Cow<'static, str> {
+    let runs = matches!(&look.observed.domain, DomainObservation::Present(facts) if facts.state.is_active());
+    match installing::stage(look).filter(|_| runs && course.step.is_none()) {
+        Some(stage) => stage.into(),
+        None => plain_stage(look, course).into(),
+    }
+}
+
+fn plain_stage(look: &Look<'_>, course: &Course) -> &'static str {
     match &course.step {
+        Some(Step::ReplaceBoot) => "setting the domain up to boot from its disk",
         Some(Step::CreateDisk) => "creating the disk",
+        Some(Step::WriteSeed) if look.bundle.record.spec.installation().is_some() => {
+            "taking the installer out of its disc"
+        }
         Some(Step::WriteSeed) => "writing the seed medium",
         Some(Step::Define) => "defining the domain",
         Some(Step::Start) => "starting the domain",

@@ -1,6 +1,6 @@
 //! One word for where the VM is in its life.
 
-use super::Look;
+use super::{Look, installing};
 use crate::vm::{DesiredPower, DomainFacts, DomainObservation, DomainState, Milestone, VmPhase};
 
 /// libvirt's `VIR_DOMAIN_SHUTOFF_CRASHED`.
@@ -36,6 +36,9 @@ fn of_domain(look: &Look<'_>, facts: &DomainFacts) -> VmPhase {
     let intent = &look.bundle.record.intent;
     let wants = (intent.is_open() && !look.gave_up()).then_some(intent.power);
     match (facts.state, wants) {
+        (DomainState::Shutoff | DomainState::Crashed, _) if installing::is_between(look) => {
+            VmPhase::Installing
+        }
         (DomainState::Unknown, _) => VmPhase::Unknown,
         (DomainState::Paused | DomainState::Suspended, _) => VmPhase::Paused,
         (DomainState::Shutoff | DomainState::Crashed, Some(wanted)) if wanted.is_on() => VmPhase::Starting,

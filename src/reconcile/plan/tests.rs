@@ -2,6 +2,7 @@
 
 mod faults;
 mod frost;
+mod installing;
 mod power;
 
 use std::path::PathBuf;
@@ -30,6 +31,8 @@ fn rules() -> Rules {
         reboot_grace: Duration::from_secs(60),
         missing_grace: Duration::from_secs(15),
         install_budget: Duration::from_secs(1800),
+        installs: InstallsConfig::default(),
+        install_reports: true,
         offline_after: Duration::from_secs(60),
         max_clock_skew: Duration::from_secs(300),
         socket_dir: "/run".into(),
@@ -139,6 +142,7 @@ fn observed(domain: DomainObservation) -> Observation {
         link: LinkObservation::None,
         storage: crate::vm::StorageObservation::default(),
         socket: SocketObservation::Missing,
+        install: None,
     }
 }
 

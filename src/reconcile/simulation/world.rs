@@ -5,6 +5,7 @@ mod console;
 mod devices;
 mod guest;
 mod identity;
+mod installer;
 mod snapshots;
 mod storage;
 
@@ -18,22 +19,25 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{Notify, broadcast};
 
-pub(super) use self::snapshots::Hang;
 use self::snapshots::Shots;
+pub(super) use self::{installer::Manners, snapshots::Hang};
 use crate::{
     hypervisor::{
         DomainType, HostFacts, HostObservation, Hypervisor, HypervisorError, HypervisorEvent, Lease,
         OverlayVolume, Reboots,
     },
-    reconcile::ports::{Clock, Files, FilesError, LoopLinks, LoopStore, Randomness, SeedPlace},
+    reconcile::{
+        observation::InstallSigns,
+        ports::{Clock, Files, FilesError, LoopLinks, LoopStore, Randomness, SeedPlace},
+    },
     store::{ChangeOutcome, StoreError, VmBundle},
     vm::{
         Base, ChannelFacts, DesiredPower, DomainAbout, DomainFacts, DomainObservation, DomainState, Firmware,
-        FirstBoot, HostId, IdentityChange, Image, ImageFormat, LinkCounters, LinkEnd, LinkObservation,
-        Milestone, Milestones, NetworkAttachment, NoteFacts, OpenLink, Operation, OperationError,
-        OperationId, OperationKind, OperationStatus, Origin, OsFamily, PowerKeeping, Provisioning, Resource,
-        ResourceState, SocketObservation, Unattended, UserId, VmChange, VmId, VmIntent, VmNote, VmRecord,
-        VmSpec, VmStatus,
+        FirstBoot, HostId, IdentityChange, Image, ImageFormat, InstallerBoot, LinkCounters, LinkEnd,
+        LinkObservation, Milestone, Milestones, NetworkAttachment, NoteFacts, OpenLink, Operation,
+        OperationError, OperationId, OperationKind, OperationStatus, Origin, OsFamily, PowerKeeping,
+        Provisioning, Resource, ResourceState, SocketObservation, Unattended, UserId, VmChange, VmId,
+        VmIntent, VmNote, VmRecord, VmSpec, VmStatus,
     },
 };
 
@@ -79,6 +83,7 @@ struct State {
     effects: u32,
     crash: Option<Crash>,
     shots: Shots,
+    installer: installer::Installer,
 }
 
 pub(super) struct World {
@@ -507,7 +512,7 @@ impl LoopLinks for World {
         if !state.links.contains_key(&vm) {
             return LinkObservation::None;
         }
-        if state.domain != Some(DomainState::Running) {
+        if state.domain != Some(DomainState::Running) || state.installer.is_speechless() {
             return LinkObservation::Connecting {
                 since: now,
                 last_error: None,
@@ -543,6 +548,40 @@ impl Files for World {
     async fn scrub_seed(&self, _vm: VmId, _spec: &VmSpec, _place: SeedPlace<'_>) -> Result<(), FilesError> {
         self.effect(|state| state.scrubbed = true).await;
         Ok(())
+    }
+
+    async fn write_installer(
+        &self,
+        vm: VmId,
+        spec: &VmSpec,
+        dir: &Path,
+    ) -> Result<InstallerBoot, FilesError> {
+        let boot = installer::boot(vm, spec, dir);
+        let kernel = boot.kernel.clone().expect("a kernel");
+        // One effect each: a crash may come between any two.
+        for file in [kernel.kernel, kernel.initrd.expect("a RAM disk")] {
+            self.effect(|state| state.write_installer_file(file)).await;
+        }
+        Ok(boot)
+    }
+
+    async fn installer_boot(&self, vm: VmId, spec: &VmSpec, dir: &Path) -> Result<InstallerBoot, FilesError> {
+        Ok(installer::boot(vm, spec, dir))
+    }
+
+    async fn shred(&self, dir: &Path, name: &str) -> Result<(), FilesError> {
+        let path = dir.join(name);
+        self.effect(|state| {
+            assert!(!state.installer.is_at_work(), "an installer's files were removed while it works");
+            state.files.remove(&path);
+            state.scrubbed = true;
+        })
+        .await;
+        Ok(())
+    }
+
+    async fn install_signs(&self, _console: &Path, _disk: Option<&Path>) -> InstallSigns {
+        self.state().installer.signs()
     }
 
     async fn remove(&self, dir: &Path, name: &str) -> Result<(), FilesError> {
@@ -780,7 +819,9 @@ impl LoopStore for World {
 impl Hypervisor for World {
     async fn observe_all(&self) -> Result<HostObservation, HypervisorError> {
         let late = self.is_busy(self.vm);
+        let now = self.now();
         let mut state = self.state();
+        state.work_on_installation(now);
         if !late && state.late_until.take().is_some() {
             state.domain = Some(DomainState::Shutoff);
             (state.reason, state.saved) = (5, true);
@@ -823,16 +864,19 @@ impl Hypervisor for World {
                 state.domain = Some(DomainState::Shutoff);
             }
             state.note = crate::domain_xml::read_facts(&xml).expect("a domain").about.note;
+            state.installer.defined(&xml);
         })
         .await
     }
 
     async fn start(&self, _id: VmId) -> Result<(), HypervisorError> {
+        let now = self.now();
         self.on_host("start", |state| {
             if state.domain != Some(DomainState::Running) {
                 state.plugs.live = state.plugs.config.clone();
                 state.starts += 1;
                 state.shots.boot();
+                state.installer.started(now);
                 // QEMU makes the socket and the console's log.
                 state.files.insert(PathBuf::from(format!("/console/vm-{}.log", self.vm)));
                 state.files.insert(PathBuf::from("/sockets").join(self.vm.socket_name()));

@@ -232,4 +232,7 @@ impl Devices for Ports {
         })
         .await
     }
+    async fn boot_from_disk(&self, _id: VmId, _media: Vec<PathBuf>) -> Result<(), HypervisorError> {
+        not_simulated("boot_from_disk")
+    }
 }

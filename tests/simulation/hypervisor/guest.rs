@@ -18,6 +18,10 @@ const PAUSED_BY_SOMEBODY: i32 = 1;
 
 #[async_trait]
 impl GuestControls for Ports {
+    async fn press_enter(&self, _id: VmId) -> Result<(), HypervisorError> {
+        not_simulated("press_enter")
+    }
+
     async fn reset(&self, id: VmId) -> Result<(), HypervisorError> {
         self.world.state().judge_asked(id, "reset", |change| matches!(change, VmChange::Guest(_)));
         self.call(id, "reset", move |world| {

@@ -1,13 +1,14 @@
 //! Devices that come and go.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use virt::{domain::Domain, sys};
 
 use super::{config_xml, edit_config, is_active, live_xml};
 use crate::{
     domain_xml::{
-        DeviceName, HardwareError, NewDevice, add_device, device_element, remove_device, set_medium,
+        self, DeviceName, HardwareError, NewDevice, add_device, device_element, drives_with, remove_device,
+        set_medium,
     },
     failpoint::failpoint,
     hypervisor::{HypervisorError, Live, Unplugged, libvirt::session::Call},
@@ -88,6 +89,21 @@ pub(super) fn change_medium(
             told(call.ask(|_| domain.attach_device_flags(&new, sys::VIR_DOMAIN_AFFECT_LIVE)))
         }
     }
+}
+
+/// The running domain first: what is out of its configuration is looked for no more.
+pub(super) fn boot_from_disk(call: &Call<'_>, id: VmId, media: &[PathBuf]) -> Result<(), HypervisorError> {
+    let domain = call.domain(id)?;
+    if is_active(call, &domain)? {
+        let running = live_xml(call, &domain)?;
+        for target in drives_with(&running, media).map_err(|error| call.invalid(error))? {
+            let emptied = set_medium(&running, &target, None).map_err(|error| call.invalid(error))?;
+            if let Some(drive) = element(call, &emptied.xml, &DeviceName::Disk(target))? {
+                told(call.ask(|_| domain.update_device_flags(&drive, sys::VIR_DOMAIN_AFFECT_LIVE)))?;
+            }
+        }
+    }
+    edit_config(call, &domain, |xml| domain_xml::boot_from_disk(xml, media))
 }
 
 fn element(call: &Call<'_>, xml: &str, device: &DeviceName) -> Result<Option<String>, HypervisorError> {

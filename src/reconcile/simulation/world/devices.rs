@@ -208,4 +208,9 @@ impl Devices for World {
         })
         .await
     }
+
+    async fn boot_from_disk(&self, _id: VmId, media: Vec<PathBuf>) -> Result<(), HypervisorError> {
+        assert!(!media.is_empty(), "an installation without media");
+        self.on_host("boot from disk", |state| state.installer.boots_from_disk()).await
+    }
 }

@@ -14,6 +14,10 @@ use crate::{
 
 #[async_trait]
 impl GuestControls for World {
+    async fn press_enter(&self, _id: VmId) -> Result<(), HypervisorError> {
+        self.on_host("press a key", |state| state.installer.pressed()).await
+    }
+
     async fn reset(&self, _id: VmId) -> Result<(), HypervisorError> {
         self.on_host("reset", |state| {
             assert_eq!(state.domain, Some(DomainState::Running), "a domain that is off was reset");
