@@ -10,6 +10,7 @@ pub(crate) mod daemon;
 pub(crate) mod guest;
 pub(crate) mod host;
 pub(crate) mod journey;
+pub(crate) mod nothing;
 pub(crate) mod origin;
 pub(crate) mod pipeline;
 pub(crate) mod sample;
