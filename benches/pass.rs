@@ -108,11 +108,16 @@ async fn at(size: usize, passes: &Passes, figures: &mut Figures) -> u64 {
         events: EventBus::default(),
         settings: Settings {
             seeds_dir: dir.path().to_owned(),
+            discs_dir: dir.path().to_owned(),
             console_dir: dir.path().to_owned(),
             socket_dir: dir.path().to_owned(),
             templates: Templates::load(None).unwrap(),
         },
-        config: ReconcileConfig { scan_interval: quiet, ..ReconcileConfig::default() },
+        config: ReconcileConfig {
+            scan_interval: quiet,
+            storage_interval: quiet,
+            ..ReconcileConfig::default()
+        },
         agents: AgentsConfig { liveness_interval: quiet, offline_after: quiet, ..AgentsConfig::default() },
         link_hints,
         socket_hints,

@@ -1,7 +1,8 @@
-//! The doors: GraphQL over HTTP and WebSocket, health, Prometheus, and the guests' downloads.
+//! The doors: GraphQL over HTTP and WebSocket, health, Prometheus, the guests' downloads and reports.
 //!
 //! A door translates, authorises and delegates; it decides nothing. Every field needs a known
-//! actor and passes [`crate::access::authorize`]; only `/healthz` and GraphiQL's page do not.
+//! actor and passes [`crate::access::authorize`]; only `/healthz` and GraphiQL's page do not. An
+//! installer, which is nobody, has a token for one thing.
 
 mod auth;
 mod batch;
@@ -13,6 +14,7 @@ mod gates;
 mod guests;
 mod health;
 mod http;
+mod install_report;
 mod listener;
 mod mutation;
 mod problem;
@@ -28,8 +30,9 @@ mod subscription;
 mod types;
 mod websocket;
 
-pub use guests::{guest_router, serve_guests};
+pub use guests::serve_guests;
 pub use http::router;
+pub use install_report::InstallReports;
 pub use prometheus::Telemetry;
 pub use schema::sdl;
 

@@ -79,7 +79,7 @@ section! {
 }
 
 section! {
-    /// The listener for guests: downloads of the agent, nothing secret.
+    /// The listener for guests: downloads of the agent, nothing secret; and reports of installers.
     GuestsConfig "guests" {
         /// This host's address on the guests' network, and a port; guests are told this very
         /// address. Empty: no listener.
@@ -256,6 +256,9 @@ section! {
     ReconcileConfig "reconcile" {
         /// How often everything is looked at.
         scan_interval: Duration = "30s" in 1..=600,
+        /// How often the storage pools of the VMs are looked through, for disks that are missing and
+        /// pools that run full.
+        storage_interval: Duration = "5m" in 10..=86400,
         /// How long a guest is given to power off when asked, before its plug is pulled.
         stop_grace: Duration = "90s" in 1..=3600,
         /// How long a guest is given to boot anew when asked, before it is reset.

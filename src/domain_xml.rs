@@ -18,10 +18,9 @@ mod uuid;
 pub use adoption::{AdoptionError, adopt_domain, gave_channel, release_domain, settled_note};
 pub use channel::{ChannelError, Injection, channel_element, inject_channel, remove_channel};
 pub use facts::{FactsError, XmlFacts, read_facts};
-pub use hardware::{DiskFacts, DiskKind, Hardware, read_hardware, waiting};
+pub use hardware::{Card, DiskFacts, DiskKind, Hardware, InterfaceSource, read_hardware, waiting};
 pub use hardware_edit::{
-    DeviceName, HardwareError, InterfaceSource, NewDevice, add_device, device_element, remove_device,
-    set_medium, set_size,
+    DeviceName, HardwareError, NewDevice, add_device, device_element, remove_device, set_medium, set_size,
 };
 pub use mac::{extra_mac_address, mac_address};
 pub use malformed::Malformed;

@@ -19,12 +19,14 @@ mod guest;
 mod identity;
 pub mod libvirt;
 mod snapshots;
+mod storage;
 
 pub use console::{Console, MAX_SCREENSHOT_BYTES, Screenshot};
-pub use devices::{BlankVolume, Devices, DomainHardware, Live, Unplugged, VolumeFacts};
+pub use devices::{BlankVolume, Devices, DomainHardware, Live, Unplugged, VolumeFacts, VolumePlace};
 pub use guest::{GuestControls, Reboots};
 pub use identity::{DomainDescription, GivenBack, Identity};
 pub use snapshots::{FileSystems, Freeze, RevertTo, SnapshotRequest, Snapshots, Thaw};
+pub use storage::{PoolContents, Storage};
 
 /// Why a call failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -60,6 +62,14 @@ pub enum HypervisorError {
         /// libvirt's words.
         #[source]
         source: virt::error::Error,
+    },
+    /// The domain is not made in a way that we can change it: it will not be by itself.
+    #[error("{operation}: {reason}")]
+    Unfit {
+        /// What was tried.
+        operation: String,
+        /// Why not, for people; says what to do.
+        reason: String,
     },
     /// What libvirt gave could not be read, or what was asked makes no sense to it.
     #[error("{operation}: {reason}")]
@@ -186,7 +196,7 @@ pub enum HypervisorEvent {
 /// The hypervisor as the rest of the house sees it.
 #[async_trait]
 pub trait Hypervisor:
-    GuestControls + Devices + Snapshots + FileSystems + Identity + Console + Send + Sync + 'static
+    GuestControls + Devices + Snapshots + FileSystems + Identity + Console + Storage + Send + Sync + 'static
 {
     /// Every domain in one look, with a constant number of calls however many there are.
     /// An `Err` means that nothing is known; an `Ok` is complete.
@@ -219,7 +229,8 @@ pub trait Hypervisor:
     /// Unpauses.
     async fn resume(&self, id: VmId) -> Result<(), HypervisorError>;
 
-    /// Pulls the plug. Already off is success.
+    /// Pulls the plug, also beside a call that is past its deadline, which then ends. Already off is
+    /// success.
     async fn destroy(&self, id: VmId) -> Result<(), HypervisorError>;
 
     /// Undefines, with NVRAM, managed save and snapshot metadata. Absent is success.

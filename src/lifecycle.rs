@@ -6,13 +6,17 @@
 mod adopt;
 mod change;
 mod console;
+mod create;
 mod device;
+mod install;
 mod power;
 mod request;
 mod restore;
 mod snapshot;
 
 pub use console::{ConsoleLog, MAX_CONSOLE_BYTES};
+pub use device::InsertMedium;
+pub use install::{InstallRequest, Installers};
 pub use request::{CreateVm, UnattendedRequest};
 pub use restore::{NotedOwner, Places, noted_vm};
 
@@ -25,12 +29,12 @@ use crate::{
     config::HypervisorConfig,
     hypervisor::{HostFacts, Hypervisor, HypervisorError},
     images::{ImageError, Images},
+    media::MediaError,
     reconcile::Waker,
-    store::{NewVm, Store, StoreError},
+    store::{Store, StoreError},
     vm::{
-        Base, DomainObservation, Firmware, HostId, MAX_SNAPSHOTS, NetworkAttachment, Operation, OperationId,
-        Plugged, PowerKeeping, ResourceName, VmChange, VmId, VmRecord, VmSpec, WrongState,
-        truncate_to_micros,
+        HostId, MAX_SNAPSHOTS, NetworkAttachment, Operation, OperationId, OsFamily, ResourceName, VmChange,
+        VmId, VmRecord, VmSpec, WrongState, truncate_to_micros,
     },
 };
 
@@ -41,6 +45,7 @@ pub struct Lifecycle {
     config: HypervisorConfig,
     store: Store,
     images: Images,
+    installers: Installers,
     hypervisor: Arc<dyn Hypervisor>,
     waker: Waker,
 }
@@ -76,6 +81,29 @@ pub enum LifecycleError {
         /// The volume.
         volume: String,
     },
+    /// `MEDIUM_UNUSABLE`.
+    #[error("medium {0} is a disk image and no disc: VMs are made of it (`createVm`)")]
+    NoDisc(ResourceName),
+    /// `MEDIUM_NOT_FOUND`: of the library, or not for the caller to know.
+    #[error("the library has no installation medium {0:?}")]
+    NoMedium(String),
+    /// `MEDIUM_NOT_READY`.
+    #[error("the medium {0:?} {1}")]
+    MediumNotReady(String, &'static str),
+    /// `MEDIUM_NOT_INSTALLABLE`.
+    #[error("nothing can be installed from the medium {medium:?}: {reason}")]
+    MediumNotInstallable {
+        /// Its name.
+        medium: String,
+        /// Why.
+        reason: String,
+    },
+    /// `AGENT_BINARY_MISSING`.
+    #[error(
+        "this host has no agent for {0} guests that could be installed; an operator has to put it there, or \
+         ask for none"
+    )]
+    AgentBinaryMissing(OsFamily),
     /// `DEVICE_NOT_FOUND`.
     #[error("the VM has no {0}")]
     DeviceNotFound(String),
@@ -126,6 +154,9 @@ pub enum LifecycleError {
     /// `IMAGE_NOT_FOUND`, `IMAGE_UNUSABLE`, `IMAGE_BEING_CHECKED`.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// Of the library of media.
+    #[error(transparent)]
+    Media(MediaError),
     /// `HYPERVISOR_UNAVAILABLE`.
     #[error("the hypervisor cannot be asked now; try again")]
     Hypervisor(#[source] HypervisorError),
@@ -138,6 +169,12 @@ pub enum LifecycleError {
     /// `INTERNAL`, with a correlation id.
     #[error("the password could not be hashed")]
     Password(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// `INTERNAL`, with a correlation id.
+    #[error("the installer's answers could not be written")]
+    Answers(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// `INTERNAL`, with a correlation id.
+    #[error("no random token could be made")]
+    Randomness(#[source] std::io::Error),
 }
 
 impl LifecycleError {
@@ -159,75 +196,16 @@ impl Lifecycle {
         config: HypervisorConfig,
         store: Store,
         images: Images,
+        installers: Installers,
         hypervisor: Arc<dyn Hypervisor>,
         waker: Waker,
     ) -> Self {
-        Self { host, config, store, images, hypervisor, waker }
+        Self { host, config, store, images, installers, hypervisor, waker }
     }
 
     /// What requests that leave something open get.
     pub(crate) fn config(&self) -> &HypervisorConfig {
         &self.config
-    }
-
-    /// Accepts a VM: intent, operation and audit row are stored before this returns.
-    ///
-    /// # Errors
-    /// See [`LifecycleError`].
-    pub async fn create(
-        &self,
-        actor: &Actor,
-        request: CreateVm,
-    ) -> Result<(VmRecord, Operation), LifecycleError> {
-        authorize(actor, Action::CreateVm).map_err(|denied| match denied {
-            Denied::NotFound => LifecycleError::Forbidden("VMs may not be made"),
-            Denied::Forbidden(why) => LifecycleError::Forbidden(why),
-        })?;
-        let parsed = request.parse(&self.config)?;
-        let id = parsed.id.unwrap_or_else(VmId::generate);
-        // A request that is sent again finds what it made: it must not fail because the image or
-        // the pool went away meanwhile. Whether it is the same request, the store decides.
-        let known = match parsed.id {
-            Some(id) => self.store.vm(id).await.map_err(LifecycleError::Store)?,
-            None => None,
-        };
-        let stored = known.as_ref().map(|view| &view.record).filter(|record| record.owner == actor.user);
-        let image = match stored.and_then(|record| record.spec.image()) {
-            Some(image) if image.name == parsed.image => image.clone(),
-            _ => self.images.get(&parsed.image).await?,
-        };
-        let unattended = request::unattended(request.unattended, image.os_family).await?;
-        request::check_provisioning(&image, &unattended)?;
-        let spec = VmSpec {
-            disk_bytes: parsed.disk_bytes.unwrap_or(image.virtual_bytes),
-            base: Base::Image(image),
-            firmware: Firmware::default(),
-            tpm: false,
-            name: parsed.name,
-            vcpus: parsed.vcpus,
-            memory_mib: parsed.memory_mib,
-            pool: parsed.pool,
-            network: parsed.network,
-            unattended,
-            keeping: PowerKeeping::default(),
-            devices: Plugged::default(),
-            origin: crate::vm::Origin::Created,
-        };
-        spec.check().map_err(request::spec_error)?;
-        if known.is_none() {
-            self.check_host(parsed.id, &spec).await?;
-        }
-        let new = NewVm { id, host: self.host, owner: actor.user, spec };
-        let created =
-            self.store.create_vm(&new, OperationId::generate(), truncate_to_micros(Utc::now())).await;
-        let accepted = created.map_err(|error| match error {
-            StoreError::NameTaken => LifecycleError::NameTaken(new.spec.name.to_string()),
-            StoreError::IdTaken => LifecycleError::IdTaken,
-            StoreError::ImageGone => ImageError::NotFound(new.spec.base_name().to_string()).into(),
-            other => LifecycleError::Store(other),
-        })?;
-        self.waker.wake(id);
-        Ok(accepted)
     }
 
     /// Asks for the end.
@@ -257,34 +235,6 @@ impl Lifecycle {
         let found = self.store.vm(vm).await.map_err(LifecycleError::Store)?;
         let owner = found.map(|view| view.record.owner);
         authorize(actor, Action::ControlVm { owner }).map_err(|denied| LifecycleError::denied(denied, vm))
-    }
-
-    /// What the host has to say: are name and id free among domains that others made, are pool
-    /// and network there? The store has the last word on names; the loop finds out what changes
-    /// later. `given` is the client's own choice of an id.
-    async fn check_host(&self, given: Option<VmId>, spec: &VmSpec) -> Result<(), LifecycleError> {
-        let with_id = async {
-            match given {
-                Some(id) => self.hypervisor.observe(id).await.map(|found| found != DomainObservation::Absent),
-                None => Ok(false),
-            }
-        };
-        let (named, taken, host) =
-            tokio::join!(self.hypervisor.domain_named(spec.name.as_str()), with_id, self.hypervisor.host());
-        // A VM is the domain with its id: one with the id of a stranger's domain would be that
-        // domain, to be started, stopped and deleted.
-        let taken = taken.map_err(LifecycleError::Hypervisor)?.then_some(LifecycleError::IdTaken);
-        let named = named.map_err(LifecycleError::Hypervisor)?;
-        let named = named.map(|_| LifecycleError::NameTaken(spec.name.to_string()));
-        if let Some(conflict) = taken.or(named) {
-            // Unless the same request has made it meanwhile.
-            return match given {
-                Some(id) if self.store.vm(id).await.map_err(LifecycleError::Store)?.is_some() => Ok(()),
-                _ => Err(conflict),
-            };
-        }
-        let host = host.map_err(LifecycleError::Hypervisor)?;
-        check_places(&host, spec)
     }
 }
 

@@ -9,6 +9,7 @@ mod address;
 mod check;
 mod detect;
 mod disc;
+mod extract;
 mod failure;
 mod fetch;
 mod intake;
@@ -19,7 +20,7 @@ mod run;
 mod sink;
 mod work;
 
-pub use place::disc_file_name;
+pub use extract::{BootPair, DiscError, MAX_INITRD, MAX_KERNEL, extract};
 pub use request::ImportMedium;
 
 use std::{

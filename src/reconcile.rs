@@ -33,6 +33,8 @@ mod ports;
 #[cfg(test)]
 mod simulation;
 mod step;
+mod storage;
+mod times;
 mod waker;
 mod worker;
 

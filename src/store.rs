@@ -34,9 +34,9 @@ pub use schema::SchemaState;
 pub use url::{database_url, without_password};
 pub use users::{TokenInfo, UserRecord};
 pub use vm_errors::VmErrorRecord;
-pub use vms::{ChangeOutcome, FoundVm, NewVm, VmAccess, VmBundle, VmCount, VmView};
+pub use vms::{ChangeOutcome, FoundVm, HeardReport, NewVm, VmAccess, VmBundle, VmCount, VmView};
 
-use crate::vm::Operation;
+use crate::vm::{Operation, ResourceName};
 
 /// Why the store could not do it.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +88,9 @@ pub enum StoreError {
     /// The image is on its way out; no VM can be made of it.
     #[error("the image is being deleted")]
     ImageGone,
+    /// No installation medium of that name is ready, or it is on its way out.
+    #[error("there is no ready medium {0}")]
+    MediumGone(ResourceName),
     /// Another controller holds this database for this host.
     #[error("the database is held by another controller of this host ({holder})")]
     Locked {

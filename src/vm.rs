@@ -40,8 +40,8 @@ pub use change::{
 pub use command::{CommandOutcome, GuestCommand, LinkEnd, UnsafeCommand};
 pub use condition::{Condition, ConditionKind, ConditionStatus};
 pub use device::{
-    BridgeName, DiskTarget, InvalidDevice, NicSource, Plugged, PluggedDisk, PluggedInterface, PluggedMedium,
-    parse_mac,
+    BridgeName, DiscSource, DiskTarget, InvalidDevice, NicSource, Plugged, PluggedDisk, PluggedInterface,
+    PluggedMedium, parse_mac,
 };
 pub use event::VmEvent;
 pub use ids::{CommandId, HostId, MediumId, OperationId, TokenId, UserId, VmId};
@@ -49,7 +49,9 @@ pub use image::{Image, ImageFormat, KernelBoot, OsFamily, Provisioning};
 pub use installation::{Disc, InstallFamily, InstallReport, Installation, InstallerKernel, WindowsRelease};
 pub use intent::{DesiredPower, Milestone, Milestones, VmIntent, VmRecord};
 pub use loss::{LossCounts, LossReason};
-pub use medium::{DiskFacts, Medium, MediumFacts, MediumFailure, MediumKind, MediumSource, MediumState};
+pub use medium::{
+    DiskFacts, Medium, MediumFacts, MediumFailure, MediumKind, MediumSource, MediumState, disc_file_name,
+};
 pub use metrics::{
     Aggregate, DiskRates, FrameText, MetricsSample, NetworkRates, Readings, Resolution, Series, SeriesField,
     SeriesPoint, SeriesRequest,
@@ -58,14 +60,14 @@ pub use name::{InvalidName, ResourceName, SnapshotName, VmName};
 pub use note::{NotedResource, VmNote};
 pub use observation::{
     ChannelFacts, DomainAbout, DomainFacts, DomainObservation, DomainState, FirstBoot, InterfaceFacts,
-    LinkCounters, LinkObservation, NoteFacts, OpenLink, SocketObservation,
+    LinkCounters, LinkObservation, NoteFacts, OpenLink, SocketObservation, StorageObservation,
 };
 pub use operation::{Operation, OperationError, OperationKind, OperationStatus};
 pub use phase::{AgentConnectivity, VmPhase, VmStatus};
 pub use redact::{RedactionError, Redactor};
 pub use resource::{Resource, ResourceKind, ResourceState};
 pub use snapshot::{
-    MAX_DESCRIPTION_CHARS, MAX_SNAPSHOTS, Machine, Quiesce, Quiesced, Snapshot, SnapshotState, SnapshotTag,
+    MAX_DESCRIPTION_CHARS, MAX_SNAPSHOTS, Quiesce, Quiesced, Snapshot, SnapshotState, SnapshotTag,
 };
 pub use spec::{
     Base, Firmware, FirstBootSecret, NetworkAttachment, OnCrash, OnPowerOff, Origin, PowerKeeping, SpecError,

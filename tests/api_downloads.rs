@@ -1,13 +1,29 @@
 //! What guests fetch: two files for each of two platforms, and nothing around them.
 #![allow(clippy::unwrap_used)] // a story that cannot go on ends there
 
-use std::{fs, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
+use infinibay::{
+    api::{InstallReports, serve_guests},
+    lifecycle::LifecycleError,
+    vm::InstallReport,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 use tokio_util::sync::CancellationToken;
+
+/// No installation is under way.
+struct Nobody;
+
+#[async_trait]
+impl InstallReports for Nobody {
+    async fn report(&self, _token: &str, _report: &InstallReport) -> Result<bool, LifecycleError> {
+        Ok(false)
+    }
+}
 
 struct Shelf {
     _dir: tempfile::TempDir,
@@ -28,7 +44,8 @@ async fn shelf() -> Shelf {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let served = tokio::spawn(infinibay::api::serve_guests(listener, dir.path().join("base"), stop.clone()));
+    let base_dir = dir.path().join("base");
+    let served = tokio::spawn(serve_guests(listener, base_dir, Arc::new(Nobody), stop.clone()));
     Shelf { _dir: dir, url: format!("http://{address}"), address, stop, served }
 }
 

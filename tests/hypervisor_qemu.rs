@@ -13,7 +13,7 @@ use std::{
 use infinibay::{
     domain_xml::inject_channel,
     hypervisor::{
-        DomainType, Hypervisor, HypervisorError, OverlayVolume,
+        DomainType, Hypervisor, HypervisorError, OverlayVolume, Storage,
         libvirt::{ConfigChange, LiveChange},
     },
     vm::{DomainObservation, DomainState, VmId},
@@ -194,6 +194,29 @@ impl Drop for Pool {
         let _ = pool.destroy();
         let _ = pool.undefine();
     }
+}
+
+#[tokio::test]
+async fn a_pool_is_looked_through_and_never_started() {
+    let hypervisor = connect(URI).await;
+    let pool = Pool::new();
+    let refused = hypervisor.pool(&pool.name).await.unwrap_err();
+    assert!(matches!(refused, HypervisorError::Invalid { .. }), "{refused:?}");
+    assert!(matches!(hypervisor.pool("nowhere").await.unwrap_err(), HypervisorError::NotFound { .. }));
+
+    let connection = Connect::open(Some(URI)).expect("open libvirt");
+    let found = connection.lookup_storage_pool_by_name(&pool.name).unwrap();
+    assert!(!found.is_active().unwrap(), "a look started it");
+    found.create(0).unwrap();
+    let disk = pool.directory.path().join("disk.img");
+    std::fs::write(&disk, [0; 4096]).unwrap();
+    let seen = hypervisor.pool(&pool.name).await.unwrap();
+    assert_eq!(seen.volumes.into_iter().collect::<Vec<_>>(), ["disk.img"], "libvirt did not make it");
+    assert!(0 < seen.available_bytes && seen.available_bytes <= seen.capacity_bytes);
+    // libvirt is not told, and remembers it.
+    std::fs::remove_file(&disk).unwrap();
+    assert!(found.lookup_storage_vol_by_name("disk.img").is_ok());
+    assert!(hypervisor.pool(&pool.name).await.unwrap().volumes.is_empty());
 }
 
 fn qemu_img(arguments: &[&str]) -> String {

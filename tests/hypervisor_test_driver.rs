@@ -8,7 +8,7 @@ use std::{collections::HashSet, error::Error, io::Write, time::Duration};
 
 use infinibay::{
     hypervisor::{
-        DomainType, GuestControls, Hypervisor, HypervisorError, OverlayVolume, Reboots,
+        Devices, DomainType, GuestControls, Hypervisor, HypervisorError, OverlayVolume, Reboots,
         libvirt::LibvirtHypervisor,
     },
     vm::{DomainObservation, DomainState, VmId},
@@ -68,6 +68,22 @@ async fn every_verb_can_be_said_twice() {
     hypervisor.request_shutdown(id).await.unwrap();
     assert_eq!(hypervisor.domain_named(&domain.name).await.unwrap(), None);
     assert!(!hypervisor.is_busy(id));
+}
+
+#[tokio::test]
+async fn processors_that_somebody_laid_out_are_his_to_change() {
+    let hypervisor = connect(URI).await;
+    let domain = Domain::new(URI);
+    let laid_out = "<cpu><topology sockets='1' cores='1' threads='1'/></cpu>";
+    let xml = domain_xml("test", domain.id, &domain.name, None);
+    let (head, tail) = xml.split_at(xml.rfind("</domain>").unwrap());
+    hypervisor.define(domain.id, format!("{head}{laid_out}{tail}")).await.unwrap();
+    let memory = hypervisor.hardware(domain.id).await.unwrap().config.memory_mib;
+    let refused = hypervisor.resize(domain.id, 4, memory).await.unwrap_err();
+    let HypervisorError::Unfit { reason, .. } = &refused else { panic!("{refused:?}") };
+    assert!(reason.contains("<topology>") && reason.contains("virsh edit"), "{reason}");
+    let config = hypervisor.hardware(domain.id).await.unwrap().config;
+    assert_eq!((config.vcpus, config.memory_mib), (1, memory));
 }
 
 #[tokio::test]

@@ -292,6 +292,35 @@ on_both! {
         assert_eq!(db.number("SELECT count(*) FROM audit_log").await, 0);
     }
 
+    async fn a_change_that_sets_the_power_ends_what_was_asked_of_it_before(db: TestDatabase) {
+        let store = db.store().await;
+        let owner = UserId::generate();
+        let asked = new_vm(HostId::generate(), owner, "put-back");
+        create(&store, &asked).await;
+        let put_back = async |power| {
+            let (_, start) =
+                store.request_power(asked.id, DesiredPower::Running, OperationId::generate(), owner, now()).await.unwrap();
+            let change = VmChange::Setting(SettingChange::Autostart(true));
+            let (_, operation) =
+                store.request_change(asked.id, &change, OperationId::generate(), owner, now()).await.unwrap();
+            let later = match power {
+                None => None,
+                Some(power) => {
+                    Some(store.request_power(asked.id, power, OperationId::generate(), owner, now()).await.unwrap().1)
+                }
+            };
+            let outcome = ChangeOutcome { power: Some(DesiredPower::Stopped), ..ChangeOutcome::default() };
+            store.finish_change(asked.id, operation.id, &outcome, now()).await.unwrap().unwrap();
+            let last = later.map_or(start.id, |later| later.id);
+            let power = store.load_vm(asked.id).await.unwrap().unwrap().record.intent.power;
+            (power, store.operation(last).await.unwrap().unwrap().status)
+        };
+        assert_eq!(put_back(None).await, (DesiredPower::Stopped, OperationStatus::Superseded));
+        // Whoever asked since is heard.
+        let heard = put_back(Some(DesiredPower::Paused)).await;
+        assert_eq!(heard, (DesiredPower::Paused, OperationStatus::Pending));
+    }
+
     async fn changes_of_a_vm_come_one_after_the_other(db: TestDatabase) {
         let store = db.store().await;
         let owner = UserId::generate();

@@ -26,6 +26,8 @@ const SOON: Duration = Duration::from_secs(60);
 const IMPORT: &str = "mutation($input: ImportMediumInput!) { importMedium(input: $input) { id state } }";
 const DELETE: &str = "mutation($name: String!) { deleteMedium(name: $name) { state } }";
 const CANCEL: &str = "mutation($name: String!) { cancelMediumImport(name: $name) { state error { code } } }";
+const INSERT: &str = "mutation($id: UUID!, $medium: String, $pool: String, $volume: String, $target: String) {
+    insertVmMedium(id: $id, medium: $medium, pool: $pool, volume: $volume, target: $target) { operation { id } } }";
 const MEDIUM: &str = "query($name: String!) { medium(name: $name) {
     state source sha256 bytesDone bytesTotal progress useCount error { code message }
     facts { label osFamily distribution version variant arch bootable bootFiles } } }";
@@ -116,6 +118,23 @@ async fn holds(dir: &Path, names: &[&str]) {
 async fn start(db: &TestDatabase, more: &[(&str, &str)]) -> Trial {
     let usual = [("INFINIBAY__MEDIA__ALLOW_ADDRESSES", ALLOWED), ("INFINIBAY__MEDIA__RESERVE_BYTES", "0")];
     Trial::start_with(db, &[&usual, more].concat()).await
+}
+
+/// Asks for a change of a VM and waits for its end; the error's code, where it failed.
+async fn carried_out(client: &Client, query: &str, variables: Value) -> Result<(), String> {
+    let asked = client.ask(query, variables).await;
+    let id = asked.as_object().unwrap().values().next().unwrap()["operation"]["id"].clone();
+    let deadline = Instant::now() + SOON;
+    loop {
+        let look = "query($id: UUID!) { operation(id: $id) { status error { code } } }";
+        let now = client.ask(look, json!({ "id": id })).await["operation"].take();
+        match now["status"].as_str() {
+            Some("SUCCEEDED") => return Ok(()),
+            Some("FAILED") => return Err(now["error"]["code"].as_str().unwrap().to_owned()),
+            _ => assert!(Instant::now() < deadline, "{query}: still at {now}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn import(client: &Client, name: &str, url: &str, sha256: Option<&str>) {
@@ -260,6 +279,15 @@ on_both! {
         assert_eq!(becomes(client, "moved", "READY").await["sha256"], sha256(&iso));
         assert_eq!(origin.asked("/moved").len(), 2);
 
+        // One that heeds no condition says itself that it is another file.
+        let mut mixed = iso.to_vec();
+        mixed[1_000_000..].fill(3);
+        let mixed = Manner::Mixes(Arc::new(mixed), 5_000_000, Arc::clone(&iso));
+        import(client, "mixed", &origin.on("/mixed", mixed), None).await;
+        assert_eq!(becomes(client, "mixed", "READY").await["sha256"], sha256(&iso));
+        let asked = origin.asked("/mixed");
+        assert_eq!((asked.len(), asked[1].from.is_some(), asked[2].from), (3, true, None), "{asked:?}");
+
         // About four seconds; killed in the middle.
         let slow = origin.on("/slow", Manner::Slow(Arc::clone(&iso), 160_000));
         import(client, "slow", &slow, None).await;
@@ -291,7 +319,7 @@ on_both! {
         assert_eq!(asked.len(), 2, "{asked:?}");
         assert!(asked[1].from.is_some_and(|from| from >= before), "{asked:?}, {before}");
         assert_eq!(std::fs::read(discs.join("slow.iso")).unwrap(), *iso);
-        assert_eq!(listed(&discs), ["cut.iso", "moved.iso", "slow.iso"]);
+        assert_eq!(listed(&discs), ["cut.iso", "mixed.iso", "moved.iso", "slow.iso"]);
         trial.daemon.stop();
     }
 
@@ -387,6 +415,94 @@ on_both! {
         origin.on("/slow", Manner::Fine(Arc::clone(&iso)));
         import(client, "slow", &slow, None).await;
         becomes(client, "slow", "READY").await;
+        trial.daemon.stop();
+    }
+
+    async fn a_disc_in_a_drive_is_named_alone_and_stays(db: TestDatabase) {
+        let work = tempfile::tempdir().unwrap();
+        let iso = Arc::new(debian(work.path(), 1 << 20));
+        let origin = Origin::new().await;
+        let mut trial = start(&db, &[("INFINIBAY__MEDIA__IMPORT_DIRS", work.path().to_str().unwrap())]).await;
+        let eve = trial.home.between(&mut trial.daemon, |home| home.user("eve", &[]));
+        let (client, eve) = (trial.daemon.client(&trial.token), trial.daemon.client(&eve));
+        import(&client, "debian", &origin.on("/debian", Manner::Fine(Arc::clone(&iso))), None).await;
+        import(&client, "rescue", &origin.on("/rescue", Manner::Fine(Arc::clone(&iso))), None).await;
+        import(&client, "nothing", &origin.on("/nothing", Manner::Fine(Arc::new(b"none".to_vec()))), None).await;
+        for name in ["debian", "rescue"] {
+            becomes(&client, name, "READY").await;
+        }
+        becomes(&client, "nothing", "FAILED").await;
+        let disk = work.path().join("disk.qcow2");
+        run("qemu-img", &["create", "-q", "-f", "qcow2", disk.to_str().unwrap(), "16M"]);
+        let input = json!({
+            "name": "disk", "kind": "DISK_IMAGE", "path": disk, "osFamily": "LINUX", "provisioning": "NONE",
+        });
+        client.ask(IMPORT, json!({ "input": input })).await;
+        becomes(&client, "disk", "READY").await;
+        let id = client.ask("{ medium(name: \"rescue\") { id } }", json!({})).await["medium"]["id"].take();
+        let (vm, _) = eve.create(trial.request("drives")).await;
+        eve.phase_is(&vm, "INSTALLING", SOON).await;
+        let stop = eve.change("stopVm", &vm).await;
+        eve.succeeded(&stop, SOON).await;
+
+        // Nobody names a path, or what is no disc; who may not see an import does not learn of it.
+        for (asked, code) in [
+            (json!({}), "INVALID_INPUT"),
+            (json!({ "medium": "debian", "pool": "default-pool" }), "INVALID_INPUT"),
+            (json!({ "medium": "debian", "pool": "default-pool", "volume": "a.iso" }), "INVALID_INPUT"),
+            (json!({ "pool": "default-pool" }), "INVALID_INPUT"),
+            (json!({ "medium": "debian", "target": "vda" }), "INVALID_INPUT"),
+            (json!({ "medium": "" }), "MEDIUM_NOT_FOUND"),
+            (json!({ "medium": "/etc/shadow" }), "MEDIUM_NOT_FOUND"),
+            (json!({ "medium": "../media/debian" }), "MEDIUM_NOT_FOUND"),
+            (json!({ "medium": "debian.iso" }), "MEDIUM_NOT_FOUND"),
+            (json!({ "medium": "00000000-0000-0000-0000-000000000000" }), "MEDIUM_NOT_FOUND"),
+            (json!({ "medium": "nothing" }), "MEDIUM_NOT_FOUND"),
+            (json!({ "medium": "disk" }), "MEDIUM_UNUSABLE"),
+        ] {
+            let mut all = asked;
+            all["id"] = json!(vm);
+            assert_eq!(eve.refused(INSERT, all.clone()).await, code, "{all}");
+        }
+        let not_ready = json!({ "id": vm, "medium": "nothing" });
+        assert_eq!(client.refused(INSERT, not_ready).await, "MEDIUM_NOT_READY");
+
+        // By name, and by id; each stays as long as it is in a drive.
+        let insert = |medium: Value| json!({ "id": vm, "medium": medium });
+        assert_eq!(carried_out(&eve, INSERT, insert(json!("debian"))).await, Ok(()));
+        assert_eq!(carried_out(&eve, INSERT, insert(id)).await, Ok(()));
+        let media = "query($id: UUID!) { vm(id: $id) { media { target medium pool volume } } }";
+        let in_drive = |target: &str, medium: &str| json!({
+            "target": target, "medium": medium, "pool": null, "volume": null,
+        });
+        let held = eve.ask(media, json!({ "id": vm })).await["vm"]["media"].take();
+        let targets: Vec<_> = held.as_array().unwrap().iter().map(|m| m["target"].as_str().unwrap()).collect();
+        assert_eq!(held, json!([in_drive(targets[0], "debian"), in_drive(targets[1], "rescue")]));
+        for name in ["debian", "rescue"] {
+            assert_eq!(medium(&client, name).await["useCount"], 1);
+            assert_eq!(client.refused(DELETE, json!({ "name": name })).await, "MEDIUM_IN_USE");
+        }
+        // Out of the drive, or out with the VM.
+        let eject = "mutation($id: UUID!, $target: String!) {
+            ejectVmMedium(id: $id, target: $target) { operation { id } } }";
+        let first = json!({ "id": vm, "target": targets[0] });
+        assert_eq!(carried_out(&eve, eject, first).await, Ok(()));
+        assert_eq!(medium(&client, "debian").await["useCount"], 0);
+        client.ask(DELETE, json!({ "name": "debian" })).await;
+        gone(&client, "debian").await;
+        assert_eq!(eve.refused(INSERT, insert(json!("debian"))).await, "MEDIUM_NOT_FOUND");
+        assert_eq!(client.refused(DELETE, json!({ "name": "rescue" })).await, "MEDIUM_IN_USE");
+        let discs = trial.home.state_dir().join("media");
+        // Taken away behind our back: told, and nothing is changed.
+        std::fs::rename(discs.join("rescue.iso"), discs.join("away")).unwrap();
+        let refused = carried_out(&eve, INSERT, insert(json!("rescue"))).await;
+        assert_eq!(refused, Err("MEDIUM_UNUSABLE".to_owned()));
+        std::fs::rename(discs.join("away"), discs.join("rescue.iso")).unwrap();
+        let delete = eve.change("deleteVm", &vm).await;
+        eve.succeeded(&delete, SOON).await;
+        assert_eq!(medium(&client, "rescue").await["useCount"], 0);
+        client.ask(DELETE, json!({ "name": "rescue" })).await;
+        gone(&client, "rescue").await;
         trial.daemon.stop();
     }
 

@@ -11,10 +11,13 @@ use clap::Parser;
 use infinibay::{
     cli::rebuild::{self, RebuildArgs},
     config::{Config, HypervisorConfig, Sources},
-    controller::lock::HostLock,
+    controller::{host_id, lock::HostLock},
     domain_xml::{Note, put_note},
     hypervisor::{Hypervisor, Identity, libvirt::LibvirtHypervisor},
-    vm::{HostId, NotedResource, ResourceKind, UserId, VmId, VmNote},
+    vm::{
+        Base, Disc, FirstBootSecret, HostId, InstallFamily, InstallReport, Installation, InstallerKernel,
+        NotedResource, ResourceKind, UserId, VmId, VmNote,
+    },
 };
 use serde_json::json;
 use support::{
@@ -89,6 +92,23 @@ async fn a_vm_outlives_its_database() {
     daemon.stop();
 }
 
+/// What a domain says of an installation, with all that somebody could write into it.
+fn installation() -> Base {
+    let disc = |medium: &str| Disc { medium: medium.parse().unwrap(), path: "/etc/shadow".into() };
+    Base::Installation(Box::new(Installation {
+        disc: disc("debian-13"),
+        family: InstallFamily::Debian,
+        label: Some("Debian 13".to_owned()),
+        kernel: Some(InstallerKernel { kernel: "linux".to_owned(), initrd: "initrd.gz".to_owned() }),
+        drivers: Some(disc("virtio-win")),
+        mirror: None,
+        edition: None,
+        medium_language: None,
+        agent: true,
+        token: Some(FirstBootSecret::new("a-forged-token".to_owned())),
+    }))
+}
+
 #[derive(Parser)]
 struct Line {
     #[command(flatten)]
@@ -113,9 +133,9 @@ async fn run(config: &Config, flags: &[&str]) -> (Result<(), String>, String) {
     (done.map_err(|error| format!("{error:#}")), String::from_utf8(out).unwrap())
 }
 
-fn note(id: VmId, owner: &str) -> VmNote {
+fn note(host: HostId, id: VmId, owner: &str) -> VmNote {
     VmNote {
-        host: HostId::generate(),
+        host,
         owner: UserId::generate(),
         owner_name: owner.to_owned(),
         spec: support::sample::spec("elsewhere"),
@@ -130,7 +150,7 @@ fn note(id: VmId, owner: &str) -> VmNote {
     }
 }
 
-struct Domains(LibvirtHypervisor);
+struct Domains(LibvirtHypervisor, HostId);
 
 impl Domains {
     async fn define(&self, id: VmId, name: &str, element: impl FnOnce(String) -> String) {
@@ -143,7 +163,7 @@ impl Domains {
 
     async fn noted(&self, name: &str, change: impl FnOnce(VmId, &mut VmNote)) -> VmId {
         let id = VmId::generate();
-        let mut noted = note(id, "ana");
+        let mut noted = note(self.1, id, "ana");
         change(id, &mut noted);
         let note = Note { digest: noted.digest(), text: noted.text() };
         self.define(id, name, |xml| put_note(&xml, id, &note).unwrap()).await;
@@ -161,7 +181,8 @@ on_both! {
             ..HypervisorConfig::default()
         });
         hypervisor.connected(SOON).await.unwrap();
-        let domains = Domains(hypervisor);
+        let host = host_id::load_or_create(state.path()).unwrap();
+        let domains = Domains(hypervisor, host);
         let good = domains.noted("good", |_, _| {}).await;
         let nameless = domains.noted("nameless", |_, note| note.owner_name.clear()).await;
         let greedy = domains
@@ -173,9 +194,11 @@ on_both! {
         let old = VmId::generate();
         let element = format!("</uuid><metadata><v:vm xmlns:v='urn:infinibay:domain' id='{old}' schema='1'/></metadata>");
         domains.define(old, "old", |xml| xml.replace("</uuid>", &element)).await;
-        let original = note(good, "ana");
+        let original = note(host, good, "ana");
         let copy = Note { digest: original.digest(), text: original.text() };
         domains.define(VmId::generate(), "copy", |xml| put_note(&xml, good, &copy).unwrap()).await;
+
+        let elsewhere = domains.noted("elsewhere", |_, note| note.host = HostId::generate()).await;
 
         let held = HostLock::acquire(state.path()).unwrap();
         let (done, _) = run(&config, &[]).await;
@@ -189,6 +212,7 @@ on_both! {
             (nameless, "nameless", "skipped: it names no owner"),
             (greedy, "greedy", "which is not this VM's"),
             (broken, "broken", "skipped: its metadata cannot be read"),
+            (elsewhere, "elsewhere", "is another controller's"),
             (old, "old", "skipped: its metadata is of version \"1\""),
         ] {
             let line = words.lines().find(|line| line.starts_with(&format!("{name} ({id}): ")));
@@ -213,5 +237,50 @@ on_both! {
         assert!(words.contains(&format!("good ({good}): is there already")), "{words}");
         assert_eq!(db.number("SELECT count(*) FROM vms").await, 2);
         assert!(domains.0.describe(greedy).await.unwrap().is_some());
+
+        // Whoever names another controller's VM means it.
+        let (done, words) = run(&config, &["elsewhere"]).await;
+        assert!(done.is_ok() && words.contains("restored, VM of ana"), "{words}");
+        assert_eq!(db.number("SELECT count(*) FROM vms").await, 3);
+    }
+
+    async fn what_was_installed_from_a_disc_needs_it_no_more(db: TestDatabase) {
+        let state = tempfile::tempdir().unwrap();
+        let config = config(&db.url, state.path());
+        let hypervisor = LibvirtHypervisor::start(HypervisorConfig {
+            uri: "test:///default".to_owned(),
+            ..HypervisorConfig::default()
+        });
+        hypervisor.connected(SOON).await.unwrap();
+        let host = host_id::load_or_create(state.path()).unwrap();
+        let domains = Domains(hypervisor, host);
+        let done = domains
+            .noted("done", |_, note| (note.spec.base, note.installed_at) = (installation(), Some(note.created_at)))
+            .await;
+        let torn = domains
+            .noted("torn", |_, note| {
+                note.spec.base = installation();
+                if let Base::Installation(installation) = &mut note.spec.base {
+                    installation.label = Some("two\nlines".to_owned());
+                }
+            })
+            .await;
+        let (_, words) = run(&config, &[]).await;
+        assert!(words.contains(&format!("done ({done}): restored, VM of ana")), "{words}");
+        assert!(words.contains(&format!("torn ({torn}): skipped")), "{words}");
+
+        let store = db.store().await;
+        let record = store.vm(done).await.unwrap().unwrap().record;
+        let restored = record.spec.installation().unwrap();
+        assert_eq!((restored.disc.medium.as_str(), &restored.token), ("debian-13", &None));
+        let paths = [&restored.disc.path, &restored.drivers.as_ref().unwrap().path];
+        assert_eq!(paths, [&std::path::PathBuf::new(); 2]);
+        let milestones = record.milestones;
+        assert!(milestones.installed.is_some() && milestones.boot_replaced.is_some(), "{milestones:?}");
+        // Nobody may speak for its installer.
+        let report = InstallReport::new("started", Utc::now()).unwrap();
+        let heard = store.report_install(&Installation::token_sha256("a-forged-token"), &report).await;
+        assert_eq!(heard.unwrap(), None);
+        assert_eq!(db.number("SELECT count(*) FROM vms WHERE install_token_sha256 IS NOT NULL").await, 0);
     }
 }

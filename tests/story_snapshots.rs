@@ -102,6 +102,45 @@ on_both! {
 }
 
 on_both! {
+    async fn what_a_vm_is_made_of_goes_back_with_it(db: TestDatabase) {
+        const ATTACH: &str = "mutation($id: UUID!) { attachVmDisk(id: $id, bytes: 2097152) { operation { id } } }";
+        const DETACH: &str = "mutation($id: UUID!, $target: String!) {
+            detachVmDisk(id: $id, target: $target) { operation { id } } }";
+        const PLUG: &str = "mutation($id: UUID!) { attachVmInterface(id: $id, network: \"default\") { operation { id } } }";
+        const RESIZE: &str = "mutation($id: UUID!) { resizeVm(id: $id, vcpus: 4, memoryMib: 512) { operation { id } } }";
+        const MADE_OF: &str = "query($id: UUID!) { vm(id: $id) { name vcpus memoryMib diskBytes macAddresses
+            disks { target bytes pool } media { target volume } interfaces { mac network bridge } } }";
+        let trial = Trial::start(&db).await;
+        let client = &trial.client;
+        let (vm, _) = client.create(trial.request("put-back")).await;
+        client.phase_is(&vm, "INSTALLING", SOON).await;
+        let stop = client.change("stopVm", &vm).await;
+        client.succeeded(&stop, SOON).await;
+        let id = json!({ "id": vm });
+        done(client, ATTACH, id.clone()).await;
+        done(client, PLUG, id.clone()).await;
+        let then = client.ask(MADE_OF, id.clone()).await;
+        assert_eq!(then["vm"]["disks"].as_array().unwrap().len(), 2, "{then}");
+        done(client, CREATE, json!({ "id": vm, "name": "then" })).await;
+
+        done(client, DETACH, json!({ "id": vm, "target": "vdb" })).await;
+        done(client, ATTACH, id.clone()).await;
+        done(client, ATTACH, id.clone()).await;
+        done(client, PLUG, id.clone()).await;
+        done(client, RESIZE, id.clone()).await;
+        assert_ne!(client.ask(MADE_OF, id.clone()).await, then);
+        done(client, REVERT, json!({ "id": vm, "name": "then" })).await;
+        assert_eq!(client.ask(MADE_OF, id.clone()).await, then);
+        // What is there can be changed again, and what is not goes with the VM.
+        done(client, DETACH, json!({ "id": vm, "target": "vdb" })).await;
+        let delete = client.change("deleteVm", &vm).await;
+        client.succeeded(&delete, SOON).await;
+        assert_eq!(db.number("SELECT count(*) FROM resources").await, 0);
+        trial.daemon.stop();
+    }
+}
+
+on_both! {
     async fn what_cannot_be_meant_is_refused_at_once(db: TestDatabase) {
         let trial = Trial::start(&db).await;
         let client = &trial.client;

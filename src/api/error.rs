@@ -182,7 +182,11 @@ impl From<LifecycleError> for ApiError {
             LifecycleError::IdTaken => coded("ID_TAKEN"),
             LifecycleError::PoolNotFound(_) => coded("POOL_NOT_FOUND"),
             LifecycleError::NetworkNotFound(_) => coded("NETWORK_NOT_FOUND"),
-            LifecycleError::MediumNotFound { .. } => coded("MEDIUM_NOT_FOUND"),
+            LifecycleError::NoDisc(_) => coded("MEDIUM_UNUSABLE"),
+            LifecycleError::MediumNotFound { .. } | LifecycleError::NoMedium(_) => coded("MEDIUM_NOT_FOUND"),
+            LifecycleError::MediumNotReady(..) => coded("MEDIUM_NOT_READY"),
+            LifecycleError::MediumNotInstallable { .. } => coded("MEDIUM_NOT_INSTALLABLE"),
+            LifecycleError::AgentBinaryMissing(_) => coded("AGENT_BINARY_MISSING"),
             LifecycleError::DeviceNotFound(_) => coded("DEVICE_NOT_FOUND"),
             LifecycleError::TooManyDevices(_) => coded("TOO_MANY_DEVICES"),
             LifecycleError::NotFound(_) => coded("VM_NOT_FOUND"),
@@ -198,9 +202,13 @@ impl From<LifecycleError> for ApiError {
             LifecycleError::TooManySnapshots => coded("TOO_MANY_SNAPSHOTS"),
             LifecycleError::Forbidden(_) => coded("FORBIDDEN"),
             LifecycleError::Image(error) => error.into(),
+            LifecycleError::Media(error) => error.into(),
             LifecycleError::Hypervisor(error) => error.into(),
             LifecycleError::Store(error) => error.into(),
-            LifecycleError::ConsoleLog(_) | LifecycleError::Password(_) => Self::internal(&error),
+            LifecycleError::ConsoleLog(_)
+            | LifecycleError::Password(_)
+            | LifecycleError::Answers(_)
+            | LifecycleError::Randomness(_) => Self::internal(&error),
         }
     }
 }

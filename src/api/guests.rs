@@ -1,6 +1,7 @@
-//! What guests may fetch: the agent's binary and its installer, nothing secret, nothing else.
+//! What guests may fetch: the agent's binary and its installer, nothing secret; and what installers may
+//! tell. Nothing else.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -14,7 +15,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::services::ServeFile;
 
-use super::listener::{self, Bounds};
+use super::{
+    install_report::{self, InstallReports},
+    listener::{self, Bounds},
+};
 
 /// Guests are strangers: few connections each, and none that idle.
 const BOUNDS: Bounds = Bounds {
@@ -48,13 +52,14 @@ impl Platform {
     }
 }
 
-/// Downloads for guests, out of `base_dir` (`INFINIBAY_BASE_DIR`).
-pub fn guest_router(base_dir: PathBuf) -> Router {
+/// Downloads for guests, out of `base_dir` (`INFINIBAY_BASE_DIR`), and their reports.
+fn guest_router(base_dir: PathBuf, reports: Arc<dyn InstallReports>) -> Router {
     Router::new()
         .route("/infiniservice/{platform}/binary", get(binary))
         .route("/infiniservice/{platform}/script", get(script))
         .route("/healthz", get(|| async { "ok" }))
         .with_state(base_dir)
+        .merge(install_report::router(reports))
 }
 
 /// Serves guests until `stop`.
@@ -64,9 +69,10 @@ pub fn guest_router(base_dir: PathBuf) -> Router {
 pub async fn serve_guests(
     listener: TcpListener,
     base_dir: PathBuf,
+    reports: Arc<dyn InstallReports>,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    listener::serve(listener, guest_router(base_dir), BOUNDS, stop).await
+    listener::serve(listener, guest_router(base_dir, reports), BOUNDS, stop).await
 }
 
 async fn binary(

@@ -59,7 +59,7 @@ pub(super) async fn serve(
         peers: Arc::default(),
     };
     let routes = routes.layer(axum::middleware::from_fn(at_work));
-    let service = routes.into_make_service_with_connect_info::<AtWork>();
+    let service = routes.into_make_service_with_connect_info::<Peer>();
     let server = axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
     let overdue = async {
         stop.cancelled().await;
@@ -148,9 +148,16 @@ impl Drop for PeerPlace {
 #[derive(Debug, Clone, Default)]
 struct AtWork(Arc<AtomicUsize>);
 
-impl Connected<IncomingStream<'_, Bounded>> for AtWork {
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone)]
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    at_work: AtWork,
+}
+
+impl Connected<IncomingStream<'_, Bounded>> for Peer {
     fn connect_info(stream: IncomingStream<'_, Bounded>) -> Self {
-        stream.io().at_work.clone()
+        Self { address: *stream.remote_addr(), at_work: stream.io().at_work.clone() }
     }
 }
 
@@ -163,7 +170,8 @@ impl Drop for Working {
     }
 }
 
-async fn at_work(ConnectInfo(count): ConnectInfo<AtWork>, request: Request, next: Next) -> Response {
+async fn at_work(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
+    let count = peer.at_work;
     count.0.fetch_add(1, Ordering::Relaxed);
     let _working = Working(count);
     next.run(request).await

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     lifecycle::LifecycleError,
+    store::VmView,
     vm::{CommandId, Operation, VmChange, VmId, VmRecord},
 };
 
@@ -61,7 +62,9 @@ impl VmMutations {
         payload(&call, call.api.lifecycle.start(call.actor, VmId(id), discard_saved).await).await
     }
 
-    /// Powers a VM off: politely, and after a grace by force; with `force` at once.
+    /// Powers a VM off: politely, and after a grace by force; with `force` at once. One that is paused
+    /// goes on first, because a guest that is halted hears nothing. What hangs or takes long, such as a
+    /// `saveVm` of much memory, is ended by `force` and by `deleteVm`.
     async fn stop_vm(
         &self,
         ctx: &Context<'_>,
@@ -95,7 +98,8 @@ impl VmMutations {
     }
 
     /// Writes a VM's memory to the host's disk and powers it off; `startVm` goes on from there. Refused
-    /// with `WRONG_STATE` where nothing runs.
+    /// with `WRONG_STATE` where nothing runs. While it takes longer than a call to libvirt may, the VM's
+    /// phase is `UNKNOWN`, because it cannot be asked beside that; the operation goes on.
     async fn save_vm(
         &self,
         ctx: &Context<'_>,
@@ -174,6 +178,7 @@ async fn payload(
     accepted: Result<(VmRecord, Operation), LifecycleError>,
 ) -> Result<VmPayload, ApiError> {
     let (record, operation) = accepted?;
-    let status = call.api.store.vm(record.id).await?.and_then(|view| view.status);
-    Ok(VmPayload::new(record, status, operation))
+    let now = call.api.store.vm(record.id).await?;
+    let (status, install_report) = now.map_or((None, None), |now| (now.status, now.install_report));
+    Ok(VmPayload::new(VmView { record, status, install_report }, operation))
 }

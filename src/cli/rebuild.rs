@@ -81,10 +81,11 @@ async fn rebuild(
         bail!("there is no domain {unknown:?}");
     }
     let known = database.store.known_vms(&chosen).await?;
+    let named = !args.domains.is_empty();
     let (mut restored, mut broken) = (0, 0);
     for id in chosen {
         let name = &seen.domains[&id].name;
-        let restoring = restore(config, database, &hypervisor, heir.as_ref(), id);
+        let restoring = restore(config, database, &hypervisor, heir.as_ref(), (id, named));
         let outcome =
             if known.contains(&id) { Some(Outcome::Left("is there already")) } else { restoring.await? };
         let words = match outcome {
@@ -110,7 +111,7 @@ async fn rebuild(
     Ok(())
 }
 
-/// One domain; `None` if it is no business of ours.
+/// One domain, `named` by who asks or not; `None` if it is no business of ours.
 ///
 /// # Errors
 /// The database failed: nothing else can be done either.
@@ -119,7 +120,7 @@ async fn restore(
     database: &Exclusive,
     hypervisor: &LibvirtHypervisor,
     heir: Option<&UserRecord>,
-    id: VmId,
+    (id, named): (VmId, bool),
 ) -> anyhow::Result<Option<Outcome>> {
     let described = match hypervisor.describe(id).await {
         Ok(described) => described,
@@ -138,6 +139,12 @@ async fn restore(
         Ok(checked) => checked,
         Err(why) => return Ok(Some(Outcome::Broken(why))),
     };
+    // Two controllers may share a libvirt: what the other one made is not ours to take unasked.
+    if owner.host != database.host && !named {
+        return Ok(Some(Outcome::Left(
+            "is another controller's, or this one lost its state directory; name it to have it restored here",
+        )));
+    }
     let owner = match heir {
         Some(heir) => heir.clone(),
         None => match owner_of(database, &owner).await? {

@@ -23,7 +23,7 @@ use crate::{
     hypervisor::{Hypervisor, libvirt::LibvirtHypervisor},
     images::Images,
     install::Recipes,
-    lifecycle::Lifecycle,
+    lifecycle::{Installers, Lifecycle},
     media::Media,
     metrics::Metrics,
     reconcile::{HostFiles, HostStore, Parts, Reconciler, Settings, SystemClock, SystemRandomness},
@@ -127,7 +127,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     let accounts = Accounts::new(store.clone());
     let templates =
         Templates::load(config.paths.templates_dir.as_deref()).map_err(ControllerError::Templates)?;
-    Recipes::load(config.paths.templates_dir.as_deref()).map_err(ControllerError::Recipes)?;
+    let recipes = Recipes::load(config.paths.templates_dir.as_deref()).map_err(ControllerError::Recipes)?;
     let images = Images::new(config.paths.images_dir.clone())
         .remembering(config.paths.state_dir.join("image-digests.json"))
         .await
@@ -156,9 +156,10 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
         events: events.clone(),
         settings: Settings {
             seeds_dir,
+            discs_dir: config.media_dir(),
             console_dir,
             socket_dir: config.agents.socket_dir.clone(),
-            templates,
+            templates: templates.clone(),
         },
         config: config.reconcile.clone(),
         agents: config.agents.clone(),
@@ -170,6 +171,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
         config.hypervisor.clone(),
         store.clone(),
         images.clone(),
+        Installers { media: media.clone(), recipes, templates, base_dir: config.paths.base_dir.clone() },
         hypervisor.clone(),
         waker,
     );
@@ -187,7 +189,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
         host,
         config: config.api.clone(),
         store: store.clone(),
-        lifecycle,
+        lifecycle: lifecycle.clone(),
         commands: commands.clone(),
         metrics: metrics.clone(),
         links: {
@@ -223,8 +225,8 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     parts.spawn("the importer", media.run(stop.clone()));
     parts.spawn("the images' check", check_images(images, stop.clone()));
     if let Some(guests) = config.guests.listen {
-        parts
-            .spawn("the guests' listener", serve_guests(guests, config.paths.base_dir.clone(), stop.clone()));
+        let (base_dir, reports) = (config.paths.base_dir.clone(), Arc::new(lifecycle));
+        parts.spawn("the guests' listener", serve_guests(guests, base_dir, reports, stop.clone()));
     }
     let mut readings = JoinSet::new();
     readings.spawn({
@@ -332,7 +334,12 @@ async fn serve_api(listener: TcpListener, context: ApiContext, stop: Cancellatio
 }
 
 /// The guests' network may come up after us: its address is tried again until it is there.
-async fn serve_guests(address: SocketAddr, base_dir: std::path::PathBuf, stop: CancellationToken) {
+async fn serve_guests(
+    address: SocketAddr,
+    base_dir: std::path::PathBuf,
+    reports: Arc<Lifecycle>,
+    stop: CancellationToken,
+) {
     const RETRY: Duration = Duration::from_secs(5);
     let mut told = false;
     let listener = loop {
@@ -350,7 +357,7 @@ async fn serve_guests(address: SocketAddr, base_dir: std::path::PathBuf, stop: C
         }
     };
     tracing::info!(%address, "guests are served");
-    if let Err(error) = api::serve_guests(listener, base_dir, stop).await {
+    if let Err(error) = api::serve_guests(listener, base_dir, reports, stop).await {
         tracing::error!(error = chain(&error), "the guests' listener failed");
     }
 }

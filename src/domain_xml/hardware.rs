@@ -32,6 +32,24 @@ pub struct DiskFacts {
     pub is_empty: bool,
 }
 
+/// What a network card is plugged into, by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InterfaceSource {
+    /// A libvirt network.
+    Network(String),
+    /// A bridge of the host.
+    Bridge(String),
+}
+
+/// One network card.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Card {
+    /// Lower-case, colon separated.
+    pub mac: String,
+    /// `None`: into something else.
+    pub source: Option<InterfaceSource>,
+}
+
 /// Size and devices of a domain.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Hardware {
@@ -45,8 +63,8 @@ pub struct Hardware {
     pub max_memory_mib: u64,
     /// Disks and drives.
     pub disks: Vec<DiskFacts>,
-    /// The hardware addresses of its network cards, lower-case.
-    pub macs: Vec<String>,
+    /// Its network cards.
+    pub cards: Vec<Card>,
     /// Whether it has a virtio-scsi controller, on which drives can be plugged in while it runs.
     pub has_virtio_scsi: bool,
 }
@@ -56,6 +74,12 @@ impl Hardware {
     #[must_use]
     pub fn disk(&self, target: &str) -> Option<&DiskFacts> {
         self.disks.iter().find(|disk| disk.target == target)
+    }
+
+    /// Whether it has a network card of this address.
+    #[must_use]
+    pub fn has_card(&self, mac: &str) -> bool {
+        self.cards.iter().any(|card| card.mac == mac)
     }
 }
 
@@ -82,11 +106,11 @@ pub fn read_hardware(xml: &str) -> Result<Hardware, FactsError> {
         all.flat_map(|devices| document.children(devices, name)).collect::<Vec<_>>()
     };
     let disks = devices("disk").into_iter().filter_map(|disk| read_disk(&document, disk)).collect();
-    let macs = devices("interface").into_iter().filter_map(|nic| mac_of(&document, nic)).collect();
+    let cards = devices("interface").into_iter().filter_map(|nic| read_card(&document, nic)).collect();
     let has_virtio_scsi = devices("controller").into_iter().any(|controller| {
         controller.value("type") == Some("scsi") && controller.value("model") == Some("virtio-scsi")
     });
-    Ok(Hardware { vcpus, max_vcpus, memory_mib, max_memory_mib, disks, macs, has_virtio_scsi })
+    Ok(Hardware { vcpus, max_vcpus, memory_mib, max_memory_mib, disks, cards, has_virtio_scsi })
 }
 
 /// What is configured and not so in the running domain, each in a few words.
@@ -110,11 +134,10 @@ pub fn waiting(live: &Hardware, config: &Hardware) -> Vec<String> {
     }
     let gone = live.disks.iter().filter(|disk| config.disk(&disk.target).is_none());
     waiting.extend(gone.map(|disk| format!("disk or drive {} goes", disk.target)));
-    let lacks = |of: &Hardware, mac: &String| !of.macs.contains(mac);
-    let coming = config.macs.iter().filter(|mac| lacks(live, mac));
-    waiting.extend(coming.map(|mac| format!("network card {mac} comes")));
-    let going = live.macs.iter().filter(|mac| lacks(config, mac));
-    waiting.extend(going.map(|mac| format!("network card {mac} goes")));
+    let coming = config.cards.iter().filter(|card| !live.has_card(&card.mac));
+    waiting.extend(coming.map(|card| format!("network card {} comes", card.mac)));
+    let going = live.cards.iter().filter(|card| !config.has_card(&card.mac));
+    waiting.extend(going.map(|card| format!("network card {} goes", card.mac)));
     waiting
 }
 
@@ -160,6 +183,17 @@ fn read_disk(document: &Document<'_>, disk: &Element<'_>) -> Option<DiskFacts> {
     Some(DiskFacts { target, kind, source: file.map(PathBuf::from), is_empty: source.is_none() })
 }
 
+fn read_card(document: &Document<'_>, interface: &Element<'_>) -> Option<Card> {
+    let source = document.children(interface, "source").next();
+    let named = |key| source.and_then(|source| source.value(key)).map(str::to_owned);
+    let source = match interface.value("type") {
+        Some("network") => named("network").map(InterfaceSource::Network),
+        Some("bridge") => named("bridge").map(InterfaceSource::Bridge),
+        _ => None,
+    };
+    Some(Card { mac: mac_of(document, interface)?, source })
+}
+
 /// `target@dev` of a disk.
 pub(super) fn target_of<'d>(document: &'d Document<'d>, disk: &'d Element<'d>) -> Option<&'d str> {
     document.children(disk, "target").next()?.value("dev")
@@ -178,7 +212,8 @@ mod tests {
         <currentMemory unit='KiB'>262143</currentMemory><vcpu placement='static' current='2'>4</vcpu>\
         <devices><disk type='file' device='disk'><source file='/p/a &amp; b'/><target dev='vda'/></disk>\
         <disk device='cdrom'><target dev='sda'/></disk><disk><source dev='/dev/x'/><target dev='vdb'/></disk>\
-        <controller type='scsi' model='virtio-scsi'/><interface><mac address='52:54:00:AA:00:01'/></interface>\
+        <controller type='scsi' model='virtio-scsi'/><interface type='network'><mac address='52:54:00:AA:00:01'/>\
+        <source network='lan' bridge='virbr0'/></interface>\
         </devices><metadata><disk xmlns='urn:x'><target dev='vdc'/></disk></metadata></domain>";
 
     #[test]
@@ -192,7 +227,8 @@ mod tests {
             [("vda", DiskKind::Disk, false), ("sda", DiskKind::Drive, true), ("vdb", DiskKind::Disk, false)];
         assert_eq!(disks, expected);
         assert_eq!(hardware.disks[0].source.as_deref(), Some("/p/a & b".as_ref()));
-        assert_eq!(hardware.macs, ["52:54:00:aa:00:01"]);
+        let network = Some(InterfaceSource::Network("lan".to_owned()));
+        assert_eq!(hardware.cards, [Card { mac: "52:54:00:aa:00:01".to_owned(), source: network }]);
         assert!(hardware.has_virtio_scsi);
         assert_eq!(waiting(&hardware, &hardware), Vec::<String>::new());
         for broken in [

@@ -8,7 +8,7 @@ use super::{
     document::{Document, Element, escape_attribute},
     edit::{Edits, Markup, append_child, insert_after, removal_span},
     facts::FactsError,
-    hardware::{mac_of, read_mib, read_vcpus, target_of},
+    hardware::{InterfaceSource, mac_of, read_mib, read_vcpus, target_of},
     malformed::Malformed,
 };
 
@@ -38,15 +38,6 @@ pub enum NewDevice {
         /// A libvirt network, or a bridge of the host.
         source: InterfaceSource,
     },
-}
-
-/// What a new network card is plugged into, by name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum InterfaceSource {
-    /// A libvirt network.
-    Network(String),
-    /// A bridge of the host.
-    Bridge(String),
 }
 
 /// The name of a device that is plugged in.

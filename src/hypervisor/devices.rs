@@ -3,7 +3,7 @@
 //! Every change goes into the persistent configuration, and into the running domain where the
 //! hypervisor can do that. What it cannot do waits for the next start, which is no error.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 
@@ -77,6 +77,17 @@ impl VolumeFacts {
     }
 }
 
+/// Which volume a file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumePlace {
+    /// The pool.
+    pub pool: String,
+    /// The volume's name.
+    pub name: String,
+    /// The size a guest sees, bytes.
+    pub capacity_bytes: u64,
+}
+
 /// See the module.
 #[async_trait]
 pub trait Devices: Send + Sync {
@@ -92,6 +103,9 @@ pub trait Devices: Send + Sync {
 
     /// A volume; `None` if the pool is there and the volume is not.
     async fn volume(&self, id: VmId, pool: &str, name: &str) -> Result<Option<VolumeFacts>, HypervisorError>;
+
+    /// The volume that a file is; `None` if no active pool has it.
+    async fn volume_at(&self, id: VmId, path: &Path) -> Result<Option<VolumePlace>, HypervisorError>;
 
     /// Makes a volume larger that no running domain uses. One that is as large is success.
     async fn grow_volume(&self, id: VmId, pool: &str, name: &str, bytes: u64) -> Result<(), HypervisorError>;

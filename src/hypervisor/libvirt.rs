@@ -21,6 +21,7 @@ mod power;
 mod scan;
 mod session;
 mod snapshots;
+mod storage;
 mod supervisor;
 mod volumes;
 
@@ -241,7 +242,8 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     async fn destroy(&self, id: VmId) -> Result<(), HypervisorError> {
-        self.on_domain("destroy", id, move |call| power::destroy(call, id)).await
+        let (operation, plug) = (format!("destroy domain {id}"), Some(Subject::Plug(id)));
+        self.call(operation, plug, Lane::Work, move |call| power::destroy(call, id)).await
     }
 
     async fn undefine(&self, id: VmId) -> Result<(), HypervisorError> {

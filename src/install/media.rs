@@ -14,7 +14,7 @@ pub(super) use trial::try_every_recipe;
 
 use super::{
     agent::{AgentFiles, WindowsAgentFiles},
-    check::{InvalidSetting, check},
+    check::{InvalidSetting, check, invalid},
     cpio::CpioError,
     recipe::{RecipeError, Recipes},
     seed::{AGENT_DIR, SeedError, SeedFile, environment, is_plain_url},
@@ -130,8 +130,8 @@ fn check_inputs(inputs: &InstallInputs<'_>) -> Result<(), MediaError> {
     if let Some(url) = inputs.progress_url.filter(|url| !is_plain_url(url)) {
         return refuse("the address for reports", url, "is not a plain http address");
     }
-    if let Some(mirror) = inputs.mirror.filter(|mirror| !is_plain_url(mirror)) {
-        return refuse("the mirror", mirror, "is not a plain http address");
+    if inputs.mirror.is_some_and(|mirror| !is_mirror(mirror)) {
+        return Err(invalid("install.mirror", "is not a plain http address").into());
     }
     let label = |c: char| c.is_ascii_alphanumeric() || " ._-".contains(c);
     let fits = |text: &&str| {
@@ -146,6 +146,13 @@ fn check_inputs(inputs: &InstallInputs<'_>) -> Result<(), MediaError> {
         return refuse("the hardware address", inputs.mac, "is none");
     }
     Ok(())
+}
+
+/// A plain address with a host: some installers are given that alone.
+fn is_mirror(url: &str) -> bool {
+    let host = url.split_once("://").map(|(_, rest)| rest);
+    is_plain_url(url)
+        && host.is_some_and(|host| host.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '['))
 }
 
 fn file(path: &str, contents: impl Into<Vec<u8>>) -> SeedFile {

@@ -71,7 +71,7 @@ impl Lifecycle {
         let described = self.hypervisor.describe(id).await.map_err(LifecycleError::Hypervisor)?;
         let domain = described.ok_or(LifecycleError::DomainNotFound(id))?;
         let default_pool = &self.config.default_pool;
-        let (spec, power) = adoptable(&domain, default_pool).map_err(LifecycleError::NotAdoptable)?;
+        let (spec, power) = adoptable(id, &domain, default_pool).map_err(LifecycleError::NotAdoptable)?;
         let now = truncate_to_micros(Utc::now());
         // Nothing of it is ours to make or to install.
         let milestones = Milestones {
@@ -116,7 +116,7 @@ fn admins_only(actor: &Actor) -> Result<(), LifecycleError> {
 }
 
 /// What a domain is as a VM, and the power it is in; or why it cannot be one.
-fn adoptable(domain: &DomainDescription, pool: &str) -> Result<(VmSpec, DesiredPower), String> {
+fn adoptable(id: VmId, domain: &DomainDescription, pool: &str) -> Result<(VmSpec, DesiredPower), String> {
     let facts = &domain.facts;
     if !facts.persistent {
         return Err(
@@ -131,6 +131,14 @@ fn adoptable(domain: &DomainDescription, pool: &str) -> Result<(VmSpec, DesiredP
              (virsh metadata DOMAIN --uri urn:infinibay:domain --remove --config)"
                 .to_owned()
         });
+    }
+    let socket = facts.channel.as_ref().and_then(|channel| channel.path.file_name()?.to_str());
+    if socket.and_then(VmId::from_socket_name).is_some_and(|named| named != id) {
+        return Err(
+            "its agent channel's socket is another VM's, of whose domain it may be a copy; take the \
+                    channel out first (`infinibayd channel remove`)"
+                .to_owned(),
+        );
     }
     let name = facts
         .name
@@ -182,7 +190,7 @@ mod tests {
     use super::*;
     use crate::{
         domain_xml::find_note,
-        vm::{DomainAbout, InterfaceFacts},
+        vm::{ChannelFacts, DomainAbout, InterfaceFacts},
     };
 
     fn domain() -> DomainDescription {
@@ -206,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_domain_is_taken_as_it_is() {
-        let (spec, power) = adoptable(&domain(), "default").unwrap();
+        let (spec, power) = adoptable(VmId::generate(), &domain(), "default").unwrap();
         assert_eq!(power, DesiredPower::Running);
         assert_eq!((spec.vcpus, spec.memory_mib, spec.disk_bytes), (2, 2, 0));
         assert_eq!(spec.network, NetworkAttachment::Network("lan".parse().unwrap()));
@@ -214,7 +222,20 @@ mod tests {
         assert_eq!(spec.origin, Origin::Adopted { macs });
         let mut off = domain();
         off.facts.state = DomainState::Shutoff;
-        assert_eq!(adoptable(&off, "default").unwrap().1, DesiredPower::Stopped);
+        assert_eq!(adoptable(VmId::generate(), &off, "default").unwrap().1, DesiredPower::Stopped);
+    }
+
+    #[test]
+    fn a_socket_of_another_vm_is_not_taken_with_a_copy_of_its_domain() {
+        let (id, original) = (VmId::generate(), VmId::generate());
+        let with = |name: &str| {
+            let mut domain = domain();
+            let path = std::path::Path::new("/run/../run/infinibay").join(name);
+            domain.facts.channel = Some(ChannelFacts { path, guest_connected: None });
+            adoptable(id, &domain, "default")
+        };
+        assert!(with(&original.socket_name()).unwrap_err().contains("another VM's"));
+        assert!(with(&id.socket_name()).is_ok() && with("theirs.sock").is_ok());
     }
 
     #[test]
@@ -222,7 +243,7 @@ mod tests {
         let refused = |change: fn(&mut DomainDescription)| {
             let mut domain = domain();
             change(&mut domain);
-            adoptable(&domain, "default").unwrap_err()
+            adoptable(VmId::generate(), &domain, "default").unwrap_err()
         };
         assert!(refused(|domain| domain.facts.persistent = false).contains("transient"));
         assert!(refused(|domain| domain.facts.name = "a b".to_owned()).contains("rename"));
@@ -233,7 +254,7 @@ mod tests {
             let mut domain = domain();
             domain.note = find_note(element).unwrap();
             domain.facts.about.note = note;
-            adoptable(&domain, "default").unwrap_err()
+            adoptable(VmId::generate(), &domain, "default").unwrap_err()
         };
         assert!(noted(NoteFacts::Present(String::new())).contains("db rebuild"));
         assert!(noted(NoteFacts::Absent).contains("copy"));

@@ -5,7 +5,11 @@ use chrono::Utc;
 use super::{Lifecycle, LifecycleError, changed};
 use crate::{
     access::{Action, Actor, authorize},
-    vm::{Operation, OperationId, SettingChange, VmChange, VmId, VmName, VmRecord, truncate_to_micros},
+    store::StoreError,
+    vm::{
+        DeviceChange, DiscSource, Operation, OperationId, SettingChange, VmChange, VmId, VmName, VmRecord,
+        truncate_to_micros,
+    },
 };
 
 impl Lifecycle {
@@ -32,7 +36,17 @@ impl Lifecycle {
         }
         let now = truncate_to_micros(Utc::now());
         let asked = self.store.request_change(vm, &change, OperationId::generate(), actor.user, now).await;
-        let accepted = asked.map_err(|error| changed(error, vm))?;
+        let accepted = asked.map_err(|error| match (error, &change) {
+            (StoreError::MediumGone(_), VmChange::Device(DeviceChange::InsertMedium { source, .. })) => {
+                match source {
+                    DiscSource::Library { medium } => LifecycleError::NoMedium(medium.to_string()),
+                    DiscSource::Volume { pool, volume } => {
+                        LifecycleError::MediumNotFound { pool: pool.to_string(), volume: volume.to_string() }
+                    }
+                }
+            }
+            (error, _) => changed(error, vm),
+        })?;
         self.waker.wake(vm);
         Ok(accepted)
     }

@@ -94,7 +94,7 @@ fn clean(text: &str) -> String {
                 None => drop(chars.next_if(|next| matches!(next, '@'..='_' | 'c' | '7' | '8'))),
             },
             '\n' | '\t' => out.push(c),
-            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {}
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {}
             c if c.is_control() => {}
             c => out.push(c),
         }
@@ -113,7 +113,7 @@ mod tests {
             ("\u{1b}[2J\u{1b}[1;31mred\u{1b}[0m", "red"),
             ("\u{1b}]0;title\u{7}x", "x"),
             ("\u{1b}cx\u{1b}", "x"),
-            ("\u{0}\u{8}\u{7f}\u{9b}x\u{202e}y", "xy"),
+            ("\u{0}\u{8}\u{7f}\u{9b}x\u{202e}\u{61c}y", "xy"),
             ("é\u{fffd}", "é\u{fffd}"),
         ] {
             assert_eq!(clean(raw), plain, "{raw:?}");

@@ -7,8 +7,9 @@ use crate::{
     domain_xml::mac_address,
     hypervisor::HostFacts,
     vm::{
-        BridgeName, DeviceChange, DiskTarget, NetworkAttachment, NicSource, Operation, Plugged, ResourceName,
-        SizeChange, SpecError, VmChange, VmId, VmRecord, VmSpec, parse_mac,
+        BridgeName, DeviceChange, DiscSource, DiskTarget, Medium, MediumId, MediumKind, MediumState,
+        NetworkAttachment, NicSource, Operation, Plugged, ResourceName, SizeChange, SpecError, VmChange,
+        VmId, VmRecord, VmSpec, parse_mac,
     },
 };
 
@@ -47,6 +48,19 @@ fn check_pool(host: &HostFacts, pool: &ResourceName) -> Result<(), LifecycleErro
         true => Ok(()),
         false => Err(LifecycleError::PoolNotFound(pool.to_string())),
     }
+}
+
+/// A medium to be put into a drive, as a client wrote it: nothing checked yet.
+#[derive(Debug, Clone, Default)]
+pub struct InsertMedium {
+    /// A disc of the library, by name or id: this, or `pool` and `volume`.
+    pub medium: Option<String>,
+    /// The pool of a volume.
+    pub pool: Option<String>,
+    /// The volume, whose name ends in `.iso`.
+    pub volume: Option<String>,
+    /// Which drive; an empty one, or a new one, when absent.
+    pub drive: Option<String>,
 }
 
 type Accepted = Result<(VmRecord, Operation), LifecycleError>;
@@ -142,16 +156,49 @@ impl Lifecycle {
     ///
     /// # Errors
     /// See [`LifecycleError`].
-    pub async fn insert_medium(
-        &self,
-        actor: &Actor,
-        vm: VmId,
-        pool: &str,
-        volume: &str,
-        drive: Option<&str>,
-    ) -> Accepted {
+    pub async fn insert_medium(&self, actor: &Actor, vm: VmId, asked: InsertMedium) -> Accepted {
         self.controlled(actor, vm).await?;
-        let drive = drive.map(|drive| target("target", drive, false)).transpose()?;
+        let drive = asked.drive.map(|drive| target("target", &drive, false)).transpose()?;
+        let source = match (asked.medium, asked.pool, asked.volume) {
+            (Some(medium), None, None) => self.library_disc(actor, &medium).await?,
+            (None, Some(pool), Some(volume)) => self.volume(vm, &pool, &volume).await?,
+            _ => return Err(invalid("medium", "give either medium, or pool and volume")),
+        };
+        self.change(actor, vm, VmChange::Device(DeviceChange::InsertMedium { source, drive })).await
+    }
+
+    /// A disc of the library, by its name or its id. Whether it is still ready when the change is
+    /// stored, the store decides.
+    async fn library_disc(&self, actor: &Actor, named: &str) -> Result<DiscSource, LifecycleError> {
+        let missing = || {
+            let shown = named.chars().filter(|c| !c.is_control()).take(ResourceName::MAX_CHARS);
+            LifecycleError::NoMedium(shown.collect())
+        };
+        authorize(actor, Action::ViewImages).map_err(|_| missing())?;
+        let Ok(name) = named.parse() else { return Err(missing()) };
+        let mut found = self.store.medium(self.host, &name).await.map_err(LifecycleError::Store)?;
+        if found.is_none()
+            && let Ok(id) = named.parse()
+        {
+            let by_id = self.store.medium_by_id(self.host, MediumId(id)).await;
+            found = by_id.map_err(LifecycleError::Store)?;
+        }
+        // Who may not manage media sees those that are ready.
+        let sees_all = authorize(actor, Action::ManageMedia).is_ok();
+        let ready = |medium: &Medium| medium.state == MediumState::Ready;
+        let medium = found.filter(|medium| sees_all || ready(medium)).ok_or_else(missing)?;
+        match medium.kind {
+            MediumKind::DiskImage => Err(LifecycleError::NoDisc(medium.name)),
+            MediumKind::Installation if !ready(&medium) => Err(LifecycleError::MediumNotReady(
+                medium.name.to_string(),
+                "is not ready; wait until its import has succeeded",
+            )),
+            MediumKind::Installation => Ok(DiscSource::Library { medium: medium.name }),
+        }
+    }
+
+    /// A disc that is a volume of a pool, and nobody's disk.
+    async fn volume(&self, vm: VmId, pool: &str, volume: &str) -> Result<DiscSource, LifecycleError> {
         let (pool, volume) = (name("pool", pool)?, name("volume", volume)?);
         if !volume.as_str().to_ascii_lowercase().ends_with(".iso") {
             return Err(invalid("volume", "a medium is a volume whose name ends in .iso"));
@@ -170,7 +217,7 @@ impl Lifecycle {
             let format = medium.format.as_deref().unwrap_or("unknown");
             return Err(invalid("volume", format_args!("is of format {format}, not an ISO image in a file")));
         }
-        self.change(actor, vm, VmChange::Device(DeviceChange::InsertMedium { pool, volume, drive })).await
+        Ok(DiscSource::Volume { pool, volume })
     }
 
     /// Asks for a medium to be taken out.

@@ -5,7 +5,10 @@ use std::{fmt, str::FromStr};
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
-use super::LifecycleError;
+use super::{
+    LifecycleError,
+    install::{AskedInstall, InstallRequest},
+};
 use crate::{
     config::HypervisorConfig,
     install::{self, PasswordError},
@@ -22,13 +25,15 @@ pub struct CreateVm {
     pub id: Option<Uuid>,
     /// See [`VmName`].
     pub name: String,
-    /// The image's name.
-    pub image: String,
+    /// The image's name; this or `install`.
+    pub image: Option<String>,
+    /// What is installed on an empty disk; this or `image`.
+    pub install: Option<InstallRequest>,
     /// At least 1.
     pub vcpus: i64,
     /// MiB.
     pub memory_mib: i64,
-    /// GiB; the image's own size when absent.
+    /// GiB; the image's own size when absent. Needed where a system is installed.
     pub disk_gib: Option<i64>,
     /// The configured default when absent.
     pub pool: Option<String>,
@@ -73,11 +78,17 @@ impl fmt::Debug for UnattendedRequest {
     }
 }
 
+/// What the VM's disk is to be made of.
+pub(super) enum AskedBase {
+    Image(ResourceName),
+    Install { asked: AskedInstall, disk_bytes: u64 },
+}
+
 /// What could be checked without asking anybody.
 pub(super) struct Parsed {
     pub(super) id: Option<VmId>,
     pub(super) name: VmName,
-    pub(super) image: ResourceName,
+    pub(super) base: AskedBase,
     pub(super) vcpus: u32,
     pub(super) memory_mib: u64,
     pub(super) disk_bytes: Option<u64>,
@@ -85,7 +96,7 @@ pub(super) struct Parsed {
     pub(super) network: NetworkAttachment,
 }
 
-fn invalid(field: &'static str, reason: impl fmt::Display) -> LifecycleError {
+pub(super) fn invalid(field: &'static str, reason: impl fmt::Display) -> LifecycleError {
     LifecycleError::Invalid { field, reason: reason.to_string() }
 }
 
@@ -124,6 +135,16 @@ impl CreateVm {
             }
             other => NetworkAttachment::Network(name("network", other)?),
         };
+        let base = match (&self.image, &self.install) {
+            (Some(image), None) => AskedBase::Image(name("image", image)?),
+            (None, Some(install)) => AskedBase::Install {
+                asked: install.parse()?,
+                disk_bytes: disk_bytes
+                    .ok_or_else(|| invalid("diskGib", "an installation needs the size of its disk"))?,
+            },
+            (None, None) => return Err(invalid("image", "give either image or install")),
+            (Some(_), Some(_)) => return Err(invalid("install", "give either image or install, not both")),
+        };
         // The nil UUID stands for "none" in too many programs to be anybody's name.
         if self.id.is_some_and(|id| id.is_nil() || id.is_max()) {
             return Err(invalid("id", "is not a UUID that can be given to anything"));
@@ -131,7 +152,7 @@ impl CreateVm {
         Ok(Parsed {
             id: self.id.map(VmId),
             name: name("name", &self.name)?,
-            image: name("image", &self.image)?,
+            base,
             vcpus,
             memory_mib,
             disk_bytes,

@@ -13,8 +13,8 @@ use crate::{
     store::{FoundVm, NewVm},
     vm::{
         Base, DesiredPower, DomainState, HostId, Image, Installation, Milestones, NoteFacts, NotedResource,
-        Origin, Resource, ResourceKind, ResourceName, ResourceState, UserId, VmId, VmNote,
-        truncate_to_micros,
+        Origin, Plugged, PowerKeeping, Resource, ResourceKind, ResourceName, ResourceState, UserId, VmId,
+        VmNote, truncate_to_micros,
     },
 };
 
@@ -37,6 +37,9 @@ pub struct Places<'a> {
 /// Whose a VM is, as its domain says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotedOwner {
+    /// The controller's host: another than ours where another controller made the VM, or ours did
+    /// before it lost its state directory.
+    pub host: HostId,
     /// The user's id.
     pub id: UserId,
     /// The user's name; unchecked, maybe empty.
@@ -83,6 +86,10 @@ pub fn noted_vm(
     } else {
         spec.check().map_err(|error| error.to_string())?;
     }
+    // Never noted: what is plugged in names volumes, and one named here could be anybody's, to be
+    // deleted as it is unplugged.
+    spec.devices = Plugged::default();
+    spec.keeping = PowerKeeping::default();
     spec.unattended = spec.unattended.without_secrets();
     install::check(&spec.unattended).map_err(|wrong| wrong.to_string())?;
     match &mut spec.base {
@@ -114,7 +121,7 @@ pub fn noted_vm(
         installed,
         seed_scrubbed: noted.seed_scrubbed_at.map(past),
     };
-    let owner = NotedOwner { id: noted.owner, name: noted.owner_name };
+    let owner = NotedOwner { host: noted.host, id: noted.owner, name: noted.owner_name };
     let vm = NewVm { id, host, owner: owner.id, spec };
     Ok((FoundVm { vm, power, milestones, created_at, resources }, owner))
 }

@@ -21,11 +21,13 @@ const MAX_DIRECTORY: u64 = 1 << 20;
 const MAX_TEXT: u64 = 64 << 10;
 /// Read of one disc altogether, bytes.
 const MAX_READ: u64 = 64 << 20;
+/// Read at once of a file that is copied, bytes.
+const PIECE: usize = 1 << 20;
 /// Pieces of one file.
 const MAX_EXTENTS: usize = 256;
 
 /// What an installation begins with, by family. Found ones are told.
-const BOOT_FILES: [&str; 17] = [
+const BOOT_FILES: [&str; 21] = [
     "casper/vmlinuz",
     "casper/initrd",
     "install.amd/vmlinuz",
@@ -34,6 +36,11 @@ const BOOT_FILES: [&str; 17] = [
     "install.a64/initrd.gz",
     "install/vmlinuz",
     "install/initrd.gz",
+    // Debian's trees for booting from the network, and its smallest disc.
+    "linux",
+    "initrd.gz",
+    "debian-installer/amd64/linux",
+    "debian-installer/amd64/initrd.gz",
     "images/pxeboot/vmlinuz",
     "images/pxeboot/initrd.img",
     "sources/boot.wim",
@@ -76,10 +83,10 @@ struct State {
 
 /// Where a file's bytes are on the disc: places and lengths, bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Extents(Vec<(u64, u64)>);
+pub(super) struct Extents(Vec<(u64, u64)>);
 
 impl Extents {
-    fn length(&self) -> u64 {
+    pub(super) fn length(&self) -> u64 {
         self.0.iter().fold(0, |sum, (_, length)| sum.saturating_add(*length))
     }
 }
@@ -137,6 +144,45 @@ impl<'a> Disc<'a> {
     fn text(&self, file: &Extents) -> Option<String> {
         let bytes = self.read_of(file, 0, file.length().min(MAX_TEXT))?;
         Some(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Where a file stands, by its path: in ISO 9660, or in UDF.
+    ///
+    /// # Errors
+    /// The disc could not be read.
+    pub(super) fn locate(&self, volume: &Volume, path: &str) -> io::Result<Option<Extents>> {
+        let in_udf = || udf::Udf::open(self).and_then(|udf| udf.find(self, path));
+        let found = volume.find(self, path).or_else(in_udf);
+        match self.state.borrow_mut().fault.take() {
+            Some(fault) => Err(fault),
+            None => Ok(found),
+        }
+    }
+
+    /// Whether every piece of the file is on the disc.
+    pub(super) fn holds(&self, file: &Extents) -> bool {
+        file.0.iter().all(|(at, length)| at.checked_add(*length).is_some_and(|end| end <= self.length))
+    }
+
+    /// Writes a whole file somewhere else, piece by piece. The bound on what is read to recognise a
+    /// disc is not for this: whoever asks has looked at the length.
+    ///
+    /// # Errors
+    /// The disc could not be read, or not all of it was there; or the writer's.
+    pub(super) fn copy(&self, file: &Extents, to: &mut impl io::Write) -> io::Result<()> {
+        let mut piece = vec![0; PIECE];
+        for &(begin, length) in &file.0 {
+            let (mut at, mut left) = (begin, length);
+            while left > 0 {
+                let part = piece.get_mut(..usize::try_from(left).unwrap_or(PIECE).min(PIECE));
+                let Some(part) = part else { break };
+                self.file.read_exact_at(part, at)?;
+                to.write_all(part)?;
+                at += part.len() as u64;
+                left -= part.len() as u64;
+            }
+        }
+        Ok(())
     }
 
     /// What the disc says of itself.

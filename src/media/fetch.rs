@@ -18,7 +18,7 @@ use super::{
     intake::Intake,
 };
 use crate::{config::MediaConfig, vm::chain};
-use answer::{Part, is_passing, part, validator};
+use answer::{Part, contradicts, is_passing, part, validator};
 pub(super) use hop::checked as checked_url;
 use hop::{host_of, next, parse};
 
@@ -58,6 +58,10 @@ impl Fetcher {
             intake.restart().await?;
         }
         let from = intake.done();
+        // Cut off between the last byte and what follows: there is nothing to ask for.
+        if from > 0 && intake.total == Some(from) {
+            return Ok(());
+        }
         let condition = intake.validator.as_deref().filter(|_| from > 0);
         let response = self.open(parse(url)?, from, condition, checked).await?;
         let status = response.status();
@@ -75,17 +79,20 @@ impl Fetcher {
                 intake.validator = validator(response.headers());
                 intake.expect(response.content_length()).await?;
             }
+            // Not every server heeds the condition.
+            Part::Rest(total)
+                if contradicts(response.headers(), intake.validator.as_deref())
+                    || total.zip(intake.total).is_some_and(|(now, before)| now != before) =>
+            {
+                return Err(changed(intake).await?.into());
+            }
             Part::Rest(total) => {
                 if intake.validator.is_none() {
                     intake.validator = validator(response.headers());
                 }
                 intake.expect(total).await?;
             }
-            Part::Another => {
-                intake.restart().await?;
-                let words = "the server has another file now; it is read from its beginning";
-                return Err(Failure::passing("SOURCE_CHANGED", words).into());
-            }
+            Part::Another => return Err(changed(intake).await?.into()),
             Part::Refused => {
                 let words = format!("the server answers with status {}", status.as_u16());
                 let failure = Failure::mendable("HTTP_FAILED", words);
@@ -229,6 +236,14 @@ impl Fetcher {
             _ => Ok(()),
         }
     }
+}
+
+/// What came before is of no use: the server has another file.
+async fn changed(intake: &mut Intake) -> Result<Failure, Stop> {
+    intake.restart().await?;
+    intake.validator = None;
+    intake.total = None;
+    Ok(Failure::passing("SOURCE_CHANGED", "the server has another file now; it is read from its beginning"))
 }
 
 #[cfg(test)]

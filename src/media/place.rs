@@ -13,14 +13,8 @@ use rustix::fs::{CWD, OFlags, RenameFlags};
 
 use crate::{
     images::{INCOMING_DISK, MANIFEST},
-    vm::{Medium, MediumId, MediumKind, ResourceName},
+    vm::{Medium, MediumId, MediumKind, ResourceName, disc_file_name},
 };
-
-/// The name of a disc's file.
-#[must_use]
-pub fn disc_file_name(name: &ResourceName) -> String {
-    format!("{name}.iso")
-}
 
 /// The two directories.
 #[derive(Debug, Clone)]

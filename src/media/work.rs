@@ -33,6 +33,15 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Read at once of a local file.
 const CHUNK: u64 = 1 << 20;
 
+/// How the putting in its place went.
+enum Put {
+    Done,
+    /// Something else stands there.
+    Taken,
+    /// There is nothing to put there.
+    Lost,
+}
+
 impl Media {
     /// Brings a medium in and notes how that ended.
     pub(super) async fn bring_in(&self, medium: Medium, told: CancellationToken) -> Result<(), Stop> {
@@ -207,24 +216,31 @@ impl Media {
         };
         let (places, row) = (self.places().clone(), medium.clone());
         let put = apart("putting the file in its place", move || {
-            if places.partial(&row).try_exists()? && places.put(&row, manifest.as_deref())? {
-                return Ok(true);
+            if places.partial(&row).try_exists()? {
+                return Ok(if places.put(&row, manifest.as_deref())? { Put::Done } else { Put::Taken });
             }
             // Ours, from before a crash, or somebody else's.
             match File::open(places.file(&row)) {
                 Ok(mut file) => {
-                    Ok(!places.partial(&row).try_exists()? && sink::sha256_of(&mut file)? == sha256)
+                    let same = sink::sha256_of(&mut file)? == sha256;
+                    Ok(if same { Put::Done } else { Put::Taken })
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Put::Lost),
                 Err(error) => Err(error),
             }
         })
         .await?;
-        if put {
-            return Ok(());
+        match put {
+            Put::Done => Ok(()),
+            Put::Taken => {
+                let words = format!("something named {} stands in its place already", medium.name);
+                Err(Failure::over("NAME_TAKEN", words).into())
+            }
+            Put::Lost => {
+                let words = "what was read is gone from the disk; ask for it again";
+                Err(Failure::over("DISK_FAILED", words).into())
+            }
         }
-        let words = format!("something named {} stands in its place already", medium.name);
-        Err(Failure::over("NAME_TAKEN", words).into())
     }
 
     /// Lets the library read a new disk before somebody waits for it.

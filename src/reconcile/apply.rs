@@ -24,6 +24,8 @@ use crate::{
 pub struct Settings {
     /// Seed media.
     pub seeds_dir: PathBuf,
+    /// Discs of the library.
+    pub discs_dir: PathBuf,
     /// Serial console logs.
     pub console_dir: PathBuf,
     /// Agent channels' sockets.

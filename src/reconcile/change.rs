@@ -31,14 +31,25 @@ pub(super) enum ChangeError {
     #[error("{0}")]
     Waiting(String),
     #[error(transparent)]
-    Hypervisor(#[from] HypervisorError),
+    Hypervisor(HypervisorError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
     Files(#[from] FilesError),
 }
 
+impl From<HypervisorError> for ChangeError {
+    /// What cannot be as the domain is made is not tried again.
+    fn from(error: HypervisorError) -> Self {
+        match error {
+            HypervisorError::Unfit { reason, .. } => refused("NOT_SUPPORTED", reason),
+            error => Self::Hypervisor(error),
+        }
+    }
+}
+
 pub(in crate::reconcile) use snapshot::thaw;
+
 /// Gives a domain back the name that its VM still has.
 pub(super) async fn take_name_back(hands: &Hands, bundle: &VmBundle) -> Result<(), ChangeError> {
     Ok(hands.hypervisor.rename(bundle.record.id, &bundle.record.spec.name).await?)
@@ -60,5 +71,21 @@ pub(super) async fn carry_out(
         VmChange::Device(change) => device::carry_out(hands, bundle, change).await,
         VmChange::Snapshot(change) => snapshot::carry_out(hands, bundle, change).await,
         VmChange::Identity(change) => identity::carry_out(hands, bundle, *change).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_domain_is_not_made_for_ends_the_change_with_the_reason() {
+        let (operation, reason) = ("resize".to_owned(), "its <numa> is laid out".to_owned());
+        let error = ChangeError::from(HypervisorError::Unfit { operation, reason: reason.clone() });
+        let ChangeError::Refused { code, message } = error else { panic!("{error:?} would be tried again") };
+        assert_eq!((code, message), ("NOT_SUPPORTED", reason));
+        let (operation, reason) = (String::new(), String::new());
+        let error = ChangeError::from(HypervisorError::Invalid { operation, reason });
+        assert!(matches!(error, ChangeError::Hypervisor(_)), "{error:?}");
     }
 }

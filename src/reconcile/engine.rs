@@ -18,6 +18,7 @@ use super::{
     pass::Pass,
     plan::Rules,
     ports::{Clock, Files, LoopLinks, LoopStore, Randomness},
+    storage::{Looked, StorageWatch},
     waker::{WakeUp, WakeUps, Waker},
     worker::{Mailbox, Scan, Shared, Worker},
 };
@@ -31,6 +32,12 @@ use crate::{
 
 /// A burst of reasons to scan makes one scan.
 const SCAN_DEBOUNCE: Duration = Duration::from_millis(50);
+
+/// What is wanted soon of the pools waits at least so long after the last look began: a look is heavy,
+/// and anybody may ask for one.
+const LOOK_PAUSE: Duration = Duration::from_secs(5);
+/// How soon pools are looked at again that could not be.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// What the loop is made of.
 pub struct Parts {
@@ -105,6 +112,7 @@ impl Reconciler {
             links: parts.links,
             events: parts.events,
             randomness: parts.randomness,
+            storage: StorageWatch::default(),
             rules,
             config: parts.config,
             turns,
@@ -129,6 +137,9 @@ impl Reconciler {
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut scans: JoinSet<Option<Scanned>> = JoinSet::new();
         let mut scan_wanted = true;
+        let mut looks: JoinSet<Looked> = JoinSet::new();
+        let mut last_look = Instant::now();
+        let mut next_look = last_look;
         loop {
             if scan_wanted && scans.is_empty() {
                 scan_wanted = false;
@@ -143,11 +154,23 @@ impl Reconciler {
                     Ok(None) => {}
                     Err(error) => tracing::error!(%error, "a scan died"),
                 },
+                Some(result) = looks.join_next() => match result {
+                    Ok(Looked { news, in_vain }) => {
+                        scan_wanted |= news;
+                        if in_vain {
+                            next_look = next_look.min(last_look + LOOK_AGAIN);
+                        }
+                    }
+                    Err(error) => tracing::error!(%error, "a look at the pools died"),
+                },
                 Some(ended) = self.workers.join_next() => self.buried(ended),
                 event = domains.recv() => match event {
                     Ok(HypervisorEvent::Domain(vm)) => self.hint_known(vm),
-                    Ok(HypervisorEvent::Connected | HypervisorEvent::Disconnected)
-                    | Err(broadcast::error::RecvError::Lagged(_)) => scan_wanted = true,
+                    Ok(HypervisorEvent::Connected) => {
+                        scan_wanted = true;
+                        self.shared.storage.want();
+                    }
+                    Ok(HypervisorEvent::Disconnected) | Err(broadcast::error::RecvError::Lagged(_)) => scan_wanted = true,
                     // The hypervisor is gone for good: only a stop can follow.
                     Err(broadcast::error::RecvError::Closed) => {
                         tracing::error!("the hypervisor's events ended");
@@ -156,7 +179,10 @@ impl Reconciler {
                 },
                 Some(wake_up) = self.wake_ups.vms.recv() => match wake_up {
                     WakeUp::Look(vm) => self.hint(vm, &stop),
-                    WakeUp::Resync(vm) => self.worker(vm, &stop).resync(),
+                    WakeUp::Resync(vm) => {
+                        self.worker(vm, &stop).resync();
+                        self.shared.storage.want();
+                    }
                 },
                 Some(vm) = self.link_hints.recv() => self.hint_known(vm),
                 Some(hint) = self.socket_hints.recv() => match hint {
@@ -165,9 +191,16 @@ impl Reconciler {
                 },
                 () = self.wake_ups.all.notified() => scan_wanted = true,
                 _ = ticker.tick() => scan_wanted = true,
+                () = self.shared.storage.wanted() => next_look = next_look.min(last_look + LOOK_PAUSE),
+                () = tokio::time::sleep_until(next_look), if looks.is_empty() => {
+                    last_look = Instant::now();
+                    next_look = last_look + self.shared.config.storage_interval;
+                    looks.spawn(look(self.shared.clone()));
+                }
             }
         }
         scans.shutdown().await;
+        looks.shutdown().await;
         // Workers see the same token; what they are in the middle of, they finish.
         while self.workers.join_next().await.is_some() {}
     }
@@ -212,6 +245,12 @@ impl Reconciler {
             }
         }
     }
+}
+
+/// One look at every pool. The rows are read first.
+async fn look(shared: Arc<Shared>) -> Looked {
+    let bundles = shared.hands.store.load_host().await;
+    shared.storage.look(bundles, shared.hands.hypervisor.as_ref()).await
 }
 
 /// One look at everything: intent of all VMs, then all domains. `None`: the store is away.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::step::Step;
+use super::{note::Digested, step::Step, times::Times};
 use crate::vm::{AgentConnectivity, OperationId};
 
 /// Times that a VM is started again without being asked, within [`RESTARTS_WITHIN`].
@@ -66,6 +66,10 @@ pub struct Memory {
     pub failure: Option<Failure>,
     /// The last judgement on the agent; `None` until the first look.
     pub agent: Option<AgentConnectivity>,
+    /// What the VM's note was last found to be.
+    pub note: Digested,
+    /// What others noted by the clock on the wall.
+    pub times: Times,
 }
 
 impl Memory {
@@ -85,6 +89,8 @@ impl Memory {
             boot_loop: false,
             failure: None,
             agent: None,
+            note: Digested::default(),
+            times: Times::default(),
         }
     }
 
@@ -98,6 +104,7 @@ impl Memory {
         self.shutdown_asked_at = self.shutdown_asked_at.map(shifted);
         self.reboot_asked = self.reboot_asked.map(|(operation, at)| (operation, shifted(at)));
         self.off_since = self.off_since.map(shifted);
+        self.times.shift(by);
         self.restarts.iter_mut().for_each(|at| *at = shifted(*at));
         if let Some(failure) = &mut self.failure {
             failure.retry_at = shifted(failure.retry_at);

@@ -2,7 +2,7 @@
 
 use crate::{
     hypervisor::Reboots,
-    vm::{DomainObservation, LinkObservation, SocketObservation},
+    vm::{DomainObservation, LinkObservation, SocketObservation, StorageObservation},
 };
 
 /// Everything the planner knows of the present.
@@ -16,6 +16,8 @@ pub struct Observation {
     pub reboots: Reboots,
     /// Our end of the channel.
     pub link: LinkObservation,
+    /// The pools that its volumes lie in, as of the last look at them.
+    pub storage: StorageObservation,
     /// The socket file; looked at only where it matters (deletion).
     pub socket: SocketObservation,
 }

@@ -1,11 +1,13 @@
 //! The decision: from intent and observation to what to do, what to say and when to look again.
 //!
 //! Pure, without clock, I/O or randomness. The invariant above all: while the domain is
-//! `Unknown`, no step that destroys, undefines, removes or marks anything stopped is planned.
+//! `Unknown`, no step that destroys, undefines, removes or marks anything stopped is planned. One thing
+//! is no matter of knowledge: where a call hangs, and somebody asked for the guest's end at once.
 
 mod agent;
 mod conditions;
 mod course;
+mod disks;
 mod drift;
 mod keeping;
 mod operations;
@@ -13,7 +15,10 @@ mod phase;
 mod power;
 mod reboot;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -25,8 +30,8 @@ use super::{
 use crate::{
     store::VmBundle,
     vm::{
-        DomainObservation, DomainState, FirstBoot, LinkEnd, Milestone, OpenLink, Operation, OperationError,
-        OperationId, OperationStatus, VmChange, VmStatus,
+        DesiredPower, DomainObservation, DomainState, FirstBoot, LinkEnd, Milestone, OpenLink, Operation,
+        OperationError, OperationId, OperationStatus, VmChange, VmId, VmStatus,
     },
 };
 
@@ -142,6 +147,11 @@ impl Look<'_> {
                 .is_some_and(|since| self.now >= after(since, self.rules.missing_grace))
     }
 
+    /// What those are told who ask something of a VM whose domain is missing.
+    fn words_when_gone(&self) -> String {
+        format!("The VM's domain is gone from the host; {}", self.bundle.record.spec.when_gone())
+    }
+
     /// The domain is off, and not only between its end and its beginning, as which some libvirts
     /// show a reboot.
     fn is_off_for_good(&self) -> bool {
@@ -156,6 +166,21 @@ impl Look<'_> {
             && self.memory.failure.as_ref().is_some_and(|failure| {
                 !matches!(failure.step, CHANGE | THAW) && failure.attempts >= MAX_ATTEMPTS
             })
+    }
+
+    /// Somebody asked for the guest's end, whatever it is doing.
+    fn ends_the_guest(&self) -> bool {
+        let intent = &self.bundle.record.intent;
+        intent.deleting || (intent.is_open() && intent.power == DesiredPower::ForcedOff)
+    }
+
+    /// The domain was seen, and nothing of it runs.
+    fn is_surely_off(&self) -> bool {
+        match &self.observed.domain {
+            DomainObservation::Unknown => false,
+            DomainObservation::Absent => true,
+            DomainObservation::Present(facts) => facts.state.is_off(),
+        }
     }
 
     /// The change that is under way, with its operation.
@@ -182,34 +207,48 @@ impl Look<'_> {
         let (operation, change) = self.change()?;
         let error = |code: &str, message: String| Some(OperationError { code: code.to_owned(), message });
         if self.is_missing() && !change.outlives_domain() {
-            let words =
-                "The VM's domain is gone from the host; restore it under the same UUID, or delete the VM";
-            return error("VM_MISSING", words.to_owned());
+            return error("VM_MISSING", self.words_when_gone());
         }
         if matches!(change, VmChange::Guest(_)) && self.is_off_for_good() {
             let words = "the guest powered off instead of booting anew; start it with `startVm`";
             return error("GUEST_OFF", words.to_owned());
         }
+        let frozen = || {
+            let words = "the guest's file systems may still be frozen, and its QEMU agent does not thaw them; \
+                         run `virsh domfsthaw` on the host, or reset the VM";
+            error("THAW_FAILED", words.to_owned())
+        };
         if self.thaws_for().is_some() {
             // Nothing else ends it before: neither its time nor its failures.
             let thaw = self.memory.failure.as_ref().filter(|failure| failure.step == THAW);
-            let words = "the guest's file systems may still be frozen, and its QEMU agent does not thaw them; \
-                         run `virsh domfsthaw` on the host, or reset the VM";
-            return match thaw.is_some_and(|failure| failure.attempts >= MAX_THAWS) {
-                true => error("THAW_FAILED", words.to_owned()),
-                false => None,
-            };
+            return thaw.filter(|failure| failure.attempts >= MAX_THAWS).and_then(|_| frozen());
+        }
+        let is_over = self.now >= self.change_end(operation, change);
+        if change.may_be_frozen() && !self.is_surely_off() {
+            // Its processors are halted, or it cannot be seen: it is let go when it goes on, however late.
+            return None;
         }
         let failure = self.memory.failure.as_ref().filter(|failure| failure.step == CHANGE);
         if let Some(failure) = failure.filter(|failure| failure.attempts >= MAX_ATTEMPTS) {
             let words = format!("it failed {} times: {}", failure.attempts, failure.message);
             return error("STEP_FAILED", words);
         }
-        if self.now >= after(operation.created_at, change.budget()) {
+        if is_over {
             let why = failure.map_or_else(String::new, |failure| format!(": {}", failure.message));
             return error("CHANGE_TIMEOUT", format!("it was not done in time{why}"));
         }
         None
+    }
+
+    /// When the change that is under way is given up.
+    fn change_end(&self, operation: &Operation, change: &VmChange) -> DateTime<Utc> {
+        after(self.memory.times.change(operation.created_at), change.budget())
+    }
+
+    /// When the first boot has taken too long; `None` before it began.
+    fn install_end(&self) -> Option<DateTime<Utc>> {
+        let started = self.bundle.record.milestones.first_started?;
+        Some(after(self.memory.times.first_start(started), self.rules.install_budget))
     }
 
     /// The request is given up now, or was.
@@ -323,11 +362,22 @@ fn link_wish(look: &Look<'_>) -> LinkWish {
         DomainObservation::Absent => LinkWish::Close(LinkEnd::VmStopped),
         DomainObservation::Present(facts) => match (&facts.channel, facts.state) {
             (_, DomainState::Unknown) => LinkWish::Keep,
-            (Some(channel), state) if state.is_active() => LinkWish::Open(channel.path.clone()),
-            (None, state) if state.is_active() => LinkWish::Close(LinkEnd::ChannelClosed),
+            (Some(channel), state)
+                if state.is_active() && !is_anothers(&channel.path, look.bundle.record.id) =>
+            {
+                LinkWish::Open(channel.path.clone())
+            }
+            (_, state) if state.is_active() => LinkWish::Close(LinkEnd::ChannelClosed),
             _ => LinkWish::Close(LinkEnd::VmStopped),
         },
     }
+}
+
+/// Whether a channel's socket is by its name that of another VM. A copy of a domain keeps the path of
+/// its original: whoever owns the copy would be heard, and obeyed, by the original's guest.
+fn is_anothers(socket: &Path, vm: VmId) -> bool {
+    let named = socket.file_name().and_then(|name| VmId::from_socket_name(name.to_str()?));
+    named.is_some_and(|named| named != vm)
 }
 
 /// `at + wait`, saturating.
@@ -339,4 +389,4 @@ fn after(at: DateTime<Utc>, wait: Duration) -> DateTime<Utc> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -121,6 +121,8 @@ pub trait Files: Send + Sync + 'static {
     async fn scrub_seed(&self, vm: VmId, spec: &VmSpec, place: SeedPlace<'_>) -> Result<(), FilesError>;
     /// Removes a file of ours and its rotated siblings (`name.0`, `name.1`, …). Missing is fine.
     async fn remove(&self, dir: &Path, name: &str) -> Result<(), FilesError>;
+    /// Whether a regular file stands there; a link is none.
+    async fn has_file(&self, path: &Path) -> Result<bool, FilesError>;
     /// Looks at a socket's path without following links.
     async fn inspect_socket(&self, path: &Path) -> SocketObservation;
     /// Removes a socket on which nobody listens. Missing is fine; one that answers is an error.

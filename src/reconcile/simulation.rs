@@ -7,6 +7,7 @@
 mod devices;
 mod power;
 mod snapshots;
+mod storage;
 mod world;
 
 use std::{sync::Arc, time::Duration};
@@ -16,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::world::{Crash, World};
-use super::{Parts, Reconciler, Settings, Waker};
+use super::{Parts, Reconciler, Settings, Waker, note::WORK};
 use crate::{
     config::{AgentsConfig, ReconcileConfig},
     domain_xml::Templates,
@@ -51,6 +52,7 @@ impl Run {
             events: EventBus::default(),
             settings: Settings {
                 seeds_dir: "/seeds".into(),
+                discs_dir: "/discs".into(),
                 console_dir: "/console".into(),
                 socket_dir: "/sockets".into(),
                 templates: Templates::load(None).expect("the built-in templates are right"),
@@ -133,6 +135,20 @@ async fn a_creation_survives_a_crash_at_every_gate() {
         gates = gate;
     }
     assert!(gates > 10, "only {gates} gates were reached: the simulation misses effects");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vm_that_does_not_change_is_looked_at_without_digesting_its_note() {
+    let world = World::with_vm();
+    let run = Run::start(&world);
+    until(&world, "a running VM", is_ready).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let (compared, digested) = WORK.get();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let (later, still) = WORK.get();
+    assert!(later - compared > 100, "it was looked at {} times in an hour", later - compared);
+    assert_eq!(still, digested);
+    run.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -24,6 +24,7 @@ use super::{
     plan::{LinkWish, OperationUpdate, Plan, Rules, plan},
     ports::{LoopLinks, Randomness},
     step::{Step, THAW},
+    storage::StorageWatch,
 };
 use crate::{
     config::ReconcileConfig,
@@ -43,6 +44,8 @@ const BUSY_RECHECK: TimeDelta = TimeDelta::seconds(2);
 const THAW_AGAIN: Duration = Duration::from_secs(1);
 /// A clock that differs from the time that passed by more than this was set by somebody.
 const CLOCK_SET: TimeDelta = TimeDelta::seconds(2);
+/// libvirt's `VIR_DOMAIN_PAUSED_IOERROR`.
+const PAUSED_BY_IO_ERROR: i32 = 5;
 /// `lastSeen` alone is not worth a write more often than this.
 const LAST_SEEN_GRAIN: TimeDelta = TimeDelta::minutes(10);
 
@@ -52,6 +55,7 @@ pub(super) struct Shared {
     pub(super) links: Arc<dyn LoopLinks>,
     pub(super) events: EventBus,
     pub(super) randomness: Arc<dyn Randomness>,
+    pub(super) storage: StorageWatch,
     pub(super) rules: Rules,
     pub(super) config: ReconcileConfig,
     pub(super) turns: Arc<Semaphore>,
@@ -128,15 +132,17 @@ pub(super) struct Worker {
     last_turn_ended: Option<Instant>,
     /// When the clock on the wall was last read for the memory, and what it said.
     clock_read: (Instant, DateTime<Utc>),
+    /// It was last seen paused because a disk failed.
+    starved: bool,
     /// What people were last told.
-    told: Option<VmStatus>,
+    told: Option<Arc<VmStatus>>,
 }
 
 impl Worker {
     pub(super) fn new(id: VmId, shared: Arc<Shared>, mailbox: Arc<Mailbox>) -> Self {
         let memory = Memory::new(shared.started_at);
         let clock_read = (Instant::now(), shared.hands.clock.now());
-        Self { id, shared, mailbox, memory, last_turn_ended: None, clock_read, told: None }
+        Self { id, shared, mailbox, memory, last_turn_ended: None, clock_read, starved: false, told: None }
     }
 
     /// Works until the VM is gone or `stop`. A step under way is finished first.
@@ -255,6 +261,7 @@ impl Worker {
         let record = &bundle.record;
         let change = bundle.operations.iter().find(|operation| operation.change.is_some());
         self.memory.enter(record.intent.generation, change.map(|operation| operation.id));
+        self.memory.times.look(bundle, now);
         match &domain {
             DomainObservation::Absent if record.milestones.at(Milestone::Defined).is_some() => {
                 self.memory.missing_since.get_or_insert(now);
@@ -266,6 +273,15 @@ impl Worker {
             && facts.state != DomainState::Unknown
         {
             self.memory.seen(facts.state.is_off(), now);
+            self.memory.note.keep(bundle, facts);
+        }
+        if let DomainObservation::Present(facts) = &domain {
+            let paused = (facts.state, facts.reason) == (DomainState::Paused, PAUSED_BY_IO_ERROR);
+            // The pool may have run full since it was last looked at.
+            if paused && !self.starved {
+                self.shared.storage.want();
+            }
+            self.starved = paused;
         }
         let stops = record.intent.is_open() && record.intent.power == DesiredPower::Stopped;
         if stops && matches!(&domain, DomainObservation::Present(facts) if facts.state.is_active()) {
@@ -277,11 +293,14 @@ impl Worker {
         } else {
             SocketObservation::Unknown
         };
+        let reboots = self.shared.hands.hypervisor.reboots(self.id);
+        let link = self.shared.links.observe(self.id);
         let observed = Observation {
             domain,
             busy: self.shared.hands.hypervisor.is_busy(self.id),
-            reboots: self.shared.hands.hypervisor.reboots(self.id),
-            link: self.shared.links.observe(self.id),
+            reboots: self.memory.times.reboots(reboots, now),
+            link: self.memory.times.link(link, now),
+            storage: self.shared.storage.observe(&bundle.resources),
             socket,
         };
         let plan = plan(&self.shared.rules, now, bundle, &observed, &self.memory);
@@ -358,9 +377,11 @@ impl Worker {
             _ => {}
         }
         // What was told, not what was stored: a store that failed in between costs no news.
-        let told = self.told.replace(status.clone());
-        if told.as_ref().or(bundle.status.as_ref()).is_none_or(|old| is_news(old, status)) {
-            events.publish(VmEvent::Status { vm: self.id, status: Arc::new(status.clone()), at: now });
+        let told = self.told.as_deref().or(bundle.status.as_ref());
+        if told.is_none_or(|old| is_news(old, status)) {
+            let status = Arc::new(status.clone());
+            self.told = Some(Arc::clone(&status));
+            events.publish(VmEvent::Status { vm: self.id, status, at: now });
         }
     }
 
@@ -373,7 +394,7 @@ impl Worker {
                 tracing::warn!(vm = %self.id, step = step.name(), "a step was done again and had no lasting effect");
                 let message =
                     "it was done, and had no lasting effect; look at the console and at libvirt's log";
-                self.note_failure(step, true, message.to_owned());
+                self.note_failure(step, !is_polite(bundle, step), message.to_owned());
             }
             Ok(ended) => {
                 let now = self.now_for_memory();
@@ -403,9 +424,7 @@ impl Worker {
                     || format!("{error} (the log tells why under {correlation})"),
                     ToOwned::to_owned,
                 );
-                // That a guest cannot be asked is no reason to let it run on: it is forced in time.
-                let polite = matches!(step, Step::RequestShutdown | Step::RequestReboot(_));
-                let counted = error.is_counted() && !polite;
+                let counted = error.is_counted() && !is_polite(bundle, step);
                 self.note_failure(step, counted, message);
             }
         }
@@ -431,6 +450,16 @@ impl Worker {
             }
         }
         self.shared.events.publish(VmEvent::Deleted { vm: self.id, at: self.now() });
+    }
+}
+
+/// Whether a step asks a guest, or makes it able to hear. That it cannot be asked is no reason to let
+/// it run on: it is forced in time, and the request is not given up before.
+fn is_polite(bundle: &VmBundle, step: &Step) -> bool {
+    match step {
+        Step::RequestShutdown | Step::RequestReboot(_) => true,
+        Step::Resume => bundle.record.intent.power == DesiredPower::Stopped,
+        _ => false,
     }
 }
 

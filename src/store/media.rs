@@ -15,7 +15,7 @@ use uuid::Uuid;
 pub use progress::MediumEnd;
 pub use uses::MediumUses;
 
-pub(super) use uses::hold_image;
+pub(super) use uses::{hold_image, hold_medium, hold_volume};
 
 use super::{
     Page, PageOf, Store, StoreError,
@@ -229,6 +229,23 @@ impl Store {
         on_pool!(self, db => sqlx::query_as::<_, MediumRow>(sql)
             .bind(host.uuid())
             .bind(name.as_str())
+            .fetch_optional(db)
+            .await)
+        .map_err(failed(OPERATION))?
+        .map(|row| row.read(OPERATION))
+        .transpose()
+    }
+
+    /// One medium, by id.
+    ///
+    /// # Errors
+    /// `Database`, `Corrupt`.
+    pub async fn medium_by_id(&self, host: HostId, medium: MediumId) -> Result<Option<Medium>, StoreError> {
+        const OPERATION: &str = "reading a medium by its id";
+        let sql = "SELECT * FROM media WHERE host_id = $1 AND id = $2";
+        on_pool!(self, db => sqlx::query_as::<_, MediumRow>(sql)
+            .bind(host.uuid())
+            .bind(id(medium))
             .fetch_optional(db)
             .await)
         .map_err(failed(OPERATION))?

@@ -3,12 +3,14 @@
 mod adopted;
 mod changes;
 mod counts;
+mod installs;
 mod load;
 mod progress;
 mod requests;
 mod row;
 
 pub use adopted::FoundVm;
+pub use installs::HeardReport;
 
 use crate::vm::{
     AgentConnectivity, DesiredPower, Effect, HostId, InstallReport, Operation, Resource, UserId, VmId,
@@ -77,6 +79,8 @@ pub struct VmView {
     pub record: VmRecord,
     /// `None` before the loop's first pass.
     pub status: Option<VmStatus>,
+    /// What its installer last said, where one was at work.
+    pub install_report: Option<InstallReport>,
 }
 
 /// How many VMs are alike.

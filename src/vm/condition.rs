@@ -18,6 +18,8 @@ pub enum ConditionKind {
     InstallProgressing,
     /// The disks are there and can be used.
     DisksPresent,
+    /// There is little room left in a pool that the disks lie in.
+    StorageLow,
     /// The domain is not as it was asked for.
     DriftedFromIntent,
     /// The running domain is not configured as it runs: something waits for its next start.

@@ -170,15 +170,43 @@ pub struct PluggedDisk {
     pub bytes: u64,
 }
 
+/// What a drive holds. Told apart by its fields, so that it stands flat in what holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum DiscSource {
+    /// A volume.
+    Volume {
+        /// Its pool.
+        pool: ResourceName,
+        /// Its name there.
+        volume: ResourceName,
+    },
+    /// A disc of the library, which stays there as long as it is named here.
+    Library {
+        /// Its name.
+        medium: ResourceName,
+    },
+}
+
+impl DiscSource {
+    /// The library's disc, if it is one.
+    #[must_use]
+    pub fn library(&self) -> Option<&ResourceName> {
+        match self {
+            Self::Volume { .. } => None,
+            Self::Library { medium } => Some(medium),
+        }
+    }
+}
+
 /// A medium in a drive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PluggedMedium {
     /// The drive.
     pub target: DiskTarget,
-    /// The medium's pool.
-    pub pool: ResourceName,
-    /// The medium's volume.
-    pub volume: ResourceName,
+    /// The medium.
+    #[serde(flatten)]
+    pub source: DiscSource,
 }
 
 /// A network card beside the first.
@@ -212,11 +240,36 @@ impl Plugged {
     pub fn disk(&self, target: &DiskTarget) -> Option<&PluggedDisk> {
         self.disks.iter().find(|disk| disk.target == *target)
     }
+
+    /// The library's disc in this drive.
+    #[must_use]
+    pub fn library_disc(&self, target: &DiskTarget) -> Option<&ResourceName> {
+        self.media.iter().find(|medium| medium.target == *target)?.source.library()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_drive_holds_is_read_as_it_was_written() {
+        for text in [
+            r#"{"target":"sda","pool":"discs","volume":"a.iso"}"#,
+            r#"{"target":"sdb","medium":"debian-13"}"#,
+        ] {
+            let medium: PluggedMedium = serde_json::from_str(text).unwrap();
+            assert_eq!(medium.source.library().is_some(), text.contains("medium"));
+            assert_eq!(serde_json::to_string(&medium).unwrap(), text);
+        }
+        for text in [
+            r#"{"target":"sda"}"#,
+            r#"{"target":"sda","pool":"discs"}"#,
+            r#"{"target":"sda","medium":"../x"}"#,
+        ] {
+            assert!(serde_json::from_str::<PluggedMedium>(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn only_names_of_devices_are_names_of_devices() {

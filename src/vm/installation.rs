@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::{FirstBootSecret, OsFamily, ResourceName};
 
@@ -105,6 +106,15 @@ pub struct Installation {
     pub token: Option<FirstBootSecret>,
 }
 
+impl Installation {
+    /// What is stored and looked up of a token: its SHA-256, lower-case hexadecimal. An index finds it in
+    /// a time that depends on the digest alone, which tells nothing about the token.
+    #[must_use]
+    pub fn token_sha256(token: &str) -> String {
+        Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
 /// How far an installer says it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstallReport {
@@ -119,4 +129,38 @@ impl InstallReport {
     pub const INSTALLED: &str = "installed";
     /// The installer has nothing left to do.
     pub const FINISHED: &str = "finished";
+    /// Longest stage, characters.
+    pub const MAX_STAGE: usize = 64;
+
+    /// What came, if it is a stage.
+    #[must_use]
+    pub fn new(stage: &str, at: DateTime<Utc>) -> Option<Self> {
+        let fine = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+        let is_stage = (1..=Self::MAX_STAGE).contains(&stage.len()) && stage.bytes().all(fine);
+        is_stage.then(|| Self { stage: stage.to_owned(), at })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_is_one_short_word() {
+        for good in ["a", "installed", "installer-base-installer", "first-boot", &"7".repeat(64)] {
+            assert_eq!(
+                InstallReport::new(good, Utc::now()).map(|report| report.stage).as_deref(),
+                Some(good)
+            );
+        }
+        for bad in ["", "Installed", "a b", "a\n", "a=b", "ä", "<b>", "a\0", "a/b", "a_b", &"7".repeat(65)] {
+            assert_eq!(InstallReport::new(bad, Utc::now()), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn of_a_token_its_digest_is_kept() {
+        let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(Installation::token_sha256(""), empty);
+    }
 }

@@ -33,6 +33,12 @@ pub enum MediumState {
     Deleting,
 }
 
+/// The name of a disc's file in the directory of discs.
+#[must_use]
+pub fn disc_file_name(name: &ResourceName) -> String {
+    format!("{name}.iso")
+}
+
 impl MediumState {
     /// Whether something is still to be done before it is ready or failed.
     #[must_use]

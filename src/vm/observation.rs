@@ -224,6 +224,19 @@ impl LinkObservation {
     }
 }
 
+/// What the last look at the pools of a VM's volumes showed; all of it empty where all is well.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StorageObservation {
+    /// Volumes of the VM's that their pool, which answered, does not have: pool and name.
+    pub missing: Vec<(String, String)>,
+    /// Pools with little room left.
+    pub low: Vec<String>,
+    /// Pools that gave no answer or are not active: of their volumes nothing is known.
+    pub silent: Vec<String>,
+    /// A pool was not looked at yet.
+    pub partial: bool,
+}
+
 /// The socket file, by `lstat` and a glance at the listeners; never by following a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SocketObservation {

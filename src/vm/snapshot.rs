@@ -148,15 +148,6 @@ impl SnapshotTag {
     }
 }
 
-/// What a snapshot's domain was given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Machine {
-    /// Processors.
-    pub vcpus: u32,
-    /// MiB.
-    pub memory_mib: u64,
-}
-
 /// A snapshot that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
@@ -172,8 +163,6 @@ pub struct Snapshot {
     pub state: SnapshotState,
     /// Whether the VM's present state builds on it.
     pub current: bool,
-    /// The machine that a revert leaves, where libvirt tells.
-    pub machine: Option<Machine>,
     /// `None` for one that others made.
     pub tag: Option<SnapshotTag>,
 }

@@ -331,6 +331,15 @@ impl VmSpec {
         matches!(self.origin, Origin::Adopted { .. })
     }
 
+    /// What to do when its domain is gone from the host, for people.
+    #[must_use]
+    pub fn when_gone(&self) -> &'static str {
+        match self.origin {
+            Origin::Created => "restore it under the same UUID, or delete the VM with `deleteVm`",
+            Origin::Adopted { .. } => "restore it under the same UUID, or forget the VM with `releaseDomain`",
+        }
+    }
+
     /// Checks the numbers.
     ///
     /// # Errors

@@ -183,7 +183,13 @@ fn what_nobody_could_install_with_is_refused() {
                     inputs.mirror = Some(bad)
                 }
                 let refused = plan_media(family, &recipes, &inputs, InstallAgent::None);
-                assert!(matches!(refused, Err(MediaError::Input { .. })), "{bad:?}: {refused:?}");
+                let told = match &refused {
+                    Err(MediaError::Input { what, .. }) => what,
+                    Err(MediaError::Setting(wrong)) => wrong.field,
+                    _ => "nothing",
+                };
+                let what = ["the address for reports", "install.mirror"][edit];
+                assert_eq!(told, what, "{bad:?}: {refused:?}");
             }
         }
         for bad in ["", " a", "a\nb", "a/b", "ä", &"a".repeat(33)] {
@@ -204,7 +210,7 @@ fn what_nobody_could_install_with_is_refused() {
     {
         let mut inputs = inputs(&spec);
         (inputs.edition, inputs.medium_language) = (edition, language);
-        assert!(matches!(plan(&recipes, windows, &inputs), Err(MediaError::Input { .. })));
+        assert!(matches!(plan(&recipes, windows, &inputs), Err(MediaError::Setting(_))));
     }
     let spec = super::bench::spec(REDHAT.ordinary());
     let mut label = inputs(&spec);

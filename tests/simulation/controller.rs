@@ -30,6 +30,7 @@ fn settings() -> Settings {
     let templates = TEMPLATES.get_or_init(|| Templates::load(None).expect("the built-in templates"));
     Settings {
         seeds_dir: "/seeds".into(),
+        discs_dir: "/discs".into(),
         console_dir: "/console".into(),
         socket_dir: "/sockets".into(),
         templates: templates.clone(),
@@ -52,6 +53,7 @@ impl Controller {
             state.hints = Some(Hints { links, sockets });
             // The links died with the process; what was told of the VMs is out of date.
             state.links.clear();
+            state.connected = state.now;
             state.watch.forget();
             state.database.age_statuses();
             state.note(format_args!("a controller starts"));

@@ -7,8 +7,8 @@ use chrono::{DateTime, Utc};
 use infinibay::{
     store::VmBundle,
     vm::{
-        DesiredPower, HostId, Milestones, Operation, OperationError, OperationId, OperationKind,
-        OperationStatus, UserId, VmChange, VmId, VmIntent, VmRecord, VmSpec,
+        DesiredPower, HostId, IdentityChange, Milestone, Milestones, Operation, OperationError, OperationId,
+        OperationKind, OperationStatus, UserId, VmChange, VmId, VmIntent, VmRecord, VmSpec,
     },
 };
 
@@ -21,6 +21,8 @@ pub struct Database {
     /// Every VM that there ever was, in the order of their creation.
     pub order: Vec<VmId>,
     pub is_away: bool,
+    /// When operations ended, by the run's time.
+    pub ended: BTreeMap<OperationId, tokio::time::Instant>,
 }
 
 /// Who asks, and when.
@@ -77,6 +79,23 @@ impl Database {
         self.order.push(vm);
     }
 
+    /// A domain that somebody else made is taken under management, as it is.
+    pub fn adopt(&mut self, vm: VmId, host: HostId, spec: VmSpec, power: DesiredPower, asked: Asked) {
+        self.create(vm, host, spec, asked);
+        let Some(bundle) = self.vms.get_mut(&vm) else { return };
+        let record = &mut bundle.record;
+        record.intent.power = power;
+        record.intent.satisfied = 1;
+        // Its first boot was long ago.
+        use Milestone::{Defined, DiskCreated, FirstStarted, Installed, SeedScrubbed};
+        for milestone in [DiskCreated, Defined, FirstStarted, Installed, SeedScrubbed] {
+            record.milestones.pass(milestone, asked.at);
+        }
+        bundle.operations.clear();
+        let change = VmChange::Identity(IdentityChange::Adopt);
+        self.add(vm, operation(vm, change.kind(), 1, Some(change), asked));
+    }
+
     /// False when it is refused.
     pub fn request_power(&mut self, vm: VmId, power: DesiredPower, asked: Asked) -> bool {
         let (kind, superseded): (_, &[OperationKind]) = match power {
@@ -100,9 +119,8 @@ impl Database {
 
     /// False when it is refused.
     pub fn request_delete(&mut self, vm: VmId, asked: Asked) -> bool {
-        let Some(bundle) = self.vms.get_mut(&vm).filter(|bundle| !bundle.record.intent.deleting) else {
-            return false;
-        };
+        let may = |bundle: &VmBundle| !bundle.record.intent.deleting && !bundle.record.spec.is_adopted();
+        let Some(bundle) = self.vms.get_mut(&vm).filter(|bundle| may(bundle)) else { return false };
         let intent = &mut bundle.record.intent;
         intent.deleting = true;
         intent.generation += 1;
@@ -155,6 +173,7 @@ impl Database {
             }
         }
         self.over.extend(ended.iter().cloned());
+        self.ended.extend(ended.iter().map(|operation| (operation.id, tokio::time::Instant::now())));
         ended
     }
 

@@ -5,10 +5,15 @@ use std::path::Path;
 use async_trait::async_trait;
 use infinibay::{
     reconcile::{Files, FilesError, SeedPlace},
-    vm::{ResourceKind, SocketObservation, VmId, VmSpec},
+    vm::{IdentityChange, ResourceKind, SocketObservation, VmChange, VmId, VmSpec},
 };
 
-use super::{controller::Ports, host::File, watch::Seen, world::State};
+use super::{
+    controller::Ports,
+    host::{Domain, File},
+    watch::Seen,
+    world::State,
+};
 
 fn fault(operation: &str) -> FilesError {
     FilesError { operation: operation.to_owned(), source: "a fault".into() }
@@ -94,6 +99,15 @@ impl Files for Ports {
         .await
     }
 
+    async fn has_file(&self, path: &Path) -> Result<bool, FilesError> {
+        let mut state = self.world.state();
+        let rate = state.faults.files;
+        match state.chance.one_in(rate) {
+            true => Err(fault("has_file")),
+            false => Ok(state.host.files.contains_key(path)),
+        }
+    }
+
     async fn inspect_socket(&self, path: &Path) -> SocketObservation {
         let mut state = self.world.state();
         let rate = state.faults.files;
@@ -111,12 +125,16 @@ impl Files for Ports {
         let path = path.to_owned();
         let whose = path.file_name().and_then(|name| name.to_str()).and_then(VmId::from_socket_name);
         if let Some(vm) = whose {
-            self.world.state().judge_destruction(vm, "removal of a socket", &[Seen::Absent]);
+            let mut state = self.world.state();
+            if !state.is_asked(vm, |change| *change == VmChange::Identity(IdentityChange::Release)) {
+                state.judge_destruction(vm, "removal of a socket", &[Seen::Absent]);
+            }
         }
         self.change("remove_socket", |state| {
             match state.host.files.get(&path) {
                 Some(File::Socket { vm }) => {
-                    if state.host.domains.get(vm).is_some_and(|domain| domain.state.is_active()) {
+                    let listens = |domain: &Domain| domain.state.is_active() && domain.channel.is_some();
+                    if state.host.domains.get(vm).is_some_and(listens) {
                         return Err(fault("somebody listens"));
                     }
                     state.host.files.remove(&path);

@@ -24,7 +24,13 @@ pub fn go_on(world: &Arc<World>, vm: VmId) {
         (domain.boot, domain.boots_in.saturating_sub(domain.started.elapsed()))
     };
     world.later(left, move |world| {
-        if !if_same(world, vm, boot, |domain| domain.is_up = true) {
+        let now = world.state().now;
+        let rises = |domain: &mut super::host::Domain| {
+            if !std::mem::replace(&mut domain.is_up, true) {
+                domain.up_since = Some(now);
+            }
+        };
+        if !if_same(world, vm, boot, rises) {
             return;
         }
         let first_boot = {
@@ -83,6 +89,36 @@ pub fn press_power_button(world: &Arc<World>, vm: VmId) {
             state.host.power_off(vm, SHUT_DOWN, true);
             drop(state);
             world.tell(Event::Domain(vm));
+        }
+    });
+}
+
+/// The guest is asked to boot anew: it does in a while, if it hears.
+pub fn press_reset_politely(world: &Arc<World>, vm: VmId) {
+    let (boot, takes) = {
+        let mut state = world.state();
+        let takes = state.chance.seconds(1, 20);
+        let Some(domain) = state.host.domains.get(&vm) else { return };
+        if domain.state != DomainState::Running || !domain.is_up || domain.is_deaf {
+            return;
+        }
+        (domain.boot, takes)
+    };
+    world.later(takes, move |world| {
+        let now = world.state().now;
+        let same = if_same(world, vm, boot, |domain| {
+            domain.boot += 1;
+            domain.is_up = false;
+            domain.is_frozen = false;
+            domain.started = tokio::time::Instant::now();
+            domain.rebooted = Some(now);
+        });
+        if same {
+            let mut state = world.state();
+            let label = state.label(vm);
+            state.note(format_args!("the guest of {label} boots anew as asked"));
+            drop(state);
+            self::boot(world, vm);
         }
     });
 }

@@ -6,12 +6,20 @@ use std::{
     time::Duration,
 };
 
-use infinibay::vm::{ChannelFacts, DomainAbout, DomainFacts, DomainState, NoteFacts, VmId};
+use chrono::{DateTime, Utc};
+use infinibay::{
+    domain_xml::{Hardware, waiting},
+    vm::{ChannelFacts, DomainAbout, DomainFacts, DomainState, NoteFacts, OperationId, SnapshotTag, VmId},
+};
 use tokio::time::Instant;
 
 use super::chance::Chance;
 
 pub const POOL: &str = "default";
+
+/// The pool of media, and what is in it.
+pub const MEDIA: &str = "media";
+pub const MEDIUM: &str = "debian.iso";
 
 /// A domain, and the guest in it.
 #[derive(Debug, Clone)]
@@ -28,13 +36,52 @@ pub struct Domain {
     pub started: Instant,
     /// How long the guest takes until it hears and speaks.
     pub boots_in: Duration,
-    /// Its agent speaks.
+    /// Its agent speaks, and when it began to.
     pub is_up: bool,
+    pub up_since: Option<DateTime<Utc>>,
     /// It ignores the power button.
     pub is_deaf: bool,
     pub resets: u64,
+    /// How often it was asked to boot anew, and when it last did.
+    pub reboots_asked: u64,
+    pub rebooted: Option<DateTime<Utc>>,
     /// What its metadata says of the VM.
     pub note: NoteFacts,
+    /// Somebody else made it.
+    pub is_foreign: bool,
+    /// Its channel goes with its next start.
+    pub channel_goes: bool,
+    /// As it is configured, and as it runs.
+    pub config: Hardware,
+    pub live: Hardware,
+    /// Its memory is saved, as it was on this hardware.
+    pub saved: Option<Hardware>,
+    /// The guest lets go of nothing.
+    pub clings: bool,
+    /// A QEMU agent answers in the guest.
+    pub has_agent: bool,
+    /// The guest's file systems are frozen.
+    pub is_frozen: bool,
+    /// Counts the processes.
+    pub instance: u32,
+    pub shots: Vec<Shot>,
+    pub current: Option<String>,
+    pub reverts: u64,
+    /// By which operation it was last put back, and as which process.
+    pub reverted_by: Option<(OperationId, u32)>,
+}
+
+/// A snapshot.
+#[derive(Debug, Clone)]
+pub struct Shot {
+    pub name: String,
+    pub parent: Option<String>,
+    pub tag: Option<SnapshotTag>,
+    pub at: DateTime<Utc>,
+    pub running: bool,
+    /// Whether the file systems were frozen when it was taken.
+    pub at_rest: bool,
+    pub config: Hardware,
 }
 
 /// A volume.
@@ -46,6 +93,7 @@ pub struct Volume {
     pub whole: bool,
     /// The first boot from it is finished.
     pub installed: bool,
+    pub bytes: u64,
 }
 
 /// A file or socket.
@@ -99,6 +147,8 @@ pub struct Call {
     pub name: &'static str,
     /// It changes something.
     pub mutates: bool,
+    /// It asks the guest's agent: beside what is done to the domain.
+    pub agent: bool,
     /// Its deadline is over and nobody waits for it.
     pub late: bool,
     /// The connection it was made on is gone; whether it is still at work, nobody can know.
@@ -109,10 +159,12 @@ impl Host {
     /// A host that others use too, with names much like ours.
     pub fn with_strangers(chance: &mut Chance) -> Self {
         let mut host = Self { reachable: true, ..Self::default() };
+        let medium = Volume { vm: None, whole: true, installed: true, bytes: 1 };
+        host.volumes.insert((MEDIA.to_owned(), MEDIUM.to_owned()), medium);
         for _ in 0..chance.below(3) {
             let id = VmId(chance.uuid());
             host.strangers.insert(id, chance.pick(&[DomainState::Running, DomainState::Shutoff]));
-            let stranger = Volume { vm: None, whole: true, installed: true };
+            let stranger = Volume { vm: None, whole: true, installed: true, bytes: 1 };
             host.volumes.insert((POOL.to_owned(), format!("infinibay-{id}.qcow2")), stranger);
             for path in [
                 format!("/seeds/vm-{id}.iso"),
@@ -127,7 +179,7 @@ impl Host {
 
     /// Puts strangers' things right beside what will be this VM's.
     pub fn crowd(&mut self, vm: VmId) {
-        let volume = Volume { vm: None, whole: true, installed: true };
+        let volume = Volume { vm: None, whole: true, installed: true, bytes: 1 };
         self.volumes.insert(("backup".to_owned(), format!("infinibay-{vm}.qcow2")), volume.clone());
         self.volumes.insert((POOL.to_owned(), format!("infinibay-{vm}.qcow2.bak")), volume);
         for path in [format!("/seeds/vm-{vm}.iso.old"), format!("/console/vm-{vm}.log.old")] {
@@ -137,7 +189,36 @@ impl Host {
 
     /// Whether a call on the VM by this controller is past its deadline and not over.
     pub fn is_busy(&self, life: u32, vm: VmId) -> bool {
-        self.calls.iter().any(|call| call.vm == vm && call.life == life && call.late && !call.broken)
+        self.is_late(life, vm, false)
+    }
+
+    /// The same of calls to the domain, or to its guest's agent.
+    pub fn is_late(&self, life: u32, vm: VmId, agent: bool) -> bool {
+        let mut calls = self.calls.iter().filter(|call| call.vm == vm && call.life == life && call.late);
+        calls.any(|call| call.agent == agent && !call.broken)
+    }
+
+    /// The disk that a VM was made with.
+    pub fn root(&self, vm: VmId) -> Option<&Volume> {
+        self.volumes.get(&(POOL.to_owned(), format!("infinibay-{vm}.qcow2"))).filter(|it| it.vm == Some(vm))
+    }
+
+    /// The domain's hypervisor begins.
+    pub fn power_on(&mut self, vm: VmId) {
+        let Some(domain) = self.domains.get_mut(&vm) else { return };
+        domain.state = DomainState::Running;
+        domain.reason = 0;
+        domain.boot += 1;
+        domain.instance += 1;
+        domain.started = Instant::now();
+        domain.is_frozen = false;
+        domain.live = domain.saved.take().unwrap_or_else(|| domain.config.clone());
+        if std::mem::take(&mut domain.channel_goes) {
+            domain.channel = None;
+        }
+        if domain.channel.is_some() {
+            self.files.insert(socket_path(vm), File::Socket { vm });
+        }
     }
 
     /// What is left of a VM, in words.
@@ -168,6 +249,7 @@ impl Host {
         domain.state = DomainState::Shutoff;
         domain.reason = reason;
         domain.is_up = false;
+        domain.is_frozen = false;
         domain.boot += 1;
         if !domain.persistent {
             self.domains.remove(&vm);
@@ -180,6 +262,41 @@ impl Host {
 }
 
 impl Domain {
+    /// One that is off and was never on.
+    pub fn new(chance: &mut Chance) -> Self {
+        Self {
+            name: String::new(),
+            state: DomainState::Shutoff,
+            reason: 0,
+            persistent: true,
+            autostart: false,
+            channel: None,
+            boot: 0,
+            started: Instant::now(),
+            boots_in: chance.seconds(1, 40),
+            is_up: false,
+            up_since: None,
+            is_deaf: chance.one_in(6),
+            resets: 0,
+            reboots_asked: 0,
+            rebooted: None,
+            note: NoteFacts::Absent,
+            is_foreign: false,
+            channel_goes: false,
+            config: Hardware::default(),
+            live: Hardware::default(),
+            saved: None,
+            clings: chance.one_in(6),
+            has_agent: !chance.one_in(4),
+            is_frozen: false,
+            instance: 0,
+            shots: Vec::new(),
+            current: None,
+            reverts: 0,
+            reverted_by: None,
+        }
+    }
+
     pub fn facts(&self) -> DomainFacts {
         DomainFacts {
             name: self.name.clone(),
@@ -188,8 +305,8 @@ impl Domain {
             persistent: self.persistent,
             channel: self.channel.clone().map(|path| ChannelFacts { path, guest_connected: None }),
             interfaces: Vec::new(),
-            managed_save: false,
-            waiting: Vec::new(),
+            managed_save: self.saved.is_some() && !self.state.is_active(),
+            waiting: if self.state.is_active() { waiting(&self.live, &self.config) } else { Vec::new() },
             about: DomainAbout { note: self.note.clone(), ..DomainAbout::default() },
         }
     }
@@ -208,6 +325,11 @@ pub fn strangers_facts(state: DomainState) -> DomainFacts {
         waiting: Vec::new(),
         about: DomainAbout::default(),
     }
+}
+
+/// Where a pool's volume is.
+pub fn volume_path(pool: &str, name: &str) -> PathBuf {
+    PathBuf::from("/").join(if pool == POOL { "pool" } else { pool }).join(name)
 }
 
 pub fn socket_path(vm: VmId) -> PathBuf {

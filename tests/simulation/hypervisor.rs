@@ -7,25 +7,26 @@ mod guest;
 mod identity;
 mod looks;
 mod snapshots;
+mod storage;
 
 use std::{path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 use infinibay::{
-    domain_xml::read_facts,
+    domain_xml::{read_facts, read_hardware},
     hypervisor::{
         DomainType, HostFacts, HostObservation, Hypervisor, HypervisorError, HypervisorEvent, Lease,
         OverlayVolume,
     },
     store::VmBundle,
-    vm::{DomainObservation, DomainState, NoteFacts, ResourceKind, VmId},
+    vm::{DomainObservation, DomainState, ResourceKind, VmId},
 };
-use tokio::{sync::broadcast, time::Instant};
+use tokio::sync::broadcast;
 
 use super::{
     controller::Ports,
     guests,
-    host::{Domain, File, Volume, socket_path},
+    host::{Domain, File, Volume},
     watch::Seen,
     world::State,
 };
@@ -110,23 +111,10 @@ impl Hypervisor for Ports {
             state.host.once_defined.insert(id);
             let channel = facts.channel.map(|channel| channel.path);
             let note = facts.about.note;
-            let boots_in = state.chance.seconds(1, 40);
-            let is_deaf = state.chance.one_in(6);
-            let domain = state.host.domains.entry(id).or_insert_with(|| Domain {
-                name: String::new(),
-                state: DomainState::Shutoff,
-                reason: 0,
-                persistent: true,
-                autostart: false,
-                channel: None,
-                boot: 0,
-                started: Instant::now(),
-                boots_in,
-                is_up: false,
-                is_deaf,
-                resets: 0,
-                note: NoteFacts::Absent,
-            });
+            let hardware = read_hardware(&xml).map_err(|error| invalid("define", &error.to_string()))?;
+            let fresh = Domain::new(&mut state.chance);
+            let domain = state.host.domains.entry(id).or_insert(fresh);
+            domain.config = hardware;
             domain.name = facts.name;
             domain.channel = channel;
             domain.persistent = true;
@@ -139,24 +127,24 @@ impl Hypervisor for Ports {
     async fn start(&self, id: VmId) -> Result<(), HypervisorError> {
         self.call(id, "start", move |world| {
             let mut state = world.state();
-            let has_disk = state.host.volumes.values().any(|volume| volume.vm == Some(id) && volume.whole);
+            let has_disk = state.host.root(id).is_some_and(|volume| volume.whole);
             let domain = state.domain("start", id)?;
             if domain.state.is_active() {
                 return Ok(());
             }
-            if !has_disk {
+            let is_foreign = domain.is_foreign;
+            if !has_disk && !is_foreign {
                 return Err(invalid("start", "the disk is gone"));
             }
-            domain.state = DomainState::Running;
-            domain.reason = 0;
-            domain.boot += 1;
-            domain.started = Instant::now();
-            state.has_row(id, ResourceKind::ConsoleLog, "the console's log");
-            state.host.files.insert(format!("/console/vm-{id}.log").into(), File::Other { vm: id });
-            if state.chance.one_in(4) {
-                state.host.files.insert(format!("/console/vm-{id}.log.0").into(), File::Other { vm: id });
+            state.host.power_on(id);
+            if !is_foreign {
+                state.has_row(id, ResourceKind::ConsoleLog, "the console's log");
+                state.host.files.insert(format!("/console/vm-{id}.log").into(), File::Other { vm: id });
+                if state.chance.one_in(4) {
+                    let rotated = format!("/console/vm-{id}.log.0");
+                    state.host.files.insert(rotated.into(), File::Other { vm: id });
+                }
             }
-            state.host.files.insert(socket_path(id), File::Socket { vm: id });
             drop(state);
             guests::boot(world, id);
             Ok(())
@@ -184,6 +172,7 @@ impl Hypervisor for Ports {
                 return Err(invalid("resume", "the domain is not running"));
             }
             domain.state = DomainState::Running;
+            domain.reason = 0;
             drop(state);
             guests::go_on(world, id);
             Ok(())
@@ -192,6 +181,9 @@ impl Hypervisor for Ports {
     }
 
     async fn destroy(&self, id: VmId) -> Result<(), HypervisorError> {
+        if self.world.state().host.is_busy(self.life, id) {
+            return self.destroy_beside(id).await;
+        }
         self.world.state().judge_destruction(id, "destroy", &[Seen::Active, Seen::Crashed]);
         self.world.state().judge_grace(id);
         self.call(id, "destroy", move |world| {
@@ -234,7 +226,8 @@ impl Hypervisor for Ports {
             if state.host.volumes.get(&key).is_some_and(|old| old.vm.is_none()) {
                 state.violate(format_args!("a stranger's volume was made anew"));
             }
-            let whole = Volume { vm: Some(id), whole: true, installed: false };
+            let bytes = volume.capacity_bytes;
+            let whole = Volume { vm: Some(id), whole: true, installed: false, bytes };
             let old = state.host.volumes.entry(key).or_insert_with(|| whole.clone());
             if !old.whole {
                 *old = whole;
@@ -258,7 +251,7 @@ impl Hypervisor for Ports {
     }
 
     async fn delete_volume(&self, id: VmId, pool: &str, name: &str) -> Result<(), HypervisorError> {
-        self.world.state().judge_destruction(id, "removal of a volume", &[Seen::Absent]);
+        self.world.state().judge_removal(id, pool, name);
         let key = (pool.to_owned(), name.to_owned());
         self.call(id, "delete_volume", move |world| {
             let mut state = world.state();
@@ -280,7 +273,12 @@ impl Hypervisor for Ports {
         Ok(Vec::new())
     }
 
-    async fn domain_named(&self, _name: &str) -> Result<Option<VmId>, HypervisorError> {
-        Ok(None)
+    async fn domain_named(&self, name: &str) -> Result<Option<VmId>, HypervisorError> {
+        let state = self.world.state();
+        if !state.host.reachable {
+            return Err(unreachable("domain named"));
+        }
+        let mut domains = state.host.domains.iter();
+        Ok(domains.find(|(_, domain)| domain.name == name).map(|(vm, _)| *vm))
     }
 }

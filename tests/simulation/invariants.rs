@@ -1,13 +1,20 @@
 //! What must hold: some of it whenever the loop does something, the rest once everything has calmed
 //! down.
 
-use infinibay::vm::{
-    AgentConnectivity, ConditionStatus, DesiredPower, DomainState, Milestone, OperationId, OperationKind,
-    OperationStatus, Resource, ResourceKind, ResourceState, SettingChange, VmChange, VmId, VmPhase,
+use std::path::PathBuf;
+
+use infinibay::{
+    domain_xml::DiskKind,
+    vm::{
+        AgentConnectivity, Condition, ConditionKind, ConditionStatus, DesiredPower, DeviceChange, DiscSource,
+        DomainState, IdentityChange, Milestone, NoteFacts, OnPowerOff, Operation, OperationId, OperationKind,
+        OperationStatus, Quiesced, Resource, ResourceKind, ResourceState, SettingChange, SizeChange,
+        SnapshotChange, VmChange, VmId, VmPhase,
+    },
 };
 
 use super::{
-    host::{File, POOL},
+    host::{Domain, File, MEDIA, POOL, volume_path},
     watch::Seen,
     world::State,
 };
@@ -18,7 +25,7 @@ impl State {
     pub fn judge_milestone(&mut self, vm: VmId, milestone: Milestone) {
         let host = &self.host;
         let holds = match milestone {
-            Milestone::DiskCreated => host.volumes.values().any(|it| it.vm == Some(vm) && it.whole),
+            Milestone::DiskCreated => host.root(vm).is_some_and(|it| it.whole),
             Milestone::SeedWritten => host.once_had_seed.contains(&vm),
             Milestone::Defined => host.once_defined.contains(&vm),
             Milestone::FirstStarted => host.domains.get(&vm).is_none_or(|domain| domain.boot > 0),
@@ -56,15 +63,11 @@ impl State {
     /// A change counts as done only if it is.
     pub fn judge_change(&mut self, vm: VmId, id: OperationId) {
         let change = self.database.open(id).and_then(|operation| operation.change.clone());
-        let Some(domain) = self.host.domains.get(&vm) else { return };
-        let holds = match change {
-            Some(VmChange::Setting(SettingChange::Autostart(on))) => domain.autostart == on,
-            Some(VmChange::Guest(_)) => domain.resets > 0,
-            _ => true,
-        };
-        if !holds && !self.watch.robbed.contains(&vm) {
+        let (Some(domain), Some(change)) = (self.host.domains.get(&vm), change) else { return };
+        let others = self.watch.robbed.contains(&vm) || self.watch.warped.contains(&vm);
+        if !is_done(self, domain, id, &change) && !others {
             let label = self.label(vm);
-            self.violate(format_args!("a change of {label} counts as done, and is not"));
+            self.violate(format_args!("a change of {label} counts as done, and is not: {change:?}"));
         }
     }
 
@@ -97,6 +100,61 @@ impl State {
     }
 }
 
+/// Whether a change is what it is said to be.
+fn is_done(state: &State, domain: &Domain, id: OperationId, change: &VmChange) -> bool {
+    let config = &domain.config;
+    let bytes = |path: &std::path::Path| {
+        let mut volumes = state.host.volumes.iter();
+        volumes.find(|((pool, name), _)| volume_path(pool, name) == path).map(|(_, volume)| volume.bytes)
+    };
+    let holds = |path: &std::path::Path| config.disks.iter().any(|it| it.source.as_deref() == Some(path));
+    match change {
+        VmChange::Guest(_) => domain.resets + domain.reboots_asked > 0,
+        VmChange::Setting(SettingChange::Autostart(on)) => domain.autostart == *on,
+        VmChange::Setting(SettingChange::Rename(name)) => domain.name == name.as_str(),
+        VmChange::Setting(SettingChange::Policy { .. }) => true,
+        VmChange::Size(SizeChange::Resize { vcpus, memory_mib }) => {
+            vcpus.is_none_or(|it| it == config.vcpus) && memory_mib.is_none_or(|it| it == config.memory_mib)
+        }
+        VmChange::Size(SizeChange::GrowDisk { target, bytes: wanted }) => {
+            let disk = config.disk(target.as_str()).or_else(|| domain.live.disk(target.as_str()));
+            let path = disk.and_then(|disk| disk.source.as_deref());
+            path.and_then(bytes).is_some_and(|bytes| bytes >= *wanted)
+        }
+        VmChange::Device(DeviceChange::AttachDisk { pool, volume, bytes: wanted }) => {
+            let path = volume_path(pool.as_str(), volume);
+            holds(&path) && bytes(&path) == Some(*wanted)
+        }
+        VmChange::Device(DeviceChange::DetachDisk { disk, delete_volume }) => {
+            let path = volume_path(disk.pool.as_str(), &disk.volume);
+            config.disk(disk.target.as_str()).is_none() && !(*delete_volume && bytes(&path).is_some())
+        }
+        VmChange::Device(DeviceChange::InsertMedium { source, .. }) => {
+            disc_path(source).is_some_and(|path| holds(&path))
+        }
+        VmChange::Device(DeviceChange::EjectMedium { drive }) => {
+            config.disk(drive.as_str()).is_none_or(|disk| disk.is_empty)
+        }
+        VmChange::Device(DeviceChange::AttachInterface { .. }) => !config.cards.is_empty(),
+        VmChange::Device(DeviceChange::DetachInterface { mac }) => !config.has_card(mac),
+        VmChange::Snapshot(SnapshotChange::Create(_)) => {
+            let own = |tag: infinibay::vm::SnapshotTag| tag.operation == id;
+            let mut shots = domain.shots.iter().filter(|shot| shot.tag.is_some_and(own));
+            let shot = shots.next();
+            // One that says that the file systems were at rest was taken while they were.
+            shot.is_some_and(|it| it.at_rest || it.tag.is_none_or(|tag| tag.quiesced != Quiesced::Yes))
+        }
+        VmChange::Snapshot(SnapshotChange::Revert { .. }) => domain.reverts > 0,
+        VmChange::Snapshot(SnapshotChange::Delete { name, .. }) => {
+            domain.shots.iter().all(|shot| shot.name != name.as_str())
+        }
+        VmChange::Identity(IdentityChange::Adopt) => domain.note != NoteFacts::Absent,
+        VmChange::Identity(IdentityChange::Release) => {
+            domain.note == NoteFacts::Absent && (domain.channel.is_none() || domain.channel_goes)
+        }
+    }
+}
+
 /// What is not yet as it has to be once everything is calm; empty when all is.
 pub fn unsettled(state: &State) -> Vec<String> {
     let mut faults = Vec::new();
@@ -117,7 +175,35 @@ pub fn open_requests(state: &State) -> Vec<String> {
     open.map(|(vm, bundle)| format!("{}: {:?}", state.label(*vm), bundle.record.intent)).collect()
 }
 
+fn ended(state: &State, vm: VmId, which: impl Fn(&Operation) -> bool) -> bool {
+    state.database.over.iter().any(|it| it.vm == vm && which(it))
+}
+
+/// The domain goes on without us.
+fn of_released(state: &State, vm: VmId) -> Vec<String> {
+    let kept = state.host.domains.get(&vm).is_some_and(|domain| {
+        domain.note != NoteFacts::Absent || (domain.channel.is_some() && !domain.channel_goes)
+    });
+    let gone = !state.host.domains.contains_key(&vm) && !state.watch.robbed.contains(&vm);
+    let mut faults = Vec::new();
+    if kept {
+        faults.push("it was given back with what it was given".to_owned());
+    }
+    if gone {
+        faults.push("it was to be given back, and is gone".to_owned());
+    }
+    if state.links.contains_key(&vm) {
+        faults.push("its link is kept".to_owned());
+    }
+    faults
+}
+
 fn of_gone(state: &State, vm: VmId) -> Vec<String> {
+    let released =
+        |it: &Operation| it.kind == OperationKind::Release && it.status == OperationStatus::Succeeded;
+    if ended(state, vm, released) {
+        return of_released(state, vm);
+    }
     let mut faults: Vec<String> = state.host.left_of(vm);
     let mut ends = state.database.over.iter().filter(|it| it.vm == vm && it.kind == OperationKind::Delete);
     match ends.next() {
@@ -159,7 +245,12 @@ fn of_vm(state: &State, vm: VmId) -> Vec<String> {
             faults.push("a request was given up, and nobody was told".to_owned());
         }
     } else if !state.watch.disturbed.contains_key(&vm) {
-        let fits = if intent.power == DesiredPower::Running { is_on } else { is_off };
+        let fits = match intent.power {
+            DesiredPower::Running | DesiredPower::ColdRunning => is_on,
+            DesiredPower::Paused => domain.is_some_and(|it| it.state == DomainState::Paused),
+            DesiredPower::Saved => is_off && domain.is_some_and(|it| it.saved.is_some()),
+            DesiredPower::Stopped | DesiredPower::ForcedOff => is_off,
+        };
         if !fits {
             faults.push(format!(
                 "{:?} was asked for, and it is {:?}",
@@ -169,7 +260,88 @@ fn of_vm(state: &State, vm: VmId) -> Vec<String> {
         }
     }
     faults.extend(of_things(state, vm));
+    faults.extend(of_hardware(state, vm));
+    faults.extend(of_guest(state, vm));
     faults.extend(of_words(state, vm));
+    faults
+}
+
+/// The specification agrees with the domain, unless somebody changed that, or was told that a change
+/// could not be ended.
+fn of_hardware(state: &State, vm: VmId) -> Vec<String> {
+    let Some(domain) = state.host.domains.get(&vm) else { return Vec::new() };
+    let others = state.watch.robbed.contains(&vm) || state.watch.warped.contains(&vm);
+    let told = ended(state, vm, |it| it.change.is_some() && it.status != OperationStatus::Succeeded);
+    if others || told || domain.is_foreign {
+        return Vec::new();
+    }
+    let (spec, config) = (&state.database.vms[&vm].record.spec, &domain.config);
+    let mut faults = Vec::new();
+    if (spec.vcpus, spec.memory_mib) != (config.vcpus, config.memory_mib) {
+        faults.push(format!(
+            "it is to have {} processors and {} MiB, and has {} and {}",
+            spec.vcpus, spec.memory_mib, config.vcpus, config.memory_mib
+        ));
+    }
+    if spec.name.as_str() != domain.name {
+        faults.push(format!("it is to be called {}, and is {}", spec.name, domain.name));
+    }
+    // What was put back is put back with what it had then.
+    if domain.reverts > 0 {
+        return faults;
+    }
+    let wanted: Vec<_> =
+        spec.devices.disks.iter().map(|it| volume_path(it.pool.as_str(), &it.volume)).collect();
+    let disks = config.disks.iter().filter(|it| it.kind == DiskKind::Disk && it.target != "vda");
+    let mut found: Vec<_> = disks.filter_map(|it| it.source.clone()).collect();
+    let mut sorted = wanted;
+    sorted.sort();
+    found.sort();
+    if sorted != found {
+        faults.push(format!("it is to have {sorted:?}, and has {found:?}"));
+    }
+    for medium in &spec.devices.media {
+        let path = disc_path(&medium.source);
+        let drive = config.disk(medium.target.as_str());
+        if drive.and_then(|disk| disk.source.as_ref()) != path.as_ref() {
+            faults.push(format!("{} is to hold {path:?}, and is {drive:?}", medium.target));
+        }
+    }
+    let held = config
+        .disks
+        .iter()
+        .filter(|it| it.source.as_ref().is_some_and(|it| it.starts_with(format!("/{MEDIA}"))));
+    if held.count() != spec.devices.media.len() {
+        faults.push("it holds media that nobody notes".to_owned());
+    }
+    if let Some(card) = spec.devices.interfaces.iter().find(|card| !config.has_card(&card.mac)) {
+        faults.push(format!("its card {} is not there", card.mac));
+    }
+    faults
+}
+
+/// No guest is left frozen, unless somebody was told; one that is to be kept running is.
+fn of_guest(state: &State, vm: VmId) -> Vec<String> {
+    let Some(domain) = state.host.domains.get(&vm) else { return Vec::new() };
+    let bundle = &state.database.vms[&vm];
+    let mut faults = Vec::new();
+    let code = |it: &Operation| it.error.as_ref().is_some_and(|error| error.code == "THAW_FAILED");
+    if domain.is_frozen && domain.state == DomainState::Running && !ended(state, vm, code) {
+        faults.push("its file systems are frozen".to_owned());
+    }
+    let intent = &bundle.record.intent;
+    let wants = intent.power.is_on() && !intent.is_open() && !intent.is_given_up();
+    let corrects = bundle.record.spec.keeping.on_power_off == OnPowerOff::Correct;
+    // By itself, or by somebody.
+    let off = domain.state == DomainState::Shutoff && matches!(domain.reason, 1 | 2 | 5 | 7);
+    let loops = |condition: &Condition| {
+        condition.kind == ConditionKind::DriftedFromIntent && condition.reason == "BootLoop"
+    };
+    let tired = bundle.status.as_ref().is_some_and(|status| status.conditions.iter().any(loops));
+    let robbed = state.watch.robbed.contains(&vm);
+    if wants && corrects && off && !tired && !robbed {
+        faults.push("it is to be kept running, and is off".to_owned());
+    }
     faults
 }
 
@@ -179,8 +351,10 @@ fn of_things(state: &State, vm: VmId) -> Vec<String> {
     let milestones = &bundle.record.milestones;
     let mut faults = Vec::new();
     let has_row = |kind| bundle.resources.iter().any(|row| row.kind == kind);
+    let is_named =
+        |name: &str| bundle.resources.iter().any(|row| row.kind == ResourceKind::Volume && row.name == name);
     for ((pool, name), volume) in state.host.volumes.iter().filter(|(_, volume)| volume.vm == Some(vm)) {
-        if !has_row(ResourceKind::Volume) {
+        if !is_named(name) {
             faults.push(format!("no row names its volume {pool}/{name}"));
         }
         if milestones.disk_created.is_some() && !volume.whole {
@@ -188,7 +362,18 @@ fn of_things(state: &State, vm: VmId) -> Vec<String> {
         }
     }
     let robbed = state.watch.robbed.contains(&vm);
-    for row in bundle.resources.iter().filter(|row| row.state == ResourceState::Created && !robbed) {
+    // One who was told that a disk could not be taken out asks again, which ends what was begun.
+    let detaching = |name: &str| {
+        ended(state, vm, |it| {
+            it.status == OperationStatus::Failed
+                && matches!(
+                    &it.change,
+                    Some(VmChange::Device(DeviceChange::DetachDisk { disk, .. })) if disk.volume == name
+                )
+        })
+    };
+    let made = bundle.resources.iter().filter(|row| row.state == ResourceState::Created && !robbed);
+    for row in made.filter(|row| !detaching(&row.name)) {
         let there = match row.kind {
             ResourceKind::Volume => state.host.volumes.contains_key(&(POOL.to_owned(), row.name.clone())),
             ResourceKind::Seed => {
@@ -243,6 +428,7 @@ fn of_words(state: &State, vm: VmId) -> Vec<String> {
         Some(DomainState::Running) => &[VmPhase::Running, VmPhase::Installing],
         Some(DomainState::Paused) => &[VmPhase::Paused],
         Some(DomainState::Crashed) => &[VmPhase::Crashed],
+        Some(_) if domain.is_some_and(|domain| domain.saved.is_some()) => &[VmPhase::Saved, VmPhase::Failed],
         Some(_) => &[VmPhase::Stopped, VmPhase::Failed, VmPhase::Crashed],
     };
     if !fits.contains(&status.phase) {
@@ -262,4 +448,12 @@ fn of_words(state: &State, vm: VmId) -> Vec<String> {
         faults.push("libvirt is told to be away".to_owned());
     }
     faults
+}
+
+/// The file of a volume; nobody asks for discs of the library here.
+fn disc_path(source: &DiscSource) -> Option<PathBuf> {
+    match source {
+        DiscSource::Volume { pool, volume } => Some(volume_path(pool.as_str(), volume.as_str())),
+        DiscSource::Library { .. } => None,
+    }
 }

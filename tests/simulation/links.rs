@@ -52,7 +52,9 @@ impl LoopLinks for Ports {
         let mut state = self.world.state();
         let (now, speaks) = (state.now, state.speaks(vm));
         let runs = state.host.domains.get(&vm).is_some_and(|domain| domain.state.is_active());
-        let installed = state.host.volumes.values().any(|volume| volume.vm == Some(vm) && volume.installed);
+        let is_foreign = state.host.domains.get(&vm).is_some_and(|domain| domain.is_foreign);
+        let installed = is_foreign || state.host.root(vm).is_some_and(|volume| volume.installed);
+        let up_since = state.host.domains.get(&vm).and_then(|domain| domain.up_since);
         let Some(link) = state.links.get_mut(&vm) else { return LinkObservation::None };
         if !runs {
             *link = Link { since: now, heard: None };
@@ -65,7 +67,7 @@ impl LoopLinks for Ports {
         LinkObservation::Open(OpenLink {
             since: link.since,
             last_message_at: link.heard,
-            greeted_at: link.heard,
+            greeted_at: link.heard.and(up_since).map(|at| at.max(link.since)),
             version: link.heard.map(|_| "1".to_owned()),
             platform: None,
             capabilities: Vec::new(),

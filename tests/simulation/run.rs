@@ -1,11 +1,12 @@
 //! One run: a seed's script under the seed's faults, then calm, then everything is deleted.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use infinibay::vm::{DesiredPower, SettingChange, VmChange, VmId};
+use infinibay::vm::{DesiredPower, IdentityChange, VmChange, VmId};
 
 use super::{
     chance::Chance,
+    changes,
     controller::Controller,
     faults::Faults,
     guests::SETTLED,
@@ -14,9 +15,9 @@ use super::{
     world::{Event, World},
 };
 
-/// How long the world may take to settle once it is calm: the budget of an operation, counted by a
-/// clock that may have gone back by hours.
-const PATIENCE: Duration = Duration::from_secs(12 * 3600);
+/// How long the world may take to settle once it is calm: more than the longest budget of an operation,
+/// whatever the clock says.
+const PATIENCE: Duration = Duration::from_secs(2 * 3600);
 
 /// How long what was asked for may take then: more than any wait of the loop, after calls that hang
 /// one after another.
@@ -30,6 +31,10 @@ pub struct Outcome {
     pub ticks: u64,
     /// What went wrong, with the last lines of the trace.
     pub violation: Option<String>,
+    /// How requests of each kind ended, and how often.
+    pub ends: BTreeMap<String, u32>,
+    /// How often a guest was frozen.
+    pub freezes: u32,
 }
 
 /// Runs one seed.
@@ -43,8 +48,13 @@ pub fn run(seed: u64) -> Outcome {
         let world = World::new(seed);
         let end = Run { world: world.clone(), controller: None, chance: Chance::new(seed, 3) }.go(seed).await;
         let violation = end.err().map(|why| format!("{why}\n\n{}", world.last_lines()));
-        let ticks = world.state().tick;
-        Outcome { hash: world.hash(), ticks, violation }
+        let hash = world.hash();
+        let state = world.state();
+        let mut ends = BTreeMap::new();
+        for over in &state.database.over {
+            *ends.entry(format!("{:?} {:?}", over.kind, over.status)).or_default() += 1;
+        }
+        Outcome { hash, ticks: state.tick, violation, ends, freezes: state.watch.freezes }
     })
 }
 
@@ -58,6 +68,7 @@ impl Run {
     async fn go(mut self, seed: u64) -> Result<(), String> {
         let strangers = |world: &World| world.state().host.strangers_things();
         let mut script = Script::new(seed);
+        script.begin(&self.world);
         self.controller = Some(Controller::start(&self.world));
         while let Some(gap) = script.gap() {
             self.wait(gap).await?;
@@ -71,11 +82,16 @@ impl Run {
         self.settle("as it was asked for").await?;
         self.ask_again();
         self.settle("as it was asked for again").await?;
-        let on = self.chance.one_in(2);
-        let change = VmChange::Setting(SettingChange::Autostart(on));
-        self.ask_all(|state, vm, asked| state.database.request_change(vm, change.clone(), asked));
+        let which = self.chance.below(changes::IN_CALM);
+        self.ask_all(|state, vm, asked| {
+            let change = changes::in_calm(state, vm, which, asked.operation);
+            change.is_some_and(|change| state.database.request_change(vm, change, asked))
+        });
         self.settle("changed").await?;
-        self.ask_all(|state, vm, asked| state.database.request_delete(vm, asked));
+        self.ask_all(|state, vm, asked| {
+            let release = VmChange::Identity(IdentityChange::Release);
+            state.database.request_delete(vm, asked) || state.database.request_change(vm, release, asked)
+        });
         self.settle("gone").await?;
         if !self.world.state().database.vms.is_empty() {
             return Err("VMs are left".to_owned());
@@ -131,6 +147,7 @@ impl Run {
         state.silent.clear();
         for domain in state.host.domains.values_mut() {
             domain.is_deaf = false;
+            domain.clings = false;
         }
         drop(state);
         self.world.tell(Event::Connected);

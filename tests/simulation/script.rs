@@ -2,17 +2,20 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use chrono::{DateTime, Utc};
 use infinibay::vm::{
     Base, DesiredPower, DomainState, Firmware, GuestChange, Image, ImageFormat, NetworkAttachment,
-    OperationId, OsFamily, Provisioning, SettingChange, Unattended, VmChange, VmId, VmSpec,
+    OperationId, Origin, OsFamily, Provisioning, SettingChange, Unattended, VmChange, VmId, VmSpec,
 };
 
 use super::{
     chance::Chance,
+    changes,
     controller::Controller,
     database::Asked,
     guests::{self, SHUT_DOWN, misfortune},
-    host::{File, socket_path},
+    host::{Domain, File, socket_path},
+    made,
     world::{Event, State, World},
 };
 
@@ -31,6 +34,12 @@ enum Act {
     Delete,
     Autostart,
     Reset,
+    Change,
+    Adopt,
+    SomebodySaves,
+    SomebodySizes,
+    SomebodyRenames,
+    SomebodyShoots,
     GuestPowersOff,
     GuestCrashes,
     GuestPauses,
@@ -51,7 +60,7 @@ enum Act {
     Resync,
 }
 
-const ACTS: [Act; 38] = [
+const ACTS: [Act; 68] = [
     Act::Create,
     Act::Create,
     Act::Create,
@@ -70,6 +79,36 @@ const ACTS: [Act; 38] = [
     Act::Autostart,
     Act::Reset,
     Act::Reset,
+    Act::Power(DesiredPower::Paused),
+    Act::Power(DesiredPower::Paused),
+    Act::Power(DesiredPower::Saved),
+    Act::Power(DesiredPower::Saved),
+    Act::Power(DesiredPower::ColdRunning),
+    Act::Power(DesiredPower::ForcedOff),
+    Act::Change,
+    Act::Change,
+    Act::Change,
+    Act::Change,
+    Act::Change,
+    Act::Change,
+    Act::Change,
+    Act::Change,
+    Act::Change,
+    Act::Change,
+    Act::Change,
+    Act::Change,
+    Act::Change,
+    Act::Change,
+    Act::Change,
+    Act::Change,
+    Act::Change,
+    Act::Change,
+    Act::Adopt,
+    Act::SomebodySaves,
+    Act::SomebodySizes,
+    Act::SomebodyRenames,
+    Act::SomebodyShoots,
+    Act::GuestPowersOff,
     Act::GuestPowersOff,
     Act::GuestPowersOff,
     Act::GuestCrashes,
@@ -96,13 +135,29 @@ const ACTS: [Act; 38] = [
 pub struct Script {
     chance: Chance,
     left: u64,
+    /// VMs that are there from the beginning; then much is asked of them.
+    made: u64,
 }
 
 impl Script {
     pub fn new(seed: u64) -> Self {
         let mut chance = Chance::new(seed, 2);
-        let left = 4 + chance.below(20);
-        Self { chance, left }
+        let made = chance.below(4).saturating_sub(1);
+        let left = if made > 0 { 8 + chance.below(24) } else { 4 + chance.below(20) };
+        Self { chance, left, made }
+    }
+
+    /// What is there before anything happens.
+    pub fn begin(&mut self, world: &Arc<World>) {
+        for _ in 0..self.made {
+            let vm = VmId(self.chance.uuid());
+            let mut state = world.state();
+            let operation = OperationId(self.chance.uuid());
+            let asked = Asked { operation, by: state.owner, at: state.now };
+            made::make(&mut state, vm, asked, &mut self.chance);
+            drop(state);
+            guests::go_on(world, vm);
+        }
     }
 
     /// How long nothing happens; `None` when the script is over.
@@ -118,7 +173,11 @@ impl Script {
     /// The next thing happens.
     pub fn act(&mut self, world: &Arc<World>, controller: Option<&Controller>) {
         let vms: Vec<VmId> = world.state().database.vms.keys().copied().collect();
-        let act = if vms.is_empty() { Act::Create } else { self.chance.pick(&ACTS) };
+        let act = match (vms.is_empty(), self.made > 0 && self.chance.one_in(2)) {
+            (true, _) => Act::Create,
+            (false, true) => Act::Change,
+            (false, false) => self.chance.pick(&ACTS),
+        };
         let vm = if vms.is_empty() { VmId(self.chance.uuid()) } else { self.chance.pick(&vms) };
         let wait = self.chance.seconds(1, 120);
         match act {
@@ -142,7 +201,21 @@ impl Script {
             Act::Reset => ask(world, controller, vm, "a reset", &mut self.chance, |s, a| {
                 s.database.request_change(vm, VmChange::Guest(GuestChange::Reset), a)
             }),
-            Act::LibvirtIsAway => away(world, wait, "libvirt", |state, away| state.host.reachable = !away),
+            Act::Change => {
+                let change = changes::any(&world.state(), vm, &mut self.chance);
+                if let Some(change) = change {
+                    let what = format!("{change:?}");
+                    ask(world, controller, vm, &what, &mut self.chance, |s, a| {
+                        s.database.request_change(vm, change, a)
+                    });
+                }
+            }
+            Act::Adopt if vms.len() >= MAX_VMS => {}
+            Act::Adopt => self.adopt(world, controller),
+            Act::LibvirtIsAway => away(world, wait, "libvirt", |state, away| {
+                state.host.reachable = !away;
+                state.connected = state.now;
+            }),
             Act::StoreIsAway => away(world, wait, "the store", |state, away| state.database.is_away = away),
             Act::ClockJumps => {
                 let by = self.chance.pick(&[3600, -3600, 40, -40]);
@@ -158,6 +231,31 @@ impl Script {
             }
             other => befall(world, vm, other, wait),
         }
+    }
+
+    /// Somebody made a domain, and has it managed from now on.
+    fn adopt(&mut self, world: &Arc<World>, controller: Option<&Controller>) {
+        let vm = VmId(self.chance.uuid());
+        let on = self.chance.one_in(2);
+        let mut domain = Domain::new(&mut self.chance);
+        domain.is_foreign = true;
+        (domain.config.vcpus, domain.config.max_vcpus) = (1, 1);
+        (domain.config.memory_mib, domain.config.max_memory_mib) = (512, 512);
+        ask(world, controller, vm, "an adoption", &mut self.chance, |state, asked| {
+            let mut spec = spec(state.database.order.len(), Provisioning::None);
+            spec.origin = Origin::Adopted { macs: Vec::new() };
+            domain.name = spec.name.to_string();
+            state.host.domains.insert(vm, domain);
+            state.host.once_defined.insert(vm);
+            if on {
+                state.host.power_on(vm);
+            }
+            let power = if on { DesiredPower::Running } else { DesiredPower::Stopped };
+            let host = state.host_id;
+            state.database.adopt(vm, host, spec, power, asked);
+            true
+        });
+        guests::go_on(world, vm);
     }
 
     fn create(&mut self, world: &Arc<World>, controller: Option<&Controller>) {
@@ -240,9 +338,8 @@ fn reboot(world: &Arc<World>) {
     for vm in vms {
         state.host.power_off(vm, CRASHED, false);
         state.disturb(vm);
-        if let Some(domain) = state.host.domains.get_mut(&vm).filter(|domain| domain.autostart) {
-            domain.state = DomainState::Running;
-            domain.started = tokio::time::Instant::now();
+        if state.host.domains.get(&vm).is_some_and(|domain| domain.autostart) {
+            state.host.power_on(vm);
             started.push(vm);
         }
     }
@@ -300,15 +397,32 @@ fn befall(world: &Arc<World>, vm: VmId, act: Act, wait: Duration) {
         }),
         Act::SomebodyStarts if state == Some(DomainState::Shutoff) => {
             misfortune(world, vm, "somebody starts it", |s| {
-                let has_disk = s.host.volumes.values().any(|volume| volume.vm == Some(vm) && volume.whole);
-                if let Some(domain) = s.host.domains.get_mut(&vm).filter(|_| has_disk) {
-                    domain.state = DomainState::Running;
-                    domain.boot += 1;
-                    domain.started = tokio::time::Instant::now();
-                    s.host.files.insert(socket_path(vm), File::Socket { vm });
+                let is_foreign = s.host.domains.get(&vm).is_some_and(|domain| domain.is_foreign);
+                if is_foreign || s.host.root(vm).is_some_and(|volume| volume.whole) {
+                    s.host.power_on(vm);
                 }
             });
             guests::boot(world, vm);
+        }
+        Act::SomebodySaves if is_active => misfortune(world, vm, "somebody saves it", |s| {
+            if let Some(domain) = s.host.domains.get_mut(&vm).filter(|domain| domain.persistent) {
+                domain.saved = Some(domain.live.clone());
+                s.host.power_off(vm, 5, true);
+            }
+        }),
+        Act::SomebodySizes if state.is_some() => {
+            warp(world, vm, "somebody gives it a processor", |domain, _| {
+                domain.config.vcpus += 1;
+                domain.config.max_vcpus += 1;
+            })
+        }
+        Act::SomebodyRenames if state == Some(DomainState::Shutoff) => {
+            warp(world, vm, "somebody renames it", |domain, _| domain.name.push('x'));
+        }
+        Act::SomebodyShoots if state.is_some() => {
+            warp(world, vm, "somebody takes a snapshot of it", |domain, now| {
+                domain.shoot(format!("theirs-{}", domain.shots.len()), None, now);
+            });
         }
         Act::DiskIsRemoved if !is_active => misfortune(world, vm, "somebody removes its disk", |s| {
             s.watch.robbed.insert(vm);
@@ -344,7 +458,21 @@ fn befall(world: &Arc<World>, vm: VmId, act: Act, wait: Duration) {
     }
 }
 
-fn spec(number: usize, provisioning: Provisioning) -> VmSpec {
+/// Somebody changes what the domain is made of.
+fn warp(world: &Arc<World>, vm: VmId, what: &str, work: impl FnOnce(&mut Domain, DateTime<Utc>)) {
+    let mut state = world.state();
+    let label = state.label(vm);
+    state.note(format_args!("{label}: {what}"));
+    state.watch.warped.insert(vm);
+    let now = state.now;
+    if let Some(domain) = state.host.domains.get_mut(&vm) {
+        work(domain, now);
+    }
+    drop(state);
+    world.tell(Event::Domain(vm));
+}
+
+pub fn spec(number: usize, provisioning: Provisioning) -> VmSpec {
     VmSpec {
         devices: infinibay::vm::Plugged::default(),
         keeping: infinibay::vm::PowerKeeping::default(),

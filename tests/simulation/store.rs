@@ -9,8 +9,8 @@ use infinibay::{
     reconcile::LoopStore,
     store::{ChangeOutcome, StoreError, VmBundle},
     vm::{
-        DesiredPower, Milestone, Operation, OperationError, OperationId, OperationKind, OperationStatus,
-        Resource, ResourceState, UserId, VmChange, VmId, VmStatus,
+        Milestone, Operation, OperationError, OperationId, OperationKind, OperationStatus, Resource,
+        ResourceState, UserId, VmChange, VmId, VmStatus,
     },
 };
 
@@ -262,16 +262,37 @@ impl LoopStore for Ports {
         let outcome = outcome.clone();
         self.write("finish_change", move |state| {
             state.judge_change(vm, id);
-            let open = state.database.open(id).is_some();
-            if let Some(bundle) = state.database.vms.get_mut(&vm).filter(|_| open) {
+            let open = state.database.open(id).cloned();
+            let name = outcome.spec.as_ref().map(|spec| spec.name.clone());
+            let mut others = state.database.vms.iter().filter(|(other, _)| **other != vm);
+            if open.is_some() && others.any(|(_, other)| Some(&other.record.spec.name) == name.as_ref()) {
+                return Err(StoreError::NameTaken);
+            }
+            if outcome.released && open.is_some() {
+                state.database.end(vm, OperationStatus::Succeeded, None, now, |open| open.id == id);
+                state.database.end(vm, OperationStatus::Superseded, None, now, |_| true);
+                state.database.vms.remove(&vm);
+                let label = state.label(vm);
+                state.note(format_args!("{label} is released"));
+                return Ok(state.database.operation(id));
+            }
+            if let Some((bundle, open)) = state.database.vms.get_mut(&vm).zip(open) {
                 for operation in bundle.operations.iter_mut().filter(|operation| operation.id == id) {
                     operation.effect = outcome.effect.or(operation.effect);
                 }
                 if let Some(spec) = outcome.spec {
                     bundle.record.spec = spec;
                 }
-                if let Some(power) = outcome.power {
+                // Whoever asked for power since is heard.
+                let is_last = bundle.record.intent.generation == open.generation;
+                if let Some(power) = outcome.power.filter(|_| is_last) {
                     bundle.record.intent.power = power;
+                    // As it was put back, so it is wanted.
+                    let (disturbed, reverted) =
+                        (state.watch.disturbed.get(&vm), state.watch.reverted.get(&vm));
+                    if disturbed == reverted {
+                        state.watch.disturbed.remove(&vm);
+                    }
                 }
                 state.database.end(vm, OperationStatus::Succeeded, None, now, |open| open.id == id);
                 let label = state.label(vm);
@@ -363,7 +384,7 @@ impl State {
     pub fn is_asked_to_stop(&self, vm: VmId) -> bool {
         self.database.vms.get(&vm).is_none_or(|bundle| {
             let intent = &bundle.record.intent;
-            intent.deleting || (intent.is_open() && intent.power != DesiredPower::Running)
+            intent.deleting || (intent.is_open() && intent.power.is_off())
         })
     }
 }

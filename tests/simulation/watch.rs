@@ -3,11 +3,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use infinibay::vm::{DesiredPower, DomainObservation, DomainState, OperationId, VmId};
+use std::time::Duration;
+
+use infinibay::vm::{
+    DesiredPower, DeviceChange, DomainObservation, DomainState, OperationId, VmChange, VmId,
+};
 
 use tokio::time::Instant;
 
 use super::{controller::config, world::State};
+
+/// How long after its end a change may still be carried out: what it was decided on was read before,
+/// and what it takes to begin may itself be slow.
+const STALE: Duration = Duration::from_secs(180);
 
 /// What a look showed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +65,12 @@ pub struct Watch {
     pub polite: BTreeMap<VmId, Instant>,
     /// VMs of which somebody else took something away.
     pub robbed: BTreeSet<VmId>,
+    /// VMs whose hardware, name or snapshots somebody else changed.
+    pub warped: BTreeSet<VmId>,
+    /// When a VM was last put back to a snapshot.
+    pub reverted: BTreeMap<VmId, u64>,
+    /// How often a guest was frozen.
+    pub freezes: u32,
     /// VMs on which a call may still be at work that no controller can know of.
     pub haunted: BTreeSet<VmId>,
 }
@@ -103,6 +117,48 @@ impl State {
         if let Some(since) = since.filter(|since| asked && active && *since < config().stop_grace) {
             let label = self.label(vm);
             self.violate(format_args!("the plug of {label} is pulled {since:?} after it was asked to stop"));
+        }
+    }
+
+    /// Whether a change is asked for, or was of late.
+    pub fn is_asked(&self, vm: VmId, which: impl Fn(&VmChange) -> bool) -> bool {
+        let open = self.database.vms.get(&vm).into_iter().flat_map(|bundle| &bundle.operations);
+        let over = self.database.over.iter().filter(|it| {
+            it.vm == vm && self.database.ended.get(&it.id).is_some_and(|at| at.elapsed() < STALE)
+        });
+        open.chain(over).filter_map(|operation| operation.change.as_ref()).any(which)
+    }
+
+    /// The loop begins to carry a change out: only one that is asked for.
+    pub fn judge_asked(&mut self, vm: VmId, what: &str, which: impl Fn(&VmChange) -> bool) {
+        if !self.is_asked(vm, which) {
+            let label = self.label(vm);
+            self.violate(format_args!("{what} of {label}, and no operation asks for it"));
+        }
+    }
+
+    /// The loop is about to remove a volume: a VM's end, or one that a change took out of it.
+    pub fn judge_removal(&mut self, vm: VmId, pool: &str, name: &str) {
+        let deleting = self.database.vms.get(&vm).is_none_or(|bundle| bundle.record.intent.deleting);
+        if deleting {
+            self.judge_destruction(vm, "removal of a volume", &[Seen::Absent]);
+            return;
+        }
+        self.judge_asked(vm, "removal of a volume", |change| match change {
+            VmChange::Device(DeviceChange::AttachDisk { volume, .. }) => volume == name,
+            VmChange::Device(DeviceChange::DetachDisk { disk, delete_volume }) => {
+                *delete_volume && disk.volume == name
+            }
+            _ => false,
+        });
+        let path = super::host::volume_path(pool, name);
+        let used = self.host.domains.get(&vm).is_some_and(|domain| {
+            let live = domain.live.disks.iter().filter(|_| domain.state.is_active());
+            domain.config.disks.iter().chain(live).any(|disk| disk.source.as_ref() == Some(&path))
+        });
+        if used && !self.watch.haunted.contains(&vm) && !self.watch.warped.contains(&vm) {
+            let label = self.label(vm);
+            self.violate(format_args!("{name} is removed, and {label} uses it"));
         }
     }
 

@@ -60,6 +60,8 @@ pub struct State {
     pub database: Database,
     pub links: BTreeMap<VmId, Link>,
     pub silent: BTreeSet<VmId>,
+    /// Since when libvirt's events come.
+    pub connected: DateTime<Utc>,
     /// How far the wall clock is ahead of the run's time, seconds.
     pub clock_ahead: i64,
     pub watch: Watch,
@@ -123,6 +125,7 @@ impl World {
             database: Database::default(),
             links: BTreeMap::new(),
             silent: BTreeSet::new(),
+            connected: epoch(),
             clock_ahead: 0,
             watch: Watch::default(),
             violation: None,

@@ -27,6 +27,8 @@ pub(crate) enum Manner {
     CutsOnce(Arc<Vec<u8>>, usize),
     /// The same with the first, and has only the second from then on.
     Replaces(Arc<Vec<u8>>, usize, Arc<Vec<u8>>),
+    /// The same, but of the second it gives parts to whoever asked for parts of the first.
+    Mixes(Arc<Vec<u8>>, usize, Arc<Vec<u8>>),
     /// Announces so many bytes more than come, every time.
     Boasts(Arc<Vec<u8>>, usize),
     /// Announces so many bytes of more.
@@ -197,6 +199,11 @@ async fn carry_on(
             let head = format!("HTTP/1.1 200 Fine\r\netag: {tag}\r\ncontent-length: {length}\r\n\r\n");
             stream.write_all(head.as_bytes()).await?;
             stream.write_all(&whole[..sent]).await?;
+        }
+        Manner::Mixes(old, after, new) => {
+            let (whole, tag) = if first { (&old, ETAG) } else { (&new, "\"state-2\"") };
+            stream.write_all(head(whole, whole.len() - begin(whole)).replace(ETAG, tag).as_bytes()).await?;
+            stream.write_all(if first { &whole[..after] } else { &whole[begin(whole)..] }).await?;
         }
         Manner::Boasts(whole, more) => {
             let (rest, pretended) = (&whole[begin(&whole)..], whole.len() + more);

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::payload;
 use crate::{
     api::{auth::Call, error::ApiError, scalars::BigInt, types::VmPayload},
+    lifecycle::InsertMedium,
     vm::VmId,
 };
 
@@ -45,19 +46,22 @@ impl DeviceMutations {
         payload(&call, accepted).await
     }
 
-    /// Puts an ISO image into a drive.
+    /// Puts an ISO image into a drive: a disc of the library, or a volume of a pool. Give either
+    /// `medium`, or `pool` and `volume`. A disc of the library cannot be deleted while it is in a drive.
     async fn insert_vm_medium(
         &self,
         ctx: &Context<'_>,
         id: Uuid,
-        #[graphql(desc = "The storage pool that holds it.")] pool: String,
-        #[graphql(desc = "The volume, whose name ends in `.iso`.")] volume: String,
+        #[graphql(desc = "A disc of the library that is ready, by its name or its id.")] medium: Option<
+            String,
+        >,
+        #[graphql(desc = "The storage pool that holds it.")] pool: Option<String>,
+        #[graphql(desc = "The volume, whose name ends in `.iso`.")] volume: Option<String>,
         #[graphql(desc = "The drive; an empty one, or a new one, when absent.")] target: Option<String>,
     ) -> Result<VmPayload, ApiError> {
         let call = Call::of(ctx)?;
-        let lifecycle = &call.api.lifecycle;
-        let accepted = lifecycle.insert_medium(call.actor, VmId(id), &pool, &volume, target.as_deref()).await;
-        payload(&call, accepted).await
+        let asked = InsertMedium { medium, pool, volume, drive: target };
+        payload(&call, call.api.lifecycle.insert_medium(call.actor, VmId(id), asked).await).await
     }
 
     /// Takes a medium out of its drive, which stays.

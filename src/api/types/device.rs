@@ -5,7 +5,7 @@ use async_graphql::SimpleObject;
 use crate::{
     api::scalars::BigInt,
     domain_xml::mac_address,
-    vm::{DiskTarget, NetworkAttachment, NicSource, VmRecord},
+    vm::{DiscSource, DiskTarget, NetworkAttachment, NicSource, ResourceName, VmRecord},
 };
 
 /// A disk of a VM.
@@ -24,10 +24,12 @@ pub(crate) struct VmDisk {
 pub(crate) struct VmMedium {
     /// The drive.
     target: String,
-    /// The medium's storage pool.
-    pool: String,
-    /// The medium's volume.
-    volume: String,
+    /// The disc of the library, by name, where it is one.
+    medium: Option<String>,
+    /// Its storage pool, where it is a volume.
+    pool: Option<String>,
+    /// The volume, where it is one.
+    volume: Option<String>,
 }
 
 /// A network card of a VM.
@@ -57,10 +59,14 @@ pub(crate) fn disks(record: &VmRecord) -> Vec<VmDisk> {
 }
 
 pub(crate) fn media(record: &VmRecord) -> Vec<VmMedium> {
-    let media = record.spec.devices.media.iter().map(|medium| VmMedium {
-        target: medium.target.to_string(),
-        pool: medium.pool.to_string(),
-        volume: medium.volume.to_string(),
+    let media = record.spec.devices.media.iter().map(|plugged| {
+        let (medium, pool, volume) = match &plugged.source {
+            DiscSource::Library { medium } => (Some(medium), None, None),
+            DiscSource::Volume { pool, volume } => (None, Some(pool), Some(volume)),
+        };
+        let text = |name: Option<&ResourceName>| name.map(ToString::to_string);
+        let target = plugged.target.to_string();
+        VmMedium { target, medium: text(medium), pool: text(pool), volume: text(volume) }
     });
     media.collect()
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     api::error::ApiError,
-    lifecycle::{CreateVm, UnattendedRequest},
+    lifecycle::{CreateVm, InstallRequest, UnattendedRequest},
     vm::{GuestCommand, UnsafeCommand},
 };
 use safe::SafeCommandInput;
@@ -44,6 +44,32 @@ pub(crate) struct UnattendedInput {
     first_boot_commands: Vec<String>,
 }
 
+/// A system to be installed by its own installer, on an empty disk.
+#[derive(InputObject)]
+pub(crate) struct InstallInput {
+    /// The name of an installation medium that is ready.
+    medium: String,
+    /// Windows: the name of the edition on the medium, as in `Windows 11 Pro`; the first when absent.
+    edition: Option<String>,
+    /// Windows: the language of the medium, as in `en-US`, which is the default.
+    medium_language: Option<String>,
+    /// Windows: the name of the medium with its drivers for virtio.
+    drivers: Option<String>,
+    /// Where packages come from, as in `http://deb.debian.org/debian`; the installer's own choice when
+    /// absent. Not for Windows.
+    mirror: Option<String>,
+    /// Whether our agent is installed with it.
+    #[graphql(default = true)]
+    agent: bool,
+}
+
+impl From<InstallInput> for InstallRequest {
+    fn from(input: InstallInput) -> Self {
+        let InstallInput { medium, edition, medium_language, drivers, mirror, agent } = input;
+        Self { medium, edition, medium_language, drivers, mirror, agent }
+    }
+}
+
 /// A VM to be made.
 #[derive(InputObject)]
 pub(crate) struct CreateVmInput {
@@ -51,13 +77,15 @@ pub(crate) struct CreateVmInput {
     id: Option<Uuid>,
     /// 1 to 63 letters, digits, `-`, `_`, `.`; unique on the host.
     name: String,
-    /// The name of an image.
-    image: String,
+    /// The name of an image; this or `install`.
+    image: Option<String>,
+    /// A system to be installed; this or `image`.
+    install: Option<InstallInput>,
     /// Virtual processors.
     vcpus: i32,
     /// MiB.
     memory_mib: i32,
-    /// GiB; the image's own size when absent.
+    /// GiB; the image's own size when absent. With `install` it has to be given.
     disk_gib: Option<i32>,
     /// A storage pool of the host.
     pool: Option<String>,
@@ -73,6 +101,7 @@ impl From<CreateVmInput> for CreateVm {
             id: input.id,
             name: input.name,
             image: input.image,
+            install: input.install.map(Into::into),
             vcpus: input.vcpus.into(),
             memory_mib: input.memory_mib.into(),
             disk_gib: input.disk_gib.map(Into::into),

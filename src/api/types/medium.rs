@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     api::{auth::Call, error::ApiError, scalars::BigInt},
-    media::{ImportMedium, disc_file_name},
-    vm::{ImageFormat, Medium, MediumFacts, MediumFailure, MediumKind, MediumState},
+    media::ImportMedium,
+    vm::{ImageFormat, Medium, MediumFacts, MediumFailure, MediumKind, MediumState, disc_file_name},
 };
 
 /// What a medium is for.

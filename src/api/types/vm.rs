@@ -19,7 +19,7 @@ use crate::{
     store::{MetricsRow, VmView},
     vm::{
         Condition, ConditionKind, ConditionStatus, DesiredPower, NetworkAttachment, OnCrash, OnPowerOff,
-        Operation, Origin, VmEvent, VmId, VmPhase, VmRecord,
+        Operation, Origin, VmEvent, VmId, VmPhase,
     },
 };
 
@@ -143,6 +143,8 @@ pub(crate) enum ConditionTypeName {
     InstallProgressing,
     /// The disks are there and can be used; told once it was otherwise.
     DisksPresent,
+    /// There is little room left in a pool that the disks lie in; told once it was so.
+    StorageLow,
     /// The domain is not as it was asked for.
     DriftedFromIntent,
     /// A change waits until the VM is powered off and started again; the message names it.
@@ -262,10 +264,28 @@ impl VmObject {
         self.view.record.owner.uuid()
     }
 
-    /// The image it was made from; `(none)` of an adopted VM.
+    /// The image it was made from; `(none)` of an adopted VM, and of one that was installed from a
+    /// `medium`.
     async fn image(&self) -> &str {
         let spec = &self.view.record.spec;
-        if spec.is_adopted() { "(none)" } else { spec.base_name().as_str() }
+        let image = spec.image().filter(|_| !spec.is_adopted());
+        image.map_or("(none)", |image| image.name.as_str())
+    }
+
+    /// The installation medium it was installed from; null of others.
+    async fn medium(&self) -> Option<&str> {
+        let spec = &self.view.record.spec;
+        spec.installation().map(|installation| installation.disc.medium.as_str())
+    }
+
+    /// How far its installer last said to be, in a word of its own; null where none spoke.
+    async fn install_stage(&self) -> Option<&str> {
+        self.view.install_report.as_ref().map(|report| report.stage.as_str())
+    }
+
+    /// When its installer last said something new.
+    async fn install_reported_at(&self) -> Option<DateTime<Utc>> {
+        self.view.install_report.as_ref().map(|report| report.at)
     }
 
     /// Whether others made its domain: it is not deleted but given back (`releaseDomain`), and none
@@ -406,8 +426,8 @@ pub(crate) struct VmPayload {
 }
 
 impl VmPayload {
-    pub(crate) fn new(record: VmRecord, status: Option<crate::vm::VmStatus>, operation: Operation) -> Self {
-        Self { vm: VmObject::one(VmView { record, status }), operation: operation.into() }
+    pub(crate) fn new(view: VmView, operation: Operation) -> Self {
+        Self { vm: VmObject::one(view), operation: operation.into() }
     }
 }
 

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::{
-    super::hardware::{DiskKind, read_hardware},
+    super::hardware::{Card, DiskKind, read_hardware},
     *,
 };
 
@@ -65,7 +65,8 @@ fn devices_come_and_go_without_a_trace() {
         source: InterfaceSource::Bridge("br0".into()),
     };
     let added = add_device(XML, &nic).unwrap().xml;
-    assert_eq!(read_hardware(&added).unwrap().macs, ["52:54:00:00:00:01"]);
+    let source = Some(InterfaceSource::Bridge("br0".into()));
+    assert_eq!(read_hardware(&added).unwrap().cards, [Card { mac: "52:54:00:00:00:01".into(), source }]);
     assert_eq!(remove_device(&added, &nic.name()).unwrap().xml, XML);
     assert!(!remove_device(XML, &nic.name()).unwrap().changed);
 }
@@ -94,9 +95,13 @@ proptest! {
         let hardware = read_hardware(&added).unwrap();
         prop_assert_eq!(hardware.disk("vdb").unwrap().source.as_deref(), Some(Path::new(&path)));
         prop_assert_eq!(remove_device(&added, &disk.name()).unwrap().xml, XML);
-        let nic = NewDevice::Interface { mac: "52:54:00:00:00:01".to_owned(), source: InterfaceSource::Network(name) };
+        let nic = NewDevice::Interface {
+            mac: "52:54:00:00:00:01".to_owned(),
+            source: InterfaceSource::Network(name.clone()),
+        };
         let added = add_device(XML, &nic).unwrap().xml;
-        prop_assert_eq!(read_hardware(&added).unwrap().macs.len(), 1);
+        let source = Some(InterfaceSource::Network(name));
+        prop_assert_eq!(read_hardware(&added).unwrap().cards, [Card { mac: "52:54:00:00:00:01".into(), source }]);
         prop_assert_eq!(remove_device(&added, &nic.name()).unwrap().xml, XML);
     }
 }

@@ -6,7 +6,7 @@
 mod plug;
 mod volume;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use virt::{domain::Domain, sys};
@@ -19,7 +19,9 @@ use super::{
 };
 use crate::{
     domain_xml::{DeviceName, HardwareError, Injection, NewDevice, read_hardware, set_size},
-    hypervisor::{BlankVolume, Devices, DomainHardware, HypervisorError, Live, Unplugged, VolumeFacts},
+    hypervisor::{
+        BlankVolume, Devices, DomainHardware, HypervisorError, Live, Unplugged, VolumeFacts, VolumePlace,
+    },
     vm::VmId,
 };
 
@@ -46,6 +48,11 @@ impl Devices for LibvirtHypervisor {
             volume::facts(call, &pool, &name)
         })
         .await
+    }
+
+    async fn volume_at(&self, id: VmId, path: &Path) -> Result<Option<VolumePlace>, HypervisorError> {
+        let path = path.to_owned();
+        self.on_domain("find the volume of a disk of", id, move |call| volume::at(call, &path)).await
     }
 
     async fn grow_volume(&self, id: VmId, pool: &str, name: &str, bytes: u64) -> Result<(), HypervisorError> {
@@ -105,9 +112,15 @@ fn edit_config(
 ) -> Result<(), HypervisorError> {
     if !call.ask(|_| domain.is_persistent())? {
         // Defining it would make it stay.
-        return Err(call.invalid("the domain is transient: it has no configuration to change"));
+        let reason = "the domain is transient and has no configuration to change; define it with virsh";
+        return Err(HypervisorError::Unfit { operation: call.operation(), reason: reason.to_owned() });
     }
-    let edited = edit(&config_xml(call, domain)?).map_err(|error| call.invalid(error))?;
+    let edited = edit(&config_xml(call, domain)?).map_err(|error| match error {
+        HardwareError::LaidOut(_) => {
+            HypervisorError::Unfit { operation: call.operation(), reason: error.to_string() }
+        }
+        error => call.invalid(error),
+    })?;
     if edited.changed {
         call.ask(|conn| conn.define_domain_xml(&edited.xml))?;
     }

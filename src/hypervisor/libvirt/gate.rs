@@ -39,6 +39,8 @@ pub(super) enum Lane {
 pub(super) enum Subject {
     /// This domain, or a volume of it.
     Domain(VmId),
+    /// This domain's plug, which can be pulled while the domain is busy.
+    Plug(VmId),
     /// The list of this domain's snapshots, which can be read while the domain is busy.
     Snapshots(VmId),
     /// This domain's QEMU agent, which can be talked to while the domain is busy.
@@ -49,6 +51,8 @@ pub(super) enum Subject {
     Host,
     /// The network of this name.
     Network(String),
+    /// The storage pool of this name, as a whole.
+    Pool(String),
     /// Whoever has this name.
     Name(String),
 }
@@ -95,7 +99,7 @@ impl Gate {
 
     /// Whether a late call for this domain is still under way.
     pub(super) fn is_busy(&self, id: VmId) -> bool {
-        self.late.has(&Subject::Domain(id))
+        self.late.has(&Subject::Domain(id)) || self.late.has(&Subject::Plug(id))
     }
 
     /// How often the gate was passed.
@@ -244,7 +248,7 @@ impl Drop for Running {
                 }
             }
             drop(late);
-            if let Subject::Domain(id) = subject {
+            if let Subject::Domain(id) | Subject::Plug(id) = subject {
                 // No receiver is no error.
                 let _ = ticket.late.events.send(HypervisorEvent::Domain(*id));
             }

@@ -18,9 +18,9 @@ use super::{
     session::{Call, absent_as_none},
 };
 use crate::{
-    domain_xml::document::{Document, Element},
+    domain_xml::document::Document,
     hypervisor::{HypervisorError, RevertTo, SnapshotRequest, Snapshots},
-    vm::{Machine, Snapshot, SnapshotName, SnapshotState, SnapshotTag, VmId},
+    vm::{Snapshot, SnapshotName, SnapshotState, SnapshotTag, VmId},
 };
 
 /// Most snapshots that are listed. Others may have made more than we would.
@@ -213,20 +213,8 @@ fn parse(xml: &str, current: Option<&str>) -> Result<Snapshot, String> {
         description: description.to_owned(),
         created_at,
         state,
-        machine: document.children(root, "domain").next().and_then(|domain| machine(&document, domain)),
         tag,
     })
-}
-
-/// What the domain had then. libvirt tells memory in KiB, whatever it was told.
-fn machine(document: &Document<'_>, domain: &Element<'_>) -> Option<Machine> {
-    let vcpu = document.children(domain, "vcpu").next()?;
-    let memory =
-        document.children(domain, "memory").next().filter(|memory| memory.value("unit") == Some("KiB"))?;
-    let text = |element| document.text_of(element).ok();
-    let vcpus = vcpu.value("current").map(str::to_owned).or_else(|| text(vcpu))?;
-    let memory_kib: u64 = text(memory)?.trim().parse().ok()?;
-    Some(Machine { vcpus: vcpus.trim().parse().ok()?, memory_mib: memory_kib / 1024 })
 }
 
 fn snapshot_xml(request: &SnapshotRequest) -> Result<String, String> {
@@ -264,8 +252,7 @@ mod tests {
     fn kept(request: &SnapshotRequest, state: &str) -> String {
         let facts = format!(
             "<state>{state}</state><parent><name>first</name></parent><creationTime>1700000000</creationTime>\
-             <domain><name>inner</name><description>inner</description>\
-             <memory unit='KiB'>196608</memory><vcpu placement='static' current='2'>4</vcpu></domain></domainsnapshot>"
+             <domain><name>inner</name><description>inner</description></domain></domainsnapshot>"
         );
         snapshot_xml(request).unwrap().replace("</domainsnapshot>", &facts)
     }
@@ -279,7 +266,6 @@ mod tests {
             assert_eq!(snapshot.tag, Some(request.tag));
             assert_eq!(snapshot.parent.as_deref(), Some("first"));
             assert!(snapshot.current);
-            assert_eq!(snapshot.machine, Some(Machine { vcpus: 2, memory_mib: 192 }));
         }
     }
 

@@ -67,11 +67,8 @@ fn context(inputs: &InstallInputs<'_>) -> Result<Value, MediaError> {
         None => (hostname.as_str(), None),
     };
     let mirror = inputs.mirror.unwrap_or(DEFAULT_MIRROR);
-    let (scheme, rest) = mirror.split_once("://").ok_or_else(|| MediaError::Input {
-        what: "the mirror",
-        value: mirror.to_owned(),
-        reason: "is no address",
-    })?;
+    let (scheme, rest) =
+        mirror.split_once("://").ok_or_else(|| invalid("install.mirror", "is no address"))?;
     let (server, directory) = rest.split_once('/').unwrap_or((rest, ""));
     Ok(context! {
         locale => settings.locale.as_deref().unwrap_or("en_US.UTF-8"),

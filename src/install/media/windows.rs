@@ -88,23 +88,21 @@ pub(super) fn media(
 
 fn context(release: WindowsRelease, inputs: &InstallInputs<'_>) -> Result<Value, MediaError> {
     let settings = &inputs.spec.unattended;
-    let refuse = |what, value: &str, reason| Err(MediaError::Input { what, value: value.to_owned(), reason });
     let (user, password) = account(settings)?;
     if !settings.packages.is_empty() {
         let reason = "Windows has no packages; install programs by unattended.firstBootCommands";
         return Err(invalid("unattended.packages", reason).into());
     }
-    if let Some(edition) = inputs.edition.filter(|edition| {
-        edition.is_empty() || edition.len() > MAX_EDITION || edition.chars().any(char::is_control)
-    }) {
-        return refuse("the edition", edition, "is no name of an edition");
+    if inputs.edition.is_some_and(|edition| !is_edition(edition)) {
+        return Err(invalid("install.edition", "is no name of an edition, as in Windows 11 Pro").into());
     }
     let medium_language = inputs.medium_language.unwrap_or("en-US");
     if !is_language(medium_language) {
-        return refuse("the medium's language", medium_language, "is no language tag such as en-US");
+        return Err(invalid("install.mediumLanguage", "is no language tag, as in en-US").into());
     }
     if release == WindowsRelease::Windows11 && !inputs.uefi {
-        return refuse("the firmware", "BIOS", "does not start Windows 11, which wants UEFI");
+        let (what, value) = ("the firmware", "BIOS".to_owned());
+        return Err(MediaError::Input { what, value, reason: "does not start Windows 11, which wants UEFI" });
     }
     let locale = locale(settings.locale.as_deref().unwrap_or("en_US.UTF-8"))?;
     let input_locale = match &settings.keyboard {
@@ -172,6 +170,12 @@ fn locale(locale: &str) -> Result<String, InvalidSetting> {
         Some((language, country)) if !rest.contains('@') => Ok(format!("{language}-{country}")),
         _ => Err(invalid("unattended.locale", "Windows wants a language and a country, as in es_ES.UTF-8")),
     }
+}
+
+/// One line of what XML can carry.
+fn is_edition(name: &str) -> bool {
+    let fine = |c: char| !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}');
+    !name.is_empty() && name.len() <= MAX_EDITION && name.chars().all(fine)
 }
 
 fn is_language(tag: &str) -> bool {

@@ -97,7 +97,7 @@ fn a_vm_comes_back_with_all_that_is_its_own() {
 fn hostile_metadata_is_refused_with_the_reason() {
     let id = VmId::generate();
     let other = VmId::generate();
-    let cases: [(&str, Value, &str); 14] = [
+    let cases: [(&str, Value, &str); 15] = [
         ("/resources/0/name", json!(format!("infinibay-{other}.qcow2")), "not this VM's"),
         ("/resources/0/name", json!(format!("infinibay-{id}0.qcow2")), "not this VM's"),
         ("/resources/0/name", json!(format!("infinibay-{id}-/../x")), "not this VM's"),
@@ -108,6 +108,7 @@ fn hostile_metadata_is_refused_with_the_reason() {
         ("/resources/0/kind", json!("everything"), "cannot be read"),
         ("/spec/vcpus", json!(0), "vcpus"),
         ("/spec/pool", json!("a b"), "cannot be read"),
+        ("/spec/devices/media", json!([{ "target": "sda", "medium": "../../etc/shadow" }]), "cannot be read"),
         ("/spec/unattended/user", json!("root; rm"), "user"),
         ("/spec/origin", json!({ "adopted": { "macs": [] } }), "contradicts"),
         ("/spec/image/description", json!("a\u{0}"), "description"),
@@ -121,6 +122,18 @@ fn hostile_metadata_is_refused_with_the_reason() {
     }
     assert!(restored(id, id, &json!("nothing")).unwrap_err().contains("cannot be read"));
     assert!(restored(other, id, &noted(other)).unwrap_err().contains("copy"));
+}
+
+#[test]
+fn what_is_plugged_in_is_not_taken_from_metadata() {
+    let (id, other) = (VmId::generate(), VmId::generate());
+    let mut note = noted(id);
+    note["spec"]["devices"]["disks"] = json!([
+        { "target": "vdb", "pool": "default", "volume": format!("infinibay-{other}.qcow2"), "bytes": 1 }
+    ]);
+    let (found, _) = restored(id, id, &note).unwrap();
+    assert_eq!(found.vm.spec.devices, Plugged::default());
+    assert!(found.resources.iter().all(|resource| resource.name.contains(&id.to_string())));
 }
 
 #[test]

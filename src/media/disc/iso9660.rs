@@ -1,6 +1,6 @@
 //! ISO 9660 (ECMA-119) with Rock Ridge's and Joliet's names.
 
-use super::{Disc, Extents, MAX_DIRECTORY, MAX_EXTENTS, SECTOR, size, u16_at, u32_at};
+use super::{Disc, Extents, MAX_DIRECTORY, MAX_EXTENTS, SECTOR, size, u16_at, u32_at, udf::Udf};
 
 /// The first volume descriptor.
 const FIRST: u64 = 16;
@@ -8,13 +8,16 @@ const FIRST: u64 = 16;
 const MAX_DESCRIPTORS: u64 = 32;
 
 /// Why it is no disc that can be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(in crate::media) enum Wrong {
     /// It is none at all.
+    #[error("it is not an ISO 9660 disc")]
     NoDisc,
     /// It says that it has so many bytes, and has fewer.
+    #[error("it says that it has {0} bytes, and has fewer")]
     Truncated(u64),
     /// It is one, and makes no sense.
+    #[error("{0}")]
     Malformed(&'static str),
 }
 
@@ -70,6 +73,10 @@ impl Volume {
         if needed > disc.length {
             return Err(Wrong::Truncated(needed));
         }
+        // Windows' discs: what ISO 9660 says of their length is that of a note.
+        if let Some(needed) = Udf::open(disc).map(|udf| udf.end()).filter(|end| *end > disc.length) {
+            return Err(Wrong::Truncated(needed));
+        }
         let root = root(&primary).ok_or(Wrong::Malformed("it has no root directory"))?;
         // A root that is not there: the descriptors are all that came.
         if disc.read(root.0[0].0, SECTOR).is_none() {
@@ -103,6 +110,10 @@ fn find(disc: &Disc<'_>, root: &Extents, path: &str, joliet: bool) -> Option<Ext
     let mut here = root.clone();
     let mut parts = path.split('/').peekable();
     while let Some(part) = parts.next() {
+        // So a directory calls itself in Rock Ridge.
+        if part.is_empty() {
+            return None;
+        }
         let (found, directory) = entry(disc, &here, part, joliet)?;
         match (parts.peek().is_some(), directory) {
             (true, true) => here = found,
@@ -127,7 +138,7 @@ fn entry(disc: &Disc<'_>, directory: &Extents, name: &str, joliet: bool) -> Opti
         }
         let record = bytes.get(at..at + length)?;
         at += length;
-        let Some(entry) = parse(record, joliet) else { continue };
+        let Some(entry) = parse(disc, record, joliet) else { continue };
         let named = |other: &str| other.eq_ignore_ascii_case(name);
         if named(&entry.plain) || entry.rock_ridge.as_deref().is_some_and(named) {
             if found.0.len() >= MAX_EXTENTS {
@@ -142,7 +153,7 @@ fn entry(disc: &Disc<'_>, directory: &Extents, name: &str, joliet: bool) -> Opti
     None
 }
 
-fn parse(record: &[u8], joliet: bool) -> Option<Entry> {
+fn parse(disc: &Disc<'_>, record: &[u8], joliet: bool) -> Option<Entry> {
     let flags = *record.get(25)?;
     let length = usize::from(*record.get(32)?);
     let id = record.get(33..33 + length)?;
@@ -153,32 +164,53 @@ fn parse(record: &[u8], joliet: bool) -> Option<Entry> {
         String::from_utf8_lossy(id).into_owned()
     };
     let plain = text.split(';').next().unwrap_or_default().trim_end_matches('.').to_owned();
+    // Attributes before the bytes; and bytes with gaps between, which nobody writes any more.
+    let attributes = u64::from(*record.get(1)?);
+    if record.get(26..28)? != [0, 0] {
+        return None;
+    }
     // The system's area begins at an even place.
     let system = record.get(33 + length + usize::from(length.is_multiple_of(2))..).unwrap_or_default();
     Some(Entry {
         plain,
-        rock_ridge: if joliet { None } else { rock_ridge(system) },
+        rock_ridge: if joliet { None } else { rock_ridge(disc, system) },
         directory: flags & 2 != 0,
-        place: (u64::from(u32_at(record, 2)?) * SECTOR, u64::from(u32_at(record, 10)?)),
+        place: ((u64::from(u32_at(record, 2)?) + attributes) * SECTOR, u64::from(u32_at(record, 10)?)),
         goes_on: flags & 0x80 != 0,
     })
 }
 
-/// The name in the `NM` fields of a record's system area.
-fn rock_ridge(system: &[u8]) -> Option<String> {
-    let (mut name, mut at, mut found) = (Vec::new(), 0, false);
+/// The name in the `NM` fields of a record's system area. What has no room there goes on elsewhere,
+/// in one more area: a name is shorter than that.
+fn rock_ridge(disc: &Disc<'_>, system: &[u8]) -> Option<String> {
+    let (mut name, next) = names(system);
+    if let Some((place, length)) = next {
+        let more = names(&disc.read(place, length)?).0;
+        name = name.into_iter().chain(more).reduce(|begin, end| [begin, end].concat());
+    }
+    name.map(|name| String::from_utf8_lossy(&name).into_owned())
+}
+
+/// What an area holds of a name, and where it says that it goes on: place and length, bytes.
+fn names(system: &[u8]) -> (Option<Vec<u8>>, Option<(u64, u64)>) {
+    let (mut name, mut next, mut at) = (None::<Vec<u8>>, None, 0);
     while let Some(field) = system.get(at..) {
         let (Some(signature), Some(&length)) = (field.get(..2), field.get(2)) else { break };
         let length = size(length.into());
-        let Some(field) = field.get(..length) else { break };
-        if length < 4 {
-            break;
-        }
-        if signature == b"NM" && length >= 5 {
-            name.extend_from_slice(&field[5..]);
-            found = true;
+        let Some(field) = field.get(..length).filter(|field| field.len() >= 4) else { break };
+        match signature {
+            b"NM" if length >= 5 => name.get_or_insert_default().extend_from_slice(&field[5..]),
+            b"CE" => next = continuation(field),
+            _ => {}
         }
         at += length;
     }
-    found.then(|| String::from_utf8_lossy(&name).into_owned())
+    (name, next)
+}
+
+/// Where a `CE` field leads; none where that is no part of one sector.
+fn continuation(field: &[u8]) -> Option<(u64, u64)> {
+    let [sector, from, length] = [4, 12, 20].map(|at| u32_at(field, at).map(u64::from));
+    let (from, length) = (from?, length?);
+    (from + length <= SECTOR).then_some((sector? * SECTOR + from, length))
 }

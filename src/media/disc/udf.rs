@@ -11,6 +11,8 @@ const MAX_DESCRIPTORS: u64 = 64;
 pub(super) struct Udf {
     /// Where the partition begins, bytes.
     partition: u64,
+    /// Where it ends, bytes.
+    end: u64,
     /// Where the root directory's file entry stands in it, blocks.
     root: u32,
 }
@@ -31,7 +33,10 @@ impl Udf {
         for sector in first..first.checked_add(sectors.min(MAX_DESCRIPTORS))? {
             let descriptor = disc.sector(sector)?;
             match u16_at(&descriptor, 0)? {
-                5 => partition = Some(u64::from(u32_at(&descriptor, 188)?) * SECTOR),
+                5 => {
+                    let begin = u64::from(u32_at(&descriptor, 188)?) * SECTOR;
+                    partition = Some((begin, begin + u64::from(u32_at(&descriptor, 192)?) * SECTOR));
+                }
                 6 => {
                     // One map, of type 1: a partition without tables of its own.
                     let plain = u32_at(&descriptor, 212)? == 2048
@@ -43,9 +48,14 @@ impl Udf {
                 _ => {}
             }
         }
-        let partition = partition?;
+        let (partition, end) = partition?;
         let files = tagged(disc.read(at(partition, files?)?, SECTOR)?, 256)?;
-        Some(Self { partition, root: u32_at(&files, 404)? })
+        Some(Self { partition, end, root: u32_at(&files, 404)? })
+    }
+
+    /// How long the disc must be for all of the partition to be there, bytes.
+    pub(super) fn end(&self) -> u64 {
+        self.end
     }
 
     /// A file, by its path, in any case.
@@ -98,18 +108,29 @@ impl Udf {
             1 => 16,
             // The bytes themselves stand here.
             3 => {
-                bytes.0.push((place + u64::try_from(begin).ok()?, left.min(u64::try_from(length).ok()?)));
+                let length = u64::try_from(length).ok().filter(|length| left <= *length).map(|_| left)?;
+                bytes.0.push((place + u64::try_from(begin).ok()?, length));
+                left = 0;
                 descriptors.len() + 1
             }
             _ => return None,
         };
         for descriptor in descriptors.chunks_exact(step).take(MAX_EXTENTS) {
-            let length = u64::from(u32_at(descriptor, 0)? & 0x3fff_ffff).min(left);
+            let length = u32_at(descriptor, 0)?;
+            let (kind, length) = (length >> 30, u64::from(length & 0x3fff_ffff).min(left));
             if length == 0 {
                 break;
             }
+            // Bytes that were never written, or a list that goes on elsewhere: no disc has these.
+            if kind != 0 {
+                return None;
+            }
             bytes.0.push((at(self.partition, u32_at(descriptor, 4)?)?, length));
             left -= length;
+        }
+        // Pieces that are not listed are no file to be trusted.
+        if left > 0 {
+            return None;
         }
         Some(FileEntry { directory: *entry.get(27)? == 4, bytes })
     }

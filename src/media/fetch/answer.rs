@@ -56,6 +56,13 @@ pub(super) fn validator(headers: &HeaderMap) -> Option<String> {
     text(ETAG).filter(|tag: &String| tag.starts_with('"')).or_else(|| text(LAST_MODIFIED))
 }
 
+/// Whether an answer belongs to another state of the file than the one that `known` marks.
+pub(super) fn contradicts(headers: &HeaderMap, known: Option<&str>) -> bool {
+    let Some(known) = known else { return false };
+    let now = if known.starts_with('"') { headers.get(ETAG) } else { headers.get(LAST_MODIFIED) };
+    now.is_some_and(|now| now.as_bytes() != known.as_bytes())
+}
+
 /// Whether the same may go well later.
 pub(super) fn is_passing(status: StatusCode) -> bool {
     status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429)
@@ -88,6 +95,26 @@ mod tests {
         for status in [204, 304, 404, 416, 500] {
             assert_eq!(part_of(status, None, 0), Part::Refused, "{status}");
         }
+    }
+
+    #[test]
+    fn a_part_of_another_state_is_told() {
+        let says = |etag: Option<&str>, date: Option<&str>, known: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [(ETAG, etag), (LAST_MODIFIED, date)] {
+                if let Some(value) = value {
+                    headers.insert(name, value.parse().unwrap());
+                }
+            }
+            contradicts(&headers, known)
+        };
+        let (before, after) = ("Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 21 Oct 2015 07:28:01 GMT");
+        assert!(says(Some("\"b\""), Some(before), Some("\"a\"")));
+        assert!(says(Some("W/\"a\""), None, Some("\"a\"")));
+        assert!(says(None, Some(after), Some(before)));
+        assert!(!says(Some("\"a\""), Some(after), Some("\"a\"")));
+        assert!(!says(None, Some(after), Some("\"a\"")));
+        assert!(!says(Some("\"b\""), None, None));
     }
 
     #[test]

@@ -86,6 +86,16 @@ impl Files for HostFiles {
         .await
     }
 
+    async fn has_file(&self, path: &Path) -> Result<bool, FilesError> {
+        let path = path.to_owned();
+        blocking("looking for a file", move || match fs::symlink_metadata(&path) {
+            Ok(found) => Ok(found.is_file()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(failed("looking for a file")(error)),
+        })
+        .await
+    }
+
     async fn inspect_socket(&self, path: &Path) -> SocketObservation {
         let (path, owners) = (path.to_owned(), self.owners.clone());
         tokio::task::spawn_blocking(move || inspect_socket(&path, &owners))
@@ -126,10 +136,10 @@ fn failed<E: Error + Send + Sync + 'static>(operation: impl Into<String>) -> imp
 }
 
 /// Runs file work off the async threads.
-async fn blocking(
+async fn blocking<T: Send + 'static>(
     operation: &'static str,
-    work: impl FnOnce() -> Result<(), FilesError> + Send + 'static,
-) -> Result<(), FilesError> {
+    work: impl FnOnce() -> Result<T, FilesError> + Send + 'static,
+) -> Result<T, FilesError> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(failed(operation)(error)))
 }
 

@@ -24,8 +24,8 @@ pub(super) async fn carry_out(
         DeviceChange::DetachDisk { disk, delete_volume } => {
             disk::detach(hands, bundle, disk, *delete_volume).await
         }
-        DeviceChange::InsertMedium { pool, volume, drive } => {
-            medium::insert(hands, bundle, pool, volume, drive.as_ref()).await
+        DeviceChange::InsertMedium { source, drive } => {
+            medium::insert(hands, bundle, source, drive.as_ref()).await
         }
         DeviceChange::EjectMedium { drive } => medium::eject(hands, bundle, drive).await,
         DeviceChange::AttachInterface { source } => interface::attach(hands, bundle, source).await,

@@ -5,7 +5,7 @@ use crate::{
     hypervisor::GivenBack,
     reconcile::{apply::Hands, note},
     store::{ChangeOutcome, VmBundle},
-    vm::{Effect, IdentityChange},
+    vm::{Effect, IdentityChange, SocketObservation},
 };
 
 pub(super) async fn carry_out(
@@ -24,7 +24,12 @@ pub(super) async fn carry_out(
         IdentityChange::Release => {
             let given_back = hands.hypervisor.release(id).await?;
             if given_back == GivenBack::Done {
-                hands.files.remove_socket(&hands.socket_path(id)).await?;
+                let path = hands.socket_path(id);
+                // What somebody else put there is his, and no reason to keep the VM.
+                let seen = hands.files.inspect_socket(&path).await;
+                if matches!(seen, SocketObservation::Present | SocketObservation::Unknown) {
+                    hands.files.remove_socket(&path).await?;
+                }
             }
             let effect = Some(effect(given_back == GivenBack::Done));
             Ok(ChangeOutcome { effect, released: true, ..ChangeOutcome::default() })

@@ -70,7 +70,10 @@ fn is_young(hands: &Hands, bundle: &VmBundle) -> bool {
     let mut open = bundle.operations.iter();
     let asked = open.find(|operation| matches!(operation.change, Some(VmChange::Size(_))));
     let grace = TimeDelta::from_std(BALLOON_GRACE).unwrap_or(TimeDelta::MAX);
-    asked.is_some_and(|operation| hands.clock.now() - operation.created_at < grace)
+    // A clock that went back since makes nobody young again.
+    asked.is_some_and(|operation| {
+        (TimeDelta::zero()..grace).contains(&(hands.clock.now() - operation.created_at))
+    })
 }
 
 async fn grow(

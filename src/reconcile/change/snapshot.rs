@@ -6,6 +6,7 @@
 //! A snapshot that is found when they had been thawed before it was surely there is taken again.
 
 mod frost;
+mod made_of;
 
 pub(in crate::reconcile) use frost::thaw;
 
@@ -15,9 +16,9 @@ use crate::{
     reconcile::apply::Hands,
     store::{ChangeOutcome, VmBundle},
     vm::{
-        Before, DesiredPower, DomainObservation, DomainState, Effect, MAX_SNAPSHOTS, Machine, NewSnapshot,
-        Operation, OperationId, Quiesce, Quiesced, SnapshotChange, SnapshotName, SnapshotState, SnapshotTag,
-        VmChange, VmId, VmSpec,
+        Before, DesiredPower, DomainObservation, DomainState, Effect, MAX_SNAPSHOTS, NewSnapshot, Operation,
+        OperationId, Quiesce, Quiesced, SnapshotChange, SnapshotName, SnapshotState, SnapshotTag, VmChange,
+        VmId,
     },
 };
 
@@ -85,8 +86,11 @@ async fn create(
     match frost::freeze(hands, id, operation.id, new, state).await? {
         Quiesced::Yes => {
             let taken = take(hands, id, request(Quiesced::Yes)).await;
-            if let Err(ChangeError::Hypervisor(HypervisorError::Deadline { .. })) = &taken {
-                // Still under way: the plan thaws beside it.
+            if let Err(ChangeError::Hypervisor(
+                HypervisorError::Deadline { .. } | HypervisorError::Unreachable { .. },
+            )) = &taken
+            {
+                // Still under way, or perhaps so: the plan thaws beside it.
                 return taken.map(|()| live());
             }
             frost::melt(hands, id, operation.id, new).await?;
@@ -122,17 +126,15 @@ async fn revert(
         SnapshotState::Shutoff | SnapshotState::Disk => (RevertTo::Off, DesiredPower::Stopped),
     };
     // The domain's configuration goes back too.
-    let spec = found.machine.map(|Machine { vcpus, memory_mib }| VmSpec {
-        vcpus,
-        memory_mib,
-        ..bundle.record.spec.clone()
-    });
-    let outcome = ChangeOutcome { power: Some(power), spec, ..live() };
+    let outcome = async || {
+        let spec = made_of::spec(hands, bundle).await?;
+        Ok(ChangeOutcome { power: Some(power), spec: Some(spec), ..live() })
+    };
     let instance = hypervisor.instance(id).await?;
     match before {
         // Done before a crash: done again, it would take from the guest what it did since.
         Some(before) if to == RevertTo::Running && found.current && instance > before.instance => {
-            return Ok(outcome);
+            return outcome().await;
         }
         Some(_) => {}
         None => {
@@ -141,7 +143,7 @@ async fn revert(
         }
     }
     match hypervisor.revert_snapshot(id, name, to).await {
-        Ok(()) => Ok(outcome),
+        Ok(()) => outcome().await,
         Err(HypervisorError::NotFound { .. }) => Err(missing(name)),
         Err(error) => Err(unless_impossible(error)),
     }

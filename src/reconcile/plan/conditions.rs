@@ -2,9 +2,9 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Look, after, drift};
+use super::{Look, disks, drift, is_anothers};
 use crate::vm::{
-    AgentConnectivity, Condition, ConditionKind, ConditionStatus, DomainObservation, DomainState, FirstBoot,
+    AgentConnectivity, Condition, ConditionKind, ConditionStatus, DomainObservation, FirstBoot,
     LinkObservation, Milestone,
 };
 
@@ -19,7 +19,8 @@ pub(super) fn derive(look: &Look<'_>, agent: AgentConnectivity) -> Vec<Condition
         clock(look),
         install(look),
         drift::derive(look),
-        disks(look),
+        disks::present(look),
+        disks::room(look),
         restart(look),
         Some(reconciled(look)),
     ];
@@ -60,6 +61,16 @@ fn channel(look: &Look<'_>) -> Option<Draft> {
     let kind = ConditionKind::ChannelPresent;
     let expected = look.rules.socket_dir.join(look.bundle.record.id.socket_name());
     Some(match &facts.channel {
+        Some(channel) if is_anothers(&channel.path, look.bundle.record.id) => (
+            kind,
+            ConditionStatus::False,
+            "AnothersSocket",
+            format!(
+                "The agent channel's socket {:?} is another VM's, of whose domain this one may be a copy; nothing \
+                 is sent through it. Power the VM off, put it right with `infinibayd channel add`, and start it.",
+                channel.path
+            ),
+        ),
         // The agent is reached there all the same; but what is left there after a crash of the
         // hypervisor is not known to be ours.
         Some(channel) if channel.path != expected => (
@@ -94,12 +105,16 @@ fn connected(look: &Look<'_>, agent: AgentConnectivity) -> Draft {
         AgentConnectivity::NeverSeen => {
             let message = match silence(look) {
                 Some(why) => format!("The agent has never been heard. {why}"),
-                None => "The agent has never been heard.".to_owned(),
+                None => "The agent has never been heard. It will be once the VM runs and the service infiniservice \
+                         runs in the guest."
+                    .to_owned(),
             };
             (kind, ConditionStatus::False, "NeverSeen", message)
         }
         AgentConnectivity::Unsupported => {
-            (kind, ConditionStatus::False, "NoChannel", "The domain has no agent channel.".to_owned())
+            let message = "The domain has no agent channel, without which no agent is heard; add it with \
+                           `infinibayd channel add`.";
+            (kind, ConditionStatus::False, "NoChannel", message.to_owned())
         }
         AgentConnectivity::Offline => {
             let why = silence(look)
@@ -166,7 +181,7 @@ fn clock(look: &Look<'_>) -> Option<Draft> {
 
 fn install(look: &Look<'_>) -> Option<Draft> {
     let kind = ConditionKind::InstallProgressing;
-    let started = look.bundle.record.milestones.first_started?;
+    let end = look.install_end()?;
     let first_boot = look.observed.link.open().map(|link| &link.first_boot);
     if look.passed(Milestone::Installed) {
         return Some(match first_boot {
@@ -191,13 +206,14 @@ fn install(look: &Look<'_>) -> Option<Draft> {
             }
         });
     }
-    let overdue = look.now >= after(started, look.rules.install_budget);
+    let overdue = look.now >= end;
     Some(match (overdue, first_boot) {
         (true, _) => (
             kind,
             ConditionStatus::False,
             "Stuck",
-            "The first boot takes longer than it should; look at the console (`virsh console`).".to_owned(),
+            "The first boot takes longer than it should; look at the console (`vmConsoleLog`, `virsh console`)."
+                .to_owned(),
         ),
         (false, Some(_)) => (
             kind,
@@ -208,32 +224,6 @@ fn install(look: &Look<'_>) -> Option<Draft> {
         (false, None) => {
             (kind, ConditionStatus::True, "Booting", "The system boots for the first time.".to_owned())
         }
-    })
-}
-
-/// What the hypervisor says of the disks, without asking it more than it tells anyway.
-fn disks(look: &Look<'_>) -> Option<Draft> {
-    /// libvirt's `VIR_DOMAIN_PAUSED_IOERROR`.
-    const PAUSED_BY_IO_ERROR: i32 = 5;
-    let DomainObservation::Present(facts) = &look.observed.domain else { return None };
-    let failed = facts.state == DomainState::Paused && facts.reason == PAUSED_BY_IO_ERROR;
-    let before = || {
-        let status = look.bundle.status.as_ref()?;
-        status.conditions.iter().find(|old| old.kind == ConditionKind::DisksPresent)
-    };
-    if failed {
-        return Some((
-            ConditionKind::DisksPresent,
-            ConditionStatus::False,
-            "IoError",
-            "The hypervisor paused the VM because a disk could not be read or written: its pool is full, or its \
-             storage fails. Make room or mend the storage, then resume the VM with `startVm`."
-                .to_owned(),
-        ));
-    }
-    // Told as put right only where it was wrong.
-    before().map(|_| {
-        (ConditionKind::DisksPresent, ConditionStatus::True, "Usable", "The disks can be used.".to_owned())
     })
 }
 
@@ -281,7 +271,6 @@ fn reconciled(look: &Look<'_>) -> Draft {
 
 /// When the install budget ends.
 pub(super) fn wake_at(look: &Look<'_>) -> Option<DateTime<Utc>> {
-    let started = look.bundle.record.milestones.first_started?;
-    let end = after(started, look.rules.install_budget);
+    let end = look.install_end()?;
     (!look.passed(Milestone::Installed) && end > look.now).then_some(end)
 }

@@ -7,8 +7,8 @@ use chrono::{DateTime, Utc};
 use super::{Look, Step, THAW, after, keeping, power, reboot};
 use crate::reconcile::note;
 use crate::vm::{
-    DesiredPower, DomainObservation, DomainState, GuestChange, Milestone, OperationError, ResourceKind,
-    SocketObservation, VmChange,
+    DesiredPower, DomainFacts, DomainObservation, DomainState, GuestChange, Milestone, OperationError,
+    ResourceKind, SocketObservation, VmChange,
 };
 
 /// A guest whose processors are halted with frozen file systems is looked at again after this.
@@ -58,8 +58,7 @@ pub(super) fn choose(look: &Look<'_>) -> Course {
         return course;
     }
     if look.observed.busy {
-        // An earlier call has not returned: whatever it does, nothing else may be done beside it.
-        return Course::default();
+        return beside_a_late_call(look);
     }
     let course = if look.bundle.record.intent.deleting { delete(look) } else { live(look) };
     if course.satisfied.is_some() || course.given_up.is_some() {
@@ -73,6 +72,20 @@ pub(super) fn choose(look: &Look<'_>) -> Course {
     match pause(look).filter(|_| course.step.is_some()) {
         Some(wait_until) => Course::wait_until(wait_until.min(course.wake_at.unwrap_or(wait_until))),
         None => course,
+    }
+}
+
+/// An earlier call has not returned: whatever it does, nothing else is done beside it. Only a plug that
+/// somebody asked to be pulled does not wait: libvirt lets that pass, and it is what ends a call that
+/// writes a large memory or hangs on a QEMU that does not answer.
+fn beside_a_late_call(look: &Look<'_>) -> Course {
+    let pulled = look.memory.last_done == Some(Step::Destroy);
+    if pulled || !look.ends_the_guest() || !look.passed(Milestone::Defined) {
+        return Course::default();
+    }
+    match pause(look) {
+        Some(wait_until) => Course::wait_until(wait_until),
+        None => Course::step(Step::Destroy),
     }
 }
 
@@ -98,14 +111,12 @@ fn live(look: &Look<'_>) -> Course {
             if let Some((operation, change)) = change
                 && look.gives_change_up().is_none()
             {
-                let end = after(operation.created_at, change.budget());
+                let end = look.change_end(operation, change);
                 return Course { wake_at: Some(end), ..Course::step(Step::Change(operation.id)) };
             }
             if intent.is_open() && look.is_missing() {
                 // Never silently made again; whoever asked is told.
-                let words =
-                    "The VM's domain is gone from the host; restore it under the same UUID, or delete the VM";
-                return Course::given_up(intent.generation, "VM_MISSING", words.to_owned());
+                return Course::given_up(intent.generation, "VM_MISSING", look.words_when_gone());
             }
             match look.memory.missing_since {
                 Some(since) if !look.is_missing() => {
@@ -122,7 +133,7 @@ fn live(look: &Look<'_>) -> Course {
         },
         DomainObservation::Absent => Course::default(),
         DomainObservation::Present(facts) => {
-            if let Some(course) = change(look, facts.state) {
+            if let Some(course) = change(look, facts) {
                 return course;
             }
             let course = if intent.is_open() { power::next(look, facts) } else { keeping::next(look, facts) };
@@ -145,9 +156,8 @@ fn make(look: &Look<'_>) -> Course {
 /// File systems that may be frozen are thawed, beside a call that hangs too. Only what ends the
 /// guest comes before.
 fn thaw(look: &Look<'_>) -> Option<Course> {
-    let intent = &look.bundle.record.intent;
-    let ends = intent.deleting || (intent.is_open() && intent.power == DesiredPower::ForcedOff);
-    let operation = look.thaws_for().filter(|_| !ends && look.gives_change_up().is_none())?;
+    let operation =
+        look.thaws_for().filter(|_| !look.ends_the_guest() && look.gives_change_up().is_none())?;
     let failure = look.memory.failure.as_ref().filter(|failure| failure.step == THAW);
     match failure.map(|failure| failure.retry_at).filter(|retry_at| *retry_at > look.now) {
         Some(retry_at) => Some(Course::wait_until(retry_at)),
@@ -156,24 +166,40 @@ fn thaw(look: &Look<'_>) -> Option<Course> {
 }
 
 /// The change that is under way, unless it has to wait.
-fn change(look: &Look<'_>, state: DomainState) -> Option<Course> {
+fn change(look: &Look<'_>, facts: &DomainFacts) -> Option<Course> {
     let (operation, change) = look.change()?;
-    let intent = &look.bundle.record.intent;
+    let (intent, state) = (&look.bundle.record.intent, facts.state);
     let halted = matches!(state, DomainState::Paused | DomainState::Suspended | DomainState::ShuttingDown);
     let pulls_the_plug =
         intent.is_open() && intent.power == DesiredPower::ForcedOff && state != DomainState::Shutoff;
     if pulls_the_plug || look.gives_change_up().is_some() || state == DomainState::Unknown {
         return None;
     }
-    let end = after(operation.created_at, change.budget());
+    let end = look.change_end(operation, change);
     let course = match change {
         VmChange::Guest(_) if state.is_off() => reboot::is_it_back(look),
         VmChange::Guest(GuestChange::Reboot { force: false }) => reboot::next(look, operation, state),
-        // Thawed as soon as the processors go on, and nothing before that.
-        _ if change.may_be_frozen() && halted => Course::wait_until(after(look.now, LOOK_AGAIN)),
+        _ if change.may_be_frozen() && halted => while_halted(look, facts)?,
         _ => Course::step(Step::Change(operation.id)),
     };
     Some(Course { wake_at: Some(course.wake_at.map_or(end, |at| at.min(end))), ..course })
+}
+
+/// Frozen file systems are thawed as soon as the processors go on, and nothing is done before that,
+/// but for what is asked of the power: what needs the guest thawed lets it go on, what ends it or
+/// leaves it halted need not wait. `None`: the power decides.
+fn while_halted(look: &Look<'_>, facts: &DomainFacts) -> Option<Course> {
+    use DesiredPower::{ColdRunning, ForcedOff, Paused, Running, Saved, Stopped};
+    let intent = &look.bundle.record.intent;
+    let rests = matches!(facts.state, DomainState::Paused | DomainState::Suspended);
+    match intent.power {
+        // What would be saved frozen would wake up frozen.
+        Running | ColdRunning | Saved if intent.is_open() && rests && !power::is_fleeting(facts) => {
+            Some(Course::step(Step::Resume))
+        }
+        Stopped | ForcedOff | Paused if intent.is_open() => None,
+        _ => Some(Course::wait_until(after(look.now, LOOK_AGAIN))),
+    }
 }
 
 /// Nothing is asked of the VM's power; what is left to put right?
@@ -189,7 +215,7 @@ fn tidy(look: &Look<'_>) -> Course {
         DomainObservation::Present(facts)
             if facts.state != DomainState::Unknown
                 && !look.bundle.record.intent.is_open()
-                && note::is_stale(look.bundle, facts) =>
+                && note::is_stale(look.bundle, facts, &look.memory.note) =>
         {
             Course::step(Step::Note)
         }

@@ -22,9 +22,14 @@ pub(super) fn derive(look: &Look<'_>) -> Option<Draft> {
         Some((kind, ConditionStatus::True, reason, message.to_owned()))
     };
     match &look.observed.domain {
-        DomainObservation::Absent if look.is_missing() => drifted((
+        DomainObservation::Absent if look.is_missing() => Some((
+            kind,
+            ConditionStatus::True,
             "DomainMissing",
-            "The domain is gone although nobody asked this controller. Restore it under the same UUID, or delete the VM.",
+            format!(
+                "The domain is gone although nobody asked this controller: {}.",
+                look.bundle.record.spec.when_gone()
+            ),
         )),
         DomainObservation::Present(facts) if is_renamed(look, facts) => {
             drifted(("Renamed", "The domain was renamed outside of this controller; rename it back."))

@@ -1,6 +1,6 @@
 //! What the people who asked are told about the progress of their request.
 
-use super::{Look, OperationUpdate, Step, after, course::Course};
+use super::{Look, OperationUpdate, Step, course::Course};
 use crate::vm::{
     DomainObservation, FirstBoot, Milestone, Operation, OperationError, OperationKind, OperationStatus,
 };
@@ -64,8 +64,7 @@ fn is_asked(look: &Look<'_>, operation: &Operation) -> bool {
 }
 
 fn overdue(look: &Look<'_>) -> bool {
-    let started = look.bundle.record.milestones.first_started;
-    started.is_some_and(|at| look.now >= after(at, look.rules.install_budget))
+    look.install_end().is_some_and(|end| look.now >= end)
 }
 
 fn create_progress(look: &Look<'_>) -> i32 {

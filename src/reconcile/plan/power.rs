@@ -45,7 +45,7 @@ pub(super) fn next(look: &Look<'_>, facts: &DomainFacts) -> Course {
         (Saved, _) => Course::step(Step::Save),
         (Stopped | ForcedOff, DomainState::Shutoff) => reached(),
         (ForcedOff, _) | (Stopped, DomainState::Crashed) => Course::step(Step::Destroy),
-        (Stopped, state) => stop(look, state),
+        (Stopped, _) => stop(look, facts),
     }
 }
 
@@ -55,21 +55,30 @@ pub(super) fn cannot_be_reached(look: &Look<'_>) -> Course {
     Course::given_up(look.bundle.record.intent.generation, "WRONG_STATE", words)
 }
 
-fn is_fleeting(facts: &DomainFacts) -> bool {
+pub(super) fn is_fleeting(facts: &DomainFacts) -> bool {
     use paused::{DUMP, MIGRATION, SAVE, SNAPSHOT, STARTING_UP};
-    matches!(facts.reason, MIGRATION | SAVE | DUMP | SNAPSHOT | STARTING_UP)
+    facts.state == DomainState::Paused
+        && matches!(facts.reason, MIGRATION | SAVE | DUMP | SNAPSHOT | STARTING_UP)
 }
 
 pub(super) fn stop_deadline(look: &Look<'_>) -> DateTime<Utc> {
     after(look.memory.stopping_since.unwrap_or(look.now), look.rules.stop_grace)
 }
 
-fn stop(look: &Look<'_>, state: DomainState) -> Course {
+/// A guest that is halted hears nothing: it goes on first, so that it can write what it holds.
+fn stop(look: &Look<'_>, facts: &DomainFacts) -> Course {
     let deadline = stop_deadline(look);
     if look.now >= deadline {
         return Course::step(Step::Destroy);
     }
-    let hears = matches!(state, DomainState::Running | DomainState::Blocked);
+    let hears = matches!(facts.state, DomainState::Running | DomainState::Blocked);
+    let halted = matches!(facts.state, DomainState::Paused | DomainState::Suspended);
+    if halted && is_fleeting(facts) {
+        return Course::wait_until(after(look.now, FLEETING_RECHECK).min(deadline));
+    }
+    if halted {
+        return Course { wake_at: Some(deadline), ..Course::step(Step::Resume) };
+    }
     let ask_at = match look.memory.shutdown_asked_at {
         None => look.now,
         Some(asked) => after(asked, ASK_AGAIN),

@@ -18,7 +18,7 @@ pub(super) fn next(look: &Look<'_>, operation: &Operation, state: DomainState) -
     let hears = matches!(state, DomainState::Running | DomainState::Blocked);
     let Some(asked) = asked else {
         // One that cannot even be asked is not waited for any longer.
-        let deadline = after(operation.created_at, look.rules.reboot_grace);
+        let deadline = after(look.memory.times.change(operation.created_at), look.rules.reboot_grace);
         let failed = look.memory.failure.is_some();
         return match (hears, failed && look.now >= deadline) {
             (_, true) => Course::step(Step::Change(operation.id)),

@@ -1,6 +1,7 @@
 //! The decision, by table and by property.
 
 mod faults;
+mod frost;
 mod power;
 
 use std::path::PathBuf;
@@ -63,7 +64,7 @@ fn spec() -> VmSpec {
     }
 }
 
-fn bundle() -> VmBundle {
+pub(in crate::reconcile) fn bundle() -> VmBundle {
     let id = VmId::generate();
     let owner = UserId::generate();
     let record = VmRecord {
@@ -116,7 +117,7 @@ fn resource(bundle: &VmBundle, kind: ResourceKind) -> Resource {
     }
 }
 
-fn domain(state: DomainState) -> DomainObservation {
+pub(in crate::reconcile) fn domain(state: DomainState) -> DomainObservation {
     DomainObservation::Present(DomainFacts {
         name: "web-1".to_owned(),
         state,
@@ -136,6 +137,7 @@ fn observed(domain: DomainObservation) -> Observation {
         busy: false,
         reboots: Reboots::default(),
         link: LinkObservation::None,
+        storage: crate::vm::StorageObservation::default(),
         socket: SocketObservation::Missing,
     }
 }
@@ -516,6 +518,12 @@ fn any_vm() -> impl Strategy<Value = VmBundle> {
     )
 }
 
+/// Somebody asked for the end of what the VM runs, at once.
+fn is_to_end(vm: &VmBundle) -> bool {
+    let intent = &vm.record.intent;
+    intent.deleting || (intent.is_open() && intent.power == DesiredPower::ForcedOff)
+}
+
 proptest! {
     #[test]
     fn nothing_is_destroyed_on_incomplete_knowledge(vm in any_vm(), busy in any::<bool>()) {
@@ -523,16 +531,23 @@ proptest! {
             let mut seen = observed(domain);
             seen.busy = busy;
             let plan = decide(&vm, &seen, &memory());
-            prop_assert!(plan.step.as_ref().is_none_or(|step| !step.is_destructive()), "{:?}", plan.step);
+            let asked = busy && plan.step == Some(Step::Destroy) && is_to_end(&vm);
+            let harmless = plan.step.as_ref().is_none_or(|step| !step.is_destructive());
+            prop_assert!(harmless || asked, "{:?}", plan.step);
             prop_assert!(!matches!(plan.status.phase, VmPhase::Stopped | VmPhase::Missing));
         }
     }
 
     #[test]
-    fn a_busy_domain_is_left_alone(vm in any_vm(), domain in any_domain()) {
+    fn a_busy_domain_is_left_alone_but_by_who_pulls_its_plug(vm in any_vm(), domain in any_domain()) {
         let mut seen = observed(domain);
         seen.busy = true;
-        prop_assert_eq!(decide(&vm, &seen, &memory()).step, None);
+        let plan = decide(&vm, &seen, &memory());
+        prop_assert!(plan.step.is_none() || plan.step == Some(Step::Destroy) && is_to_end(&vm), "{:?}", plan.step);
+        // Once; what came of it shows when the call is over.
+        let mut pulled = memory();
+        pulled.last_done = Some(Step::Destroy);
+        prop_assert_eq!(decide(&vm, &seen, &pulled).step, None);
     }
 
     #[test]

@@ -72,6 +72,59 @@ async fn a_save_that_outlasts_its_call_is_left_alone_and_found_done() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_save_that_outlasts_its_call_does_not_keep_anybody_from_pulling_the_plug() {
+    for delete in [false, true] {
+        let (world, run) = running().await;
+        world.save_slowly();
+        world.ask_power(DesiredPower::Saved);
+        run.waker.wake(world.vm());
+        until(&world, "the call told as under way", |world| {
+            let status = world.status();
+            status.is_some_and(|status| status.conditions.iter().any(|it| it.reason == "CallUnderWay"))
+        })
+        .await;
+        let asked = tokio::time::Instant::now();
+        if delete {
+            world.ask_delete();
+        } else {
+            world.ask_power(DesiredPower::ForcedOff);
+        }
+        run.waker.wake(world.vm());
+        until(&world, "its end", |world| {
+            if delete { world.is_gone() } else { phase(world) == Some(VmPhase::Stopped) }
+        })
+        .await;
+        assert!(asked.elapsed() < Duration::from_secs(60), "the plug was pulled after {:?}", asked.elapsed());
+        assert!(!world.is_saved());
+        run.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_halted_vm_goes_on_to_hear_that_it_is_to_stop() {
+    let grace = ReconcileConfig::default().stop_grace;
+    for goes_on in [true, false] {
+        let (world, run) = running().await;
+        world.ask_power(DesiredPower::Paused);
+        run.waker.wake(world.vm());
+        until(&world, "a halted VM", |world| phase(world) == Some(VmPhase::Paused)).await;
+        world.set_stuck(!goes_on);
+        let asked = tokio::time::Instant::now();
+        world.ask_power(DesiredPower::Stopped);
+        run.waker.wake(world.vm());
+        until(&world, "a stopped VM", |world| {
+            phase(world) == Some(VmPhase::Stopped)
+                && ended(world, OperationKind::Stop) == Some(OperationStatus::Succeeded)
+        })
+        .await;
+        let took = asked.elapsed();
+        assert_eq!(took < grace, goes_on, "the plug was pulled after {took:?}");
+        assert!(took < grace * 2, "the plug was pulled only after {took:?}");
+        run.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_saved_is_dropped_only_for_a_cold_start() {
     let (world, run) = running().await;
     world.ask_power(DesiredPower::Saved);

@@ -8,8 +8,8 @@ use super::{
     world::{Crash, Hang, World},
 };
 use crate::vm::{
-    DesiredPower, DomainState, Frost, NewSnapshot, Operation, OperationKind, OperationStatus, Quiesce,
-    Quiesced, SnapshotChange, VmChange, VmPhase,
+    DesiredPower, DeviceChange, DomainState, Frost, NewSnapshot, NicSource, Operation, OperationKind,
+    OperationStatus, Quiesce, Quiesced, SettingChange, SizeChange, SnapshotChange, VmChange, VmPhase,
 };
 
 fn create(memory: Option<bool>, quiesce: Quiesce) -> VmChange {
@@ -125,6 +125,66 @@ async fn a_guest_is_thawed_even_when_the_time_for_the_snapshot_is_long_over() {
         }
     }
     panic!("the snapshot has more gates than were tried");
+}
+
+/// Somebody halts the guest while it is frozen.
+async fn frozen_and_halted() -> Arc<World> {
+    for gate in 1..20 {
+        let world = running(true).await;
+        world.ask_change(at_rest());
+        world.crash_at(Crash::After(gate));
+        let run = Run::start(&world);
+        tokio::select! {
+            () = world.crashed() => {}
+            () = until(&world, "the snapshot", is_over) => {}
+        }
+        run.kill().await;
+        world.never_crash();
+        if world.is_frozen() {
+            world.set_domain(DomainState::Paused, 1);
+            return world;
+        }
+    }
+    panic!("the guest is never frozen");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_halted_guest_with_frozen_file_systems_goes_on_when_asked_and_is_let_go() {
+    for (power, state) in
+        [(DesiredPower::Running, DomainState::Running), (DesiredPower::Stopped, DomainState::Shutoff)]
+    {
+        let world = frozen_and_halted().await;
+        let run = Run::start(&world);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(world.domain_state(), Some(DomainState::Paused), "nobody asked that it goes on");
+        let asked = tokio::time::Instant::now();
+        world.ask_power_beside_changes(power);
+        run.waker.wake(world.vm());
+        until(&world, "both", |world| is_over(world) && world.domain_state() == Some(state)).await;
+        assert!(asked.elapsed() < Duration::from_secs(60), "{power:?} took {:?}", asked.elapsed());
+        run.stop().await;
+        one_true_snapshot(&world, &format!("{power:?}"));
+        succeeded(&world);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_is_halted_or_unseen_for_hours_is_let_go_in_the_end() {
+    for unseen in [false, true] {
+        let world = frozen_and_halted().await;
+        if unseen {
+            world.set_domain(DomainState::Running, 1);
+            world.set_reachable(false);
+        }
+        let run = Run::start(&world);
+        tokio::time::sleep(Duration::from_secs(3700)).await;
+        assert!(!is_over(&world) && world.is_frozen(), "given up: {}", world.describe());
+        world.set_domain(DomainState::Running, 1);
+        world.set_reachable(true);
+        until(&world, "the end", is_over).await;
+        run.stop().await;
+        assert!(!world.is_frozen(), "left frozen: {}", world.describe());
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -278,6 +338,60 @@ async fn a_revert_is_done_once_and_the_loop_does_not_fight_it() {
                 break;
             }
         }
+    }
+}
+
+async fn done(world: &Arc<World>, change: VmChange) {
+    let before = world.operations().len();
+    world.ask_change(change.clone());
+    let run = Run::start(world);
+    until(world, "the change", |world| {
+        let ended = world.operations().into_iter().filter(|operation| operation.status.is_final()).count();
+        ended == before + 1
+    })
+    .await;
+    run.stop().await;
+    let mut ended = world.operations().into_iter().filter(|operation| operation.kind == change.kind());
+    assert!(ended.all(|operation| operation.status == OperationStatus::Succeeded), "{change:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_vm_is_made_of_goes_back_with_it() {
+    for running_then in [true, false] {
+        let world = running(true).await;
+        let disk = |number: u32| {
+            let volume = format!("infinibay-{}-{number}.qcow2", world.vm());
+            DeviceChange::AttachDisk { pool: "default".parse().unwrap(), volume, bytes: 1 << 20 }
+        };
+        let card = |name: &str| {
+            VmChange::Device(DeviceChange::AttachInterface {
+                source: NicSource::Network(name.parse().unwrap()),
+            })
+        };
+        done(&world, VmChange::Device(disk(1))).await;
+        done(&world, card("first")).await;
+        let then = world.spec();
+        world.add_snapshot("before", running_then);
+
+        let gone = DeviceChange::DetachDisk { disk: then.devices.disks[0].clone(), delete_volume: false };
+        done(&world, VmChange::Device(gone)).await;
+        let mac = then.devices.interfaces[0].mac.clone();
+        done(&world, VmChange::Device(DeviceChange::DetachInterface { mac })).await;
+        done(&world, VmChange::Device(disk(2))).await;
+        done(&world, card("second")).await;
+        done(&world, VmChange::Size(SizeChange::Resize { vcpus: Some(3), memory_mib: Some(768) })).await;
+        let name = VmChange::Setting(SettingChange::Autostart(true));
+        done(&world, name).await;
+        assert_ne!(world.spec().devices, then.devices);
+
+        done(&world, revert()).await;
+        let now = world.spec();
+        assert_eq!((now.vcpus, now.memory_mib), (then.vcpus, then.memory_mib));
+        assert_eq!(now.devices, then.devices, "from a VM that ran: {running_then}");
+        // What is no part of the machine stays as it was set.
+        assert!(now.keeping.autostart);
+        // A volume that is plugged in no more is not forgotten.
+        assert_eq!(world.volumes(), 3);
     }
 }
 

@@ -6,6 +6,7 @@ mod devices;
 mod guest;
 mod identity;
 mod snapshots;
+mod storage;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -57,6 +58,8 @@ struct State {
     /// Until then a call is under way that nobody waits for.
     late_until: Option<DateTime<Utc>>,
     volumes: BTreeSet<String>,
+    pool_is_silent: bool,
+    pool_is_full: bool,
     files: BTreeSet<PathBuf>,
     links: HashMap<VmId, PathBuf>,
     scrubbed: bool,
@@ -71,6 +74,7 @@ struct State {
     notes: u32,
     reachable: bool,
     deaf: bool,
+    stuck: bool,
     faults: Vec<bool>,
     effects: u32,
     crash: Option<Crash>,
@@ -273,6 +277,11 @@ impl World {
         if let Some(bundle) = &mut self.state().bundle {
             bundle.record.spec.keeping = keeping;
         }
+    }
+
+    /// Its processors halt again as soon as they go on, as where a disk is full.
+    pub(super) fn set_stuck(&self, stuck: bool) {
+        self.state().stuck = stuck;
     }
 
     pub(super) fn set_deaf(&self, deaf: bool) {
@@ -542,6 +551,10 @@ impl Files for World {
         Ok(())
     }
 
+    async fn has_file(&self, path: &Path) -> Result<bool, FilesError> {
+        Ok(self.state().files.contains(path))
+    }
+
     async fn inspect_socket(&self, path: &Path) -> SocketObservation {
         if self.state().files.contains(path) {
             SocketObservation::Present
@@ -805,7 +818,8 @@ impl Hypervisor for World {
         self.on_host("define", |state| {
             assert!(xml.contains(&id.to_string()), "the domain is not the VM's");
             if state.domain.is_none() {
-                state.plugs = devices::Plugs::default();
+                let spec = state.bundle.as_ref().map(|bundle| &bundle.record.spec);
+                state.plugs = spec.map(devices::Plugs::of).unwrap_or_default();
                 state.domain = Some(DomainState::Shutoff);
             }
             state.note = crate::domain_xml::read_facts(&xml).expect("a domain").about.note;
@@ -831,7 +845,7 @@ impl Hypervisor for World {
 
     async fn request_shutdown(&self, _id: VmId) -> Result<(), HypervisorError> {
         self.on_host("shutdown", |state| {
-            if !state.deaf {
+            if !state.deaf && state.domain == Some(DomainState::Running) {
                 state.domain = Some(DomainState::Shutoff);
                 state.reason = 1;
             }
@@ -840,7 +854,12 @@ impl Hypervisor for World {
     }
 
     async fn resume(&self, _id: VmId) -> Result<(), HypervisorError> {
-        self.on_host("resume", |state| state.domain = Some(DomainState::Running)).await
+        self.on_host("resume", |state| {
+            if !state.stuck {
+                state.domain = Some(DomainState::Running);
+            }
+        })
+        .await
     }
 
     async fn destroy(&self, _id: VmId) -> Result<(), HypervisorError> {
@@ -848,6 +867,8 @@ impl Hypervisor for World {
         self.on_host("destroy", |state| {
             assert!(state.domain.is_some(), "an absent domain was destroyed");
             state.domain = Some(DomainState::Shutoff);
+            // What wrote its memory has nothing to write any more.
+            state.late_until = None;
         })
         .await
     }

@@ -1,6 +1,7 @@
 //! Which VMs use a medium. What a VM is made of, and what is about to be changed of it, is JSON
 //! that names images by name, and discs by path, by name or as a volume of a pool over their
-//! directory; all of that is looked for there.
+//! directory; all of that is looked for there. What a system is installed from is used until its domain
+//! boots from its own disk.
 
 use serde_json::Value;
 use uuid::Uuid;
@@ -9,11 +10,11 @@ use super::row::MediumRow;
 use crate::{
     store::{
         Store, StoreError,
-        column::JsonText,
+        column::{JsonText, Word},
         db::{Tx, on_pool, on_tx},
         failed,
     },
-    vm::{HostId, Medium, MediumKind, ResourceName},
+    vm::{HostId, Medium, MediumKind, MediumState, ResourceName},
 };
 
 /// Names that are told at most.
@@ -32,8 +33,11 @@ pub struct MediumUses {
 const NAME_KEYS: [&str; 4] = ["medium", "media", "iso", "installation"];
 
 /// Whether a VM's JSON names the medium: as the image it was made of, by a path of its file, or
-/// by name where a medium's name stands.
-fn mentions(value: &Value, medium: &Medium, file: &str) -> bool {
+/// by name where a medium's name stands. Its installation counts unless it is done.
+fn mentions(value: &mut Value, done: bool, medium: &Medium, file: &str) -> bool {
+    if done && let Some(spec) = value.as_object_mut() {
+        spec.remove("installation");
+    }
     let name = medium.name.as_str();
     let image = medium.kind == MediumKind::DiskImage
         && value.get("image").and_then(|image| image.get("name")).and_then(Value::as_str) == Some(name);
@@ -59,23 +63,25 @@ fn names(value: &Value, key: Option<&str>, name: &str, file: &str) -> bool {
 }
 
 /// What of this host's VMs may name the medium: only rows whose text holds the name are read.
-const CANDIDATES_SQLITE: &str = "SELECT v.id, v.name, v.spec AS text FROM vms v
+const CANDIDATES_SQLITE: &str = "SELECT v.id, v.name, v.spec AS text,
+            (v.installed_at IS NOT NULL OR v.boot_replaced_at IS NOT NULL) AS done FROM vms v
      WHERE v.host_id = $1 AND instr(v.spec, $2) > 0
-     UNION ALL SELECT v.id, v.name, o.change AS text FROM operations o JOIN vms v ON v.id = o.vm_id
+     UNION ALL SELECT v.id, v.name, o.change AS text, FALSE AS done FROM operations o JOIN vms v ON v.id = o.vm_id
      WHERE v.host_id = $1 AND o.finished_at IS NULL AND o.change IS NOT NULL AND instr(o.change, $2) > 0";
-const CANDIDATES_POSTGRES: &str = "SELECT v.id, v.name, v.spec AS text FROM vms v
+const CANDIDATES_POSTGRES: &str = "SELECT v.id, v.name, v.spec AS text,
+            (v.installed_at IS NOT NULL OR v.boot_replaced_at IS NOT NULL) AS done FROM vms v
      WHERE v.host_id = $1 AND strpos(v.spec::text, $2) > 0
-     UNION ALL SELECT v.id, v.name, o.change AS text FROM operations o JOIN vms v ON v.id = o.vm_id
+     UNION ALL SELECT v.id, v.name, o.change AS text, FALSE AS done FROM operations o JOIN vms v ON v.id = o.vm_id
      WHERE v.host_id = $1 AND o.finished_at IS NULL AND o.change IS NOT NULL
        AND strpos(o.change::text, $2) > 0";
 
-type Candidate = (Uuid, String, JsonText);
+type Candidate = (Uuid, String, JsonText, bool);
 
 fn counted(candidates: Vec<Candidate>, medium: &Medium, file: &str) -> Result<MediumUses, StoreError> {
     let mut users = std::collections::BTreeMap::new();
-    for (id, name, text) in candidates {
-        let value: Value = text.read("looking for a medium's uses", id)?;
-        if mentions(&value, medium, file) {
+    for (id, name, text, done) in candidates {
+        let mut value: Value = text.read("looking for a medium's uses", id)?;
+        if mentions(&mut value, done, medium, file) {
             users.insert(id, name);
         }
     }
@@ -120,22 +126,68 @@ pub(in crate::store) async fn hold_image(
     host: HostId,
     image: &ResourceName,
 ) -> Result<(), StoreError> {
-    const OPERATION: &str = "holding an image";
+    // One that somebody put into the library by hand has no row.
+    match held(tx, host, image, MediumKind::DiskImage).await? {
+        Some(MediumState::Deleting) => Err(StoreError::ImageGone),
+        _ => Ok(()),
+    }
+}
+
+/// Keeps an installation medium from being deleted until the transaction ends.
+///
+/// # Errors
+/// `MediumGone`: there is none of that name, or it is not ready.
+pub(in crate::store) async fn hold_medium(
+    tx: &mut Tx,
+    host: HostId,
+    medium: &ResourceName,
+) -> Result<(), StoreError> {
+    match held(tx, host, medium, MediumKind::Installation).await? {
+        Some(MediumState::Ready) => Ok(()),
+        _ => Err(StoreError::MediumGone(medium.clone())),
+    }
+}
+
+/// The same for a volume of a pool, which may be a disc's file: a pool can stand over their
+/// directory. What is no disc of ours is not our affair.
+///
+/// # Errors
+/// `MediumGone`: it is on its way out.
+pub(in crate::store) async fn hold_volume(
+    tx: &mut Tx,
+    host: HostId,
+    volume: &ResourceName,
+) -> Result<(), StoreError> {
+    let Some(disc) = volume.as_str().strip_suffix(".iso").and_then(|name| name.parse().ok()) else {
+        return Ok(());
+    };
+    match held(tx, host, &disc, MediumKind::Installation).await? {
+        Some(MediumState::Deleting) => Err(StoreError::MediumGone(disc)),
+        _ => Ok(()),
+    }
+}
+
+/// The state of a medium, which stays until the transaction ends.
+async fn held(
+    tx: &mut Tx,
+    host: HostId,
+    name: &ResourceName,
+    kind: MediumKind,
+) -> Result<Option<MediumState>, StoreError> {
+    const OPERATION: &str = "holding a medium";
     // SQLite's transaction holds the whole database's write lock already.
     let sql = tx.sql(
-        "SELECT * FROM media WHERE host_id = $1 AND name = $2 AND kind = 'disk_image'",
-        "SELECT * FROM media WHERE host_id = $1 AND name = $2 AND kind = 'disk_image' FOR SHARE",
+        "SELECT * FROM media WHERE host_id = $1 AND name = $2 AND kind = $3",
+        "SELECT * FROM media WHERE host_id = $1 AND name = $2 AND kind = $3 FOR SHARE",
     );
     let found = on_tx!(tx, db => sqlx::query_as::<_, MediumRow>(sql)
         .bind(host.uuid())
-        .bind(image.as_str())
+        .bind(name.as_str())
+        .bind(kind.word())
         .fetch_optional(db)
         .await)
     .map_err(failed(OPERATION))?;
-    match found.map(|row| row.read(OPERATION)).transpose()? {
-        Some(medium) if medium.state == crate::vm::MediumState::Deleting => Err(StoreError::ImageGone),
-        _ => Ok(()),
-    }
+    Ok(found.map(|row| row.read(OPERATION)).transpose()?.map(|medium| medium.state))
 }
 
 #[cfg(test)]
@@ -151,6 +203,8 @@ mod tests {
             (true, json!({ "cdroms": [{ "file": file }] })),
             (true, json!({ "change": { "medium": "debian" } })),
             (true, json!({ "media": ["other", "debian"] })),
+            (true, json!({ "devices": { "media": [{ "target": "sda", "medium": "debian" }] } })),
+            (true, json!({ "device": { "insert_medium": { "medium": "debian", "drive": null } } })),
             (true, json!({ "devices": { "media": [{ "pool": "discs", "volume": "debian.iso" }] } })),
             (false, json!({ "name": "debian" })),
             (false, json!({ "cdroms": [{ "file": "/elsewhere/debian.iso" }] })),

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{
     ChangeOutcome,
     progress::remove_rows,
-    requests::{locked, new_operation},
+    requests::{followed_by, locked, new_operation},
     row::lock_vm,
 };
 use crate::{
@@ -15,9 +15,11 @@ use crate::{
         audit::{self, AuditRow},
         column::{JsonText, Word, storable},
         db::on_tx,
-        failed, operations,
+        failed, media, operations,
     },
-    vm::{Operation, OperationId, OperationStatus, UserId, VmChange, VmId, VmRecord},
+    vm::{
+        DeviceChange, DiscSource, Operation, OperationId, OperationStatus, UserId, VmChange, VmId, VmRecord,
+    },
 };
 
 impl Store {
@@ -25,7 +27,7 @@ impl Store {
     /// VM is under way.
     ///
     /// # Errors
-    /// `NotFound`, `Deleting`, `ChangeUnderWay`.
+    /// `NotFound`, `Deleting`, `ChangeUnderWay`; `MediumGone`.
     pub async fn request_change(
         &self,
         vm: VmId,
@@ -45,6 +47,12 @@ impl Store {
             return Err(StoreError::ChangeUnderWay(Box::new(open)));
         }
         let record = row.record(OPERATION)?;
+        if let VmChange::Device(DeviceChange::InsertMedium { source, .. }) = change {
+            match source {
+                DiscSource::Library { medium } => media::hold_medium(&mut tx, record.host, medium).await?,
+                DiscSource::Volume { volume, .. } => media::hold_volume(&mut tx, record.host, volume).await?,
+            }
+        }
         let mut operation = new_operation(operation, vm, change.kind(), record.intent.generation, by, now);
         operation.change = Some(change.clone());
         operations::insert(&mut tx, &operation).await?;
@@ -105,6 +113,8 @@ impl Store {
         // Whoever asked for power since is heard.
         if let Some(power) = outcome.power.filter(|_| record.intent.generation == ended.generation) {
             record.intent.power = power;
+            // What was asked for before is beside the point, and must not be told to be reached.
+            operations::supersede(&mut tx, vm, followed_by(power).1, now).await?;
         }
         let spec = JsonText::write(OPERATION, &record.spec)?;
         on_tx!(&mut tx, db => sqlx::query("UPDATE vms SET name = $2, spec = $3, power = $4 WHERE id = $1")

@@ -213,10 +213,9 @@ impl Store {
         let mut bundles = Vec::with_capacity(vms.len());
         for row in vms {
             let vm = VmId(row.id);
-            let install_report = row.install_report();
             match row.view(operation) {
                 Ok(_) if unreadable.contains(&vm) => {}
-                Ok(VmView { record, status }) => {
+                Ok(VmView { record, status, install_report }) => {
                     let operations = operations_of.remove(&vm).unwrap_or_default();
                     let resources = resources_of.remove(&vm).unwrap_or_default();
                     bundles.push(VmBundle { record, status, operations, resources, install_report });

@@ -11,7 +11,8 @@ use crate::{
         failed, operations,
     },
     vm::{
-        HostId, Milestone, Operation, OperationError, OperationKind, OperationStatus, VmId, VmSpec, VmStatus,
+        Base, HostId, Milestone, Operation, OperationError, OperationKind, OperationStatus, VmId, VmSpec,
+        VmStatus,
     },
 };
 
@@ -135,8 +136,8 @@ impl Store {
         tx.commit(OPERATION).await
     }
 
-    /// Takes the secrets out of the stored specification and passes `SeedScrubbed`, in one
-    /// transaction.
+    /// Takes the secrets out of the stored specification, with what its installer proved itself with,
+    /// and passes `SeedScrubbed`, in one transaction.
     ///
     /// # Errors
     /// `NotFound`.
@@ -146,9 +147,14 @@ impl Store {
         let row = lock_vm(&mut tx, OPERATION, vm).await?.ok_or(StoreError::NotFound)?;
         let mut spec: VmSpec = row.spec.read(OPERATION, row.id)?;
         spec.unattended = spec.unattended.without_secrets();
+        if let Base::Installation(installation) = &mut spec.base {
+            installation.token = None;
+        }
         let spec = JsonText::write(OPERATION, &spec)?;
         on_tx!(&mut tx, db => sqlx::query(
-            "UPDATE vms SET spec = $2, seed_scrubbed_at = COALESCE(seed_scrubbed_at, $3) WHERE id = $1",
+            "UPDATE vms SET spec = $2, install_token_sha256 = NULL,
+                            seed_scrubbed_at = COALESCE(seed_scrubbed_at, $3)
+             WHERE id = $1",
         )
         .bind(vm.uuid())
         .bind(&spec)

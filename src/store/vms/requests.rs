@@ -17,21 +17,21 @@ use crate::{
         failed, media, operations,
     },
     vm::{
-        DesiredPower, NetworkAttachment, Operation, OperationId, OperationKind, OperationStatus, UserId,
-        VmId, VmRecord,
+        Base, DesiredPower, Installation, NetworkAttachment, Operation, OperationId, OperationKind,
+        OperationStatus, UserId, VmId, VmRecord, VmSpec,
     },
 };
 
 impl Store {
     /// Stores the intent (generation 1, `Running`), a `Create` operation and an audit row, in one
-    /// transaction. The same id again with the same host, owner, name, image (by name), vcpus,
+    /// transaction. The same id again with the same host, owner, name, image or medium (by name), vcpus,
     /// memory, disk, pool and network gives the VM and its `Create` operation as they are now: a
     /// retry. First-boot settings are not compared: a hashed password is never the same twice,
     /// and secrets are forgotten. An id that was a VM's once is never given to another: it would
     /// inherit the history.
     ///
     /// # Errors
-    /// `NameTaken`, `IdTaken`, `ImageGone`.
+    /// `NameTaken`, `IdTaken`, `ImageGone`, `MediumGone`.
     pub async fn create_vm(
         &self,
         vm: &NewVm,
@@ -50,8 +50,13 @@ impl Store {
         if has_history(&mut tx, vm.id).await? {
             return Err(StoreError::IdTaken);
         }
-        if let Some(image) = vm.spec.image() {
-            media::hold_image(&mut tx, vm.host, &image.name).await?;
+        match &vm.spec.base {
+            Base::Image(image) => media::hold_image(&mut tx, vm.host, &image.name).await?,
+            Base::Installation(installation) => {
+                for disc in std::iter::once(&installation.disc).chain(&installation.drivers) {
+                    media::hold_medium(&mut tx, vm.host, &disc.medium).await?;
+                }
+            }
         }
         let operation = new_operation(operation, vm.id, OperationKind::Create, 1, vm.owner, now);
         operations::insert(&mut tx, &operation).await?;
@@ -68,7 +73,7 @@ impl Store {
                 action: "vm.create",
                 vm: Some(vm.id),
                 details: json!({
-                    "name": vm.spec.name, "image": vm.spec.base_name(), "vcpus": vm.spec.vcpus,
+                    "name": vm.spec.name, base_word(&vm.spec): vm.spec.base_name(), "vcpus": vm.spec.vcpus,
                     "memory_mib": vm.spec.memory_mib, "disk_bytes": vm.spec.disk_bytes,
                     "pool": vm.spec.pool, "network": network, "operation": operation.id,
                 }),
@@ -96,31 +101,7 @@ impl Store {
     ) -> Result<(VmRecord, Operation), StoreError> {
         const OPERATION: &str = "storing a request for power";
         let now = storable(now);
-        const POWER: [OperationKind; 4] =
-            [OperationKind::Start, OperationKind::Stop, OperationKind::Suspend, OperationKind::Save];
-        const HALTED: [OperationKind; 6] = [
-            OperationKind::Start,
-            OperationKind::Stop,
-            OperationKind::Suspend,
-            OperationKind::Save,
-            OperationKind::Reboot,
-            OperationKind::Reset,
-        ];
-        const OFF: [OperationKind; 7] = [
-            OperationKind::Start,
-            OperationKind::Stop,
-            OperationKind::Suspend,
-            OperationKind::Save,
-            OperationKind::Create,
-            OperationKind::Reboot,
-            OperationKind::Reset,
-        ];
-        let (kind, superseded): (_, &[OperationKind]) = match power {
-            DesiredPower::Running | DesiredPower::ColdRunning => (OperationKind::Start, &POWER),
-            DesiredPower::Paused => (OperationKind::Suspend, &HALTED),
-            DesiredPower::Saved => (OperationKind::Save, &HALTED),
-            DesiredPower::Stopped | DesiredPower::ForcedOff => (OperationKind::Stop, &OFF),
-        };
+        let (kind, superseded) = followed_by(power);
         let mut tx = self.begin(OPERATION).await?;
         let row = locked(&mut tx, OPERATION, vm).await?;
         if row.deleting {
@@ -185,18 +166,41 @@ impl Store {
     }
 }
 
+/// The kind of an operation that asks for this power, and the kinds that it puts an end to.
+pub(super) fn followed_by(power: DesiredPower) -> (OperationKind, &'static [OperationKind]) {
+    use OperationKind::{Create, Reboot, Reset, Save, Start, Stop, Suspend};
+    match power {
+        DesiredPower::Running | DesiredPower::ColdRunning => (Start, &[Start, Stop, Suspend, Save]),
+        DesiredPower::Paused => (Suspend, &[Start, Stop, Suspend, Save, Reboot, Reset]),
+        DesiredPower::Saved => (Save, &[Start, Stop, Suspend, Save, Reboot, Reset]),
+        DesiredPower::Stopped | DesiredPower::ForcedOff => {
+            (Stop, &[Start, Stop, Suspend, Save, Create, Reboot, Reset])
+        }
+    }
+}
+
 pub(super) async fn locked(tx: &mut Tx, operation: &'static str, vm: VmId) -> Result<VmRow, StoreError> {
     lock_vm(tx, operation, vm).await?.ok_or(StoreError::NotFound)
+}
+
+/// What a VM is made of, in the audit log's words.
+fn base_word(spec: &VmSpec) -> &'static str {
+    match spec.base {
+        Base::Image(_) => "image",
+        Base::Installation(_) => "medium",
+    }
 }
 
 /// Whether the row is new; false when its id or its name is in use.
 async fn insert_vm(tx: &mut Tx, vm: &NewVm, now: DateTime<Utc>) -> Result<bool, StoreError> {
     const OPERATION: &str = "storing a new VM";
     let spec = JsonText::write(OPERATION, &vm.spec)?;
+    let token = vm.spec.installation().and_then(|installation| installation.token.as_ref());
+    let token = token.map(|token| Installation::token_sha256(token.expose()));
     on_tx!(tx, db => sqlx::query(
         "INSERT INTO vms (id, host_id, owner_id, name, spec, power, deleting, generation, satisfied,
-                          asked_at, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, FALSE, 1, 0, $7, $7)
+                          asked_at, created_at, install_token_sha256)
+         VALUES ($1, $2, $3, $4, $5, $6, FALSE, 1, 0, $7, $7, $8)
          ON CONFLICT DO NOTHING",
     )
     .bind(vm.id.uuid())
@@ -206,6 +210,7 @@ async fn insert_vm(tx: &mut Tx, vm: &NewVm, now: DateTime<Utc>) -> Result<bool, 
     .bind(&spec)
     .bind(DesiredPower::Running.word())
     .bind(now)
+    .bind(&token)
     .execute(db)
     .await
     .map(|done| done.rows_affected() == 1))
@@ -219,6 +224,7 @@ async fn retried(tx: &mut Tx, asked: &NewVm, row: &VmRow) -> Result<(VmRecord, O
     let same = record.host == asked.host
         && record.owner == asked.owner
         && old.name == new.name
+        && base_word(old) == base_word(new)
         && old.base_name() == new.base_name()
         && old.vcpus == new.vcpus
         && old.memory_mib == new.memory_mib

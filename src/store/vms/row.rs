@@ -81,14 +81,14 @@ impl VmRow {
     }
 
     /// What the VM's installer last said.
-    pub(super) fn install_report(&self) -> Option<InstallReport> {
+    fn install_report(&self) -> Option<InstallReport> {
         let (stage, at) = (self.install_stage.clone()?, self.install_reported_at?);
         Some(InstallReport { stage, at })
     }
 
     pub(super) fn view(&self, operation: &'static str) -> Result<VmView, StoreError> {
         let status = self.status.as_ref().map(|status| status.read(operation, self.id)).transpose()?;
-        Ok(VmView { record: self.record(operation)?, status })
+        Ok(VmView { record: self.record(operation)?, status, install_report: self.install_report() })
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::WrongState;
 use crate::vm::{
-    DiskTarget, NicSource, OperationKind, PluggedDisk, ResourceName, VmPhase, VmRecord, VmStatus,
+    DiscSource, DiskTarget, NicSource, OperationKind, PluggedDisk, ResourceName, VmPhase, VmRecord, VmStatus,
 };
 
 /// See the module.
@@ -31,10 +31,9 @@ pub enum DeviceChange {
     },
     /// Put a medium into a drive.
     InsertMedium {
-        /// The medium's pool.
-        pool: ResourceName,
-        /// The medium's volume.
-        volume: ResourceName,
+        /// The medium.
+        #[serde(flatten)]
+        source: DiscSource,
         /// Which drive; an empty one, or a new one, when absent.
         drive: Option<DiskTarget>,
     },
@@ -85,12 +84,12 @@ impl DeviceChange {
         }
     }
 
-    pub(super) fn check(&self, _record: &VmRecord, status: Option<&VmStatus>) -> Result<(), WrongState> {
+    pub(super) fn check(&self, record: &VmRecord, status: Option<&VmStatus>) -> Result<(), WrongState> {
         let unplugs = matches!(self, Self::DetachDisk { .. } | Self::DetachInterface { .. });
         match status.map(|status| status.phase) {
-            Some(VmPhase::Missing) => Err(WrongState(
-                "the VM's domain is gone; restore it under the same UUID, or delete the VM".to_owned(),
-            )),
+            Some(VmPhase::Missing) => {
+                Err(WrongState(format!("the VM's domain is gone; {}", record.spec.when_gone())))
+            }
             Some(VmPhase::Paused) if unplugs => Err(WrongState(
                 "a paused guest cannot let go of a device; resume the VM, or stop it".to_owned(),
             )),

@@ -39,7 +39,16 @@ impl IdentityChange {
     pub(super) fn check(self, record: &VmRecord) -> Result<(), WrongState> {
         match self {
             Self::Adopt => Err(WrongState("the VM is managed already".to_owned())),
-            Self::Release if record.spec.is_adopted() => Ok(()),
+            Self::Release if record.spec.is_adopted() => {
+                let media = &record.spec.devices.media;
+                match media.iter().find_map(|medium| Some((&medium.target, medium.source.library()?))) {
+                    // Nobody would know that it is in use.
+                    Some((target, name)) => Err(WrongState(format!(
+                        "drive {target} holds {name} of the library; eject it first (`ejectVmMedium`)"
+                    ))),
+                    None => Ok(()),
+                }
+            }
             Self::Release => {
                 Err(WrongState("the VM was made here and not adopted; delete it with `deleteVm`".to_owned()))
             }

@@ -40,11 +40,11 @@ impl SizeChange {
         }
     }
 
-    pub(super) fn check(&self, _record: &VmRecord, status: Option<&VmStatus>) -> Result<(), WrongState> {
+    pub(super) fn check(&self, record: &VmRecord, status: Option<&VmStatus>) -> Result<(), WrongState> {
         match status.map(|status| status.phase) {
-            Some(VmPhase::Missing) => Err(WrongState(
-                "the VM's domain is gone; restore it under the same UUID, or delete the VM".to_owned(),
-            )),
+            Some(VmPhase::Missing) => {
+                Err(WrongState(format!("the VM's domain is gone; {}", record.spec.when_gone())))
+            }
             _ => Ok(()),
         }
     }

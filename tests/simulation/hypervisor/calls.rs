@@ -2,10 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use infinibay::{hypervisor::HypervisorError, vm::VmId};
+use infinibay::{
+    hypervisor::HypervisorError,
+    vm::{DesiredPower, VmId},
+};
 use tokio::sync::oneshot;
 
-use super::{LIMIT, invalid, unreachable};
+use super::{DESTROYED, LIMIT, invalid, unreachable};
 use crate::simulation::{
     controller::Ports,
     host::{Call, File, Volume},
@@ -26,14 +29,34 @@ enum Fate {
 
 impl Ports {
     /// A call to libvirt that changes something about the VM.
-    pub(super) async fn call(
+    pub(super) async fn call<T: Send + 'static>(
         &self,
         vm: VmId,
         name: &'static str,
-        effect: impl FnOnce(&Arc<World>) -> Result<(), HypervisorError> + Send + 'static,
-    ) -> Result<(), HypervisorError> {
+        effect: impl FnOnce(&Arc<World>) -> Result<T, HypervisorError> + Send + 'static,
+    ) -> Result<T, HypervisorError> {
+        self.work(vm, name, false, effect).await
+    }
+
+    /// A call to the guest's agent, which passes beside those to the domain.
+    pub(super) async fn call_agent<T: Send + 'static>(
+        &self,
+        vm: VmId,
+        name: &'static str,
+        effect: impl FnOnce(&Arc<World>) -> Result<T, HypervisorError> + Send + 'static,
+    ) -> Result<T, HypervisorError> {
+        self.work(vm, name, true, effect).await
+    }
+
+    async fn work<T: Send + 'static>(
+        &self,
+        vm: VmId,
+        name: &'static str,
+        agent: bool,
+        effect: impl FnOnce(&Arc<World>) -> Result<T, HypervisorError> + Send + 'static,
+    ) -> Result<T, HypervisorError> {
         self.world.point(self.life, &format!("before {name}")).await;
-        let begun = self.begin(vm, name, true);
+        let begun = self.begin(vm, name, true, agent);
         let (number, fate, takes) = match begun {
             Ok(begun) => begun,
             Err(error) => {
@@ -75,14 +98,18 @@ impl Ports {
         vm: VmId,
         name: &'static str,
         mutates: bool,
+        agent: bool,
     ) -> Result<(u64, Fate, Duration), HypervisorError> {
         let mut state = self.world.state();
         let label = state.label(vm);
-        let mut others = state.host.calls.iter().filter(|call| call.vm == vm && call.life == self.life);
-        if let Some(other) = others.find(|call| mutates && call.mutates && !call.broken).cloned() {
+        let own = |call: &&Call| call.vm == vm && call.life == self.life && call.agent == agent;
+        let mut others = state.host.calls.iter().filter(own);
+        if let Some(other) =
+            others.find(|call| mutates && call.mutates && !call.broken && !(agent && call.late)).cloned()
+        {
             state.violate(format_args!("{name} of {label} while {} is under way: two writers", other.name));
         }
-        if state.host.is_busy(self.life, vm) {
+        if state.host.is_late(self.life, vm, agent) {
             return Err(HypervisorError::Deadline { operation: name.to_owned(), limit: LIMIT });
         }
         if !state.host.reachable {
@@ -93,11 +120,43 @@ impl Ports {
         let number = state.host.next_call;
         state.host.next_call += 1;
         let broken = false;
-        state.host.calls.push(Call { number, life: self.life, vm, name, mutates, late: false, broken });
+        let life = self.life;
+        state.host.calls.push(Call { number, life, vm, name, mutates, agent, late: false, broken });
         if mutates {
             state.note(format_args!("{name} {label}: {fate:?} in {takes:?}"));
         }
         Ok((number, fate, takes))
+    }
+
+    /// libvirt lets it pass beside a call that is late. Nobody has seen the domain since, so that only a
+    /// request is a reason for it.
+    pub(super) async fn destroy_beside(&self, vm: VmId) -> Result<(), HypervisorError> {
+        self.world.point(self.life, "before destroy beside").await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        {
+            let mut state = self.world.state();
+            if !state.host.reachable {
+                return Err(unreachable("destroy"));
+            }
+            let label = state.label(vm);
+            let asked = state.database.vms.get(&vm).is_some_and(|bundle| {
+                let intent = &bundle.record.intent;
+                // Another request may have come since it was planned.
+                intent.deleting || intent.is_open() || intent.power == DesiredPower::ForcedOff
+            });
+            if !asked {
+                state.violate(format_args!("{label} was destroyed beside a late call, and nobody asked"));
+            }
+            state.note(format_args!("destroy {label} beside a late call"));
+            let runs = state.host.domains.get(&vm).is_some_and(|domain| domain.state.is_active());
+            if runs {
+                let clean = state.chance.one_in(2);
+                state.host.power_off(vm, DESTROYED, clean);
+            }
+            state.touch(vm);
+        }
+        self.world.point(self.life, "after destroy beside").await;
+        Ok(())
     }
 
     /// A call that changes nothing. What it gives is from when it began, and it ends when it ends.
@@ -108,7 +167,7 @@ impl Ports {
         work: impl FnOnce(&mut State) -> T + Send + 'static,
     ) -> Result<T, HypervisorError> {
         self.world.point(self.life, &format!("before {name}")).await;
-        let (number, fate, takes) = self.begin(vm, name, false)?;
+        let (number, fate, takes) = self.begin(vm, name, false, false)?;
         let (tell, told) = oneshot::channel();
         let world = Arc::clone(&self.world);
         let seen = work(&mut world.state());
@@ -158,7 +217,10 @@ impl State {
     /// A thing is made: a row has to name it already.
     pub fn has_row(&mut self, vm: VmId, kind: infinibay::vm::ResourceKind, what: &str) {
         let bundle = self.database.vms.get(&vm);
-        let named = bundle.is_some_and(|bundle| bundle.resources.iter().any(|row| row.kind == kind));
+        let is_it = |row: &infinibay::vm::Resource| {
+            row.kind == kind && (kind != infinibay::vm::ResourceKind::Volume || row.name == what)
+        };
+        let named = bundle.is_some_and(|bundle| bundle.resources.iter().any(is_it));
         if !named && !self.watch.haunted.contains(&vm) {
             let label = self.label(vm);
             self.violate(format_args!("{what} of {label} was made, and no row names it"));
@@ -173,7 +235,7 @@ impl World {
         let Some(index) = state.host.calls.iter().position(|call| call.number == number) else { return };
         let call = state.host.calls.remove(index);
         let is_own = call.life == state.life;
-        if call.mutates && is_own && !call.broken {
+        if call.mutates && is_own && !call.broken && !call.agent {
             state.touch(call.vm);
         }
         drop(state);
@@ -184,13 +246,13 @@ impl World {
 }
 
 /// A call, at work in libvirtd: it goes on whoever waits for it.
-async fn at_work(
+async fn at_work<T>(
     world: Arc<World>,
     number: u64,
     fate: Fate,
     takes: Duration,
-    effect: impl FnOnce(&Arc<World>) -> Result<(), HypervisorError> + Send + 'static,
-    tell: oneshot::Sender<Result<(), HypervisorError>>,
+    effect: impl FnOnce(&Arc<World>) -> Result<T, HypervisorError> + Send + 'static,
+    tell: oneshot::Sender<Result<T, HypervisorError>>,
 ) {
     let mut tell = Some(tell);
     let call = world.state().host.calls.iter().find(|call| call.number == number).cloned();
@@ -209,7 +271,8 @@ async fn at_work(
     loop {
         let first = {
             let state = world.state();
-            let mut same = state.host.calls.iter().filter(|other| other.vm == call.vm && other.mutates);
+            let is_same = |other: &&Call| other.vm == call.vm && other.mutates && other.agent == call.agent;
+            let mut same = state.host.calls.iter().filter(is_same);
             same.next().is_none_or(|other| other.number == number)
         };
         if first {
@@ -259,10 +322,11 @@ fn leave_half(world: &World, call: &Call) {
     let mut state = world.state();
     if call.name == "create_overlay" && state.chance.one_in(2) {
         let key = (crate::simulation::host::POOL.to_owned(), format!("infinibay-{}.qcow2", call.vm));
-        let half = Volume { vm: Some(call.vm), whole: false, installed: false };
+        let half = Volume { vm: Some(call.vm), whole: false, installed: false, bytes: 0 };
         state.host.volumes.entry(key).or_insert(half);
     }
-    if call.name == "start" && state.chance.one_in(2) && state.host.domains.contains_key(&call.vm) {
+    let is_ours = state.host.domains.get(&call.vm).is_some_and(|domain| !domain.is_foreign);
+    if call.name == "start" && state.chance.one_in(2) && is_ours {
         // QEMU came up, made its things, and died.
         let vm = call.vm;
         state.host.files.entry(format!("/console/vm-{vm}.log").into()).or_insert(File::Other { vm });

@@ -1,6 +1,6 @@
 //! The volumes of disks that are plugged in later, and their growth.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use quick_xml::{Writer, events::BytesStart};
 use virt::{storage_vol::StorageVol, sys};
@@ -8,9 +8,9 @@ use virt::{storage_vol::StorageVol, sys};
 use crate::{
     domain_xml::{Malformed, document::Document},
     hypervisor::{
-        BlankVolume, HypervisorError, VolumeFacts,
+        BlankVolume, HypervisorError, VolumeFacts, VolumePlace,
         libvirt::{
-            session::Call,
+            session::{Call, absent_as_none},
             volumes::{active_pool, create_as, element, find, format, path_of, text},
         },
     },
@@ -37,6 +37,19 @@ pub(super) fn facts(call: &Call<'_>, pool: &str, name: &str) -> Result<Option<Vo
     let read = read(&description).map_err(|error| call.invalid(error))?;
     let path = path_of(call, &volume)?;
     Ok(Some(VolumeFacts { path, capacity_bytes: read.capacity, format: read.format, is_file: read.is_file }))
+}
+
+pub(super) fn at(call: &Call<'_>, path: &Path) -> Result<Option<VolumePlace>, HypervisorError> {
+    let path = path.to_str().ok_or_else(|| call.invalid("the path of a disk is not UTF-8"))?;
+    let Some(volume) = absent_as_none(call.ask(|conn| conn.lookup_storage_vol_by_path(path)))? else {
+        return Ok(None);
+    };
+    let pool = call.ask(|_| volume.lookup_storage_pool())?;
+    Ok(Some(VolumePlace {
+        pool: call.ask(|_| pool.name())?,
+        name: call.ask(|_| volume.name())?,
+        capacity_bytes: capacity(call, &volume)?,
+    }))
 }
 
 pub(super) fn grow(call: &Call<'_>, pool: &str, name: &str, bytes: u64) -> Result<(), HypervisorError> {

@@ -58,6 +58,8 @@ pub(super) async fn attach(
             }
             return Err(undo(hands, &row, error.into()).await);
         }
+        // Found out before anything was configured.
+        Err(error @ HypervisorError::Unfit { .. }) => return Err(undo(hands, &row, error.into()).await),
         Err(error) => return Err(error.into()),
     };
     let mut spec = bundle.record.spec.clone();
@@ -105,6 +107,11 @@ pub(super) async fn detach(
 ) -> Result<ChangeOutcome, ChangeError> {
     let id = bundle.record.id;
     let target = disk.target.as_str();
+    // Asked for when another disk was there: changes may have ended between the look and the request.
+    let known = bundle.record.spec.devices.disk(&disk.target);
+    if known.is_none_or(|known| (&known.pool, &known.volume) != (&disk.pool, &disk.volume)) {
+        return Err(refused("DEVICE_NOT_FOUND", format!("that disk is not at {target} any more")));
+    }
     let now = hands.hypervisor.hardware(id).await?;
     if now.saved {
         let words = "the VM's memory is saved with this disk in use; start the VM first";

@@ -1,5 +1,7 @@
 //! Media in drives.
 
+use std::path::PathBuf;
+
 use super::{done, effect};
 use crate::{
     domain_xml::{DiskFacts, DiskKind, NewDevice},
@@ -9,7 +11,7 @@ use crate::{
         change::{ChangeError, refused},
     },
     store::{ChangeOutcome, VmBundle},
-    vm::{DiskTarget, PluggedMedium, ResourceName},
+    vm::{DiscSource, DiskTarget, PluggedMedium, VmId, disc_file_name},
 };
 
 /// Where a medium goes.
@@ -21,18 +23,11 @@ enum Drive {
 pub(super) async fn insert(
     hands: &Hands,
     bundle: &VmBundle,
-    pool: &ResourceName,
-    volume: &ResourceName,
+    source: &DiscSource,
     wanted: Option<&DiskTarget>,
 ) -> Result<ChangeOutcome, ChangeError> {
     let id = bundle.record.id;
-    let Some(medium) = hands.hypervisor.volume(id, pool.as_str(), volume.as_str()).await? else {
-        return Err(refused("MEDIUM_NOT_FOUND", format!("pool {pool} has no volume {volume} any more")));
-    };
-    // Other VMs' seeds hold their secrets.
-    if !medium.is_medium() || medium.path.starts_with(&hands.settings.seeds_dir) {
-        return Err(refused("MEDIUM_UNUSABLE", format!("volume {volume} of pool {pool} is no medium")));
-    }
+    let path = path_of(hands, id, source).await?;
     let now = hands.hypervisor.hardware(id).await?;
     let is_seed = |disk: &DiskFacts| {
         disk.source.as_ref().is_some_and(|path| path.starts_with(&hands.settings.seeds_dir))
@@ -50,24 +45,71 @@ pub(super) async fn insert(
                 return Err(refused("DEVICE_NOT_FOUND", words));
             }
         },
-        None => choose(&now, &medium.path)
+        None => choose(&now, &path)
             .ok_or_else(|| refused("TOO_MANY_DEVICES", "every place for a drive is taken".to_owned()))?,
     };
     let (target, live) = match drive {
         Drive::Standing(target) => {
-            let live = hands.hypervisor.set_medium(id, target.as_str(), Some(medium.path)).await?;
+            // The very disc may be put in again: a crash came before that was noted.
+            if now.config.disk(target.as_str()).is_none_or(|disk| disk.source.as_ref() != Some(&path)) {
+                let_go(bundle, &target, now.saved)?;
+            }
+            let live = hands.hypervisor.set_medium(id, target.as_str(), Some(path)).await?;
             (target, live)
         }
         Drive::New(target) => {
             let scsi = now.live.as_ref().unwrap_or(&now.config).has_virtio_scsi;
-            let new = NewDevice::Drive { target: target.to_string(), scsi, medium: Some(medium.path) };
+            let new = NewDevice::Drive { target: target.to_string(), scsi, medium: Some(path) };
             (target, hands.hypervisor.plug(id, new).await?)
         }
     };
     let mut spec = bundle.record.spec.clone();
     spec.devices.media.retain(|other| other.target != target);
-    spec.devices.media.push(PluggedMedium { target, pool: pool.clone(), volume: volume.clone() });
+    spec.devices.media.push(PluggedMedium { target, source: source.clone() });
     Ok(done(effect(&live, now.saved), spec))
+}
+
+/// The file that a medium is.
+async fn path_of(hands: &Hands, id: VmId, source: &DiscSource) -> Result<PathBuf, ChangeError> {
+    match source {
+        DiscSource::Volume { pool, volume } => {
+            let Some(medium) = hands.hypervisor.volume(id, pool.as_str(), volume.as_str()).await? else {
+                let words = format!("pool {pool} has no volume {volume} any more");
+                return Err(refused("MEDIUM_NOT_FOUND", words));
+            };
+            // Other VMs' seeds hold their secrets.
+            if !medium.is_medium() || medium.path.starts_with(&hands.settings.seeds_dir) {
+                let words = format!("volume {volume} of pool {pool} is no medium");
+                return Err(refused("MEDIUM_UNUSABLE", words));
+            }
+            Ok(medium.path)
+        }
+        // Its row is held since this was asked for; its file may be gone all the same.
+        DiscSource::Library { medium } => {
+            let path = hands.settings.discs_dir.join(disc_file_name(medium));
+            match hands.files.has_file(&path).await? {
+                true => Ok(path),
+                false => {
+                    let words = format!(
+                        "the file of {medium} is gone from the directory of media; delete the medium and import it again"
+                    );
+                    Err(refused("MEDIUM_UNUSABLE", words))
+                }
+            }
+        }
+    }
+}
+
+/// Memory that was saved with a disc of the library in a drive needs that disc again: it stays
+/// named, so that nobody deletes it.
+fn let_go(bundle: &VmBundle, target: &DiskTarget, saved: bool) -> Result<(), ChangeError> {
+    match bundle.record.spec.devices.library_disc(target) {
+        Some(name) if saved => {
+            let words = format!("the VM's memory is saved with {name} in drive {target}; start the VM first");
+            Err(refused("WRONG_STATE", words))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The drive that holds the medium already, an empty one, or a new one.
@@ -93,6 +135,7 @@ pub(super) async fn eject(
 ) -> Result<ChangeOutcome, ChangeError> {
     let id = bundle.record.id;
     let now = hands.hypervisor.hardware(id).await?;
+    let_go(bundle, target, now.saved)?;
     let mut spec = bundle.record.spec.clone();
     spec.devices.media.retain(|other| other.target != *target);
     // A drive that somebody took out holds no medium.

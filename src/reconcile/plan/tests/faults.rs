@@ -1,7 +1,7 @@
 //! What is told of a domain that something is wrong with.
 
 use super::*;
-use crate::vm::ConditionStatus;
+use crate::vm::{ConditionStatus, StorageObservation};
 
 fn condition(plan: &Plan, kind: ConditionKind) -> Option<(ConditionStatus, &str)> {
     let found = plan.status.conditions.iter().find(|condition| condition.kind == kind)?;
@@ -49,4 +49,83 @@ fn a_pause_on_an_io_error_is_told_until_it_is_over() {
     bundle.status = Some(failed.status);
     let resumed = seen(&bundle, DomainState::Running, 1);
     assert_eq!(condition(&resumed, disks), Some((ConditionStatus::True, "Usable")));
+}
+
+#[test]
+fn what_was_said_of_the_disks_stands_until_something_else_is_seen() {
+    let mut bundle = bundle();
+    made(&mut bundle);
+    let (disks, low) = (ConditionKind::DisksPresent, ConditionKind::StorageLow);
+    let pool = || "default".to_owned();
+    let seen = |bundle: &VmBundle, domain: DomainObservation, storage: StorageObservation| {
+        decide(bundle, &Observation { storage, ..observed(domain) }, &memory())
+    };
+    let fine = StorageObservation::default;
+    let running = || domain(DomainState::Running);
+
+    let missing = StorageObservation { missing: vec![(pool(), "vol".to_owned())], ..fine() };
+    let told = seen(&bundle, running(), missing.clone());
+    assert_eq!(condition(&told, disks), Some((ConditionStatus::False, "DiskMissing")));
+    let message = &told.status.conditions.iter().find(|found| found.kind == disks).unwrap().message;
+    assert!(message.contains("\"default\"") && message.contains("\"vol\""), "{message}");
+    bundle.status = Some(told.status);
+    // After a restart, before the pools were looked at.
+    let partial = StorageObservation { partial: true, ..fine() };
+    let stands = seen(&bundle, DomainObservation::Unknown, partial.clone());
+    assert_eq!(condition(&stands, disks), Some((ConditionStatus::False, "DiskMissing")));
+    let silent = StorageObservation { silent: vec![pool()], ..fine() };
+    let unknown = seen(&bundle, running(), silent);
+    assert_eq!(condition(&unknown, disks), Some((ConditionStatus::Unknown, "PoolSilent")));
+    assert_eq!(condition(&seen(&bundle, running(), fine()), disks), Some((ConditionStatus::True, "Usable")));
+    bundle.record.intent.deleting = true;
+    assert_eq!(condition(&seen(&bundle, running(), missing), disks), None, "it is to be gone");
+    bundle.record.intent.deleting = false;
+
+    let full = StorageObservation { low: vec![pool()], ..fine() };
+    let DomainObservation::Present(mut facts) = domain(DomainState::Paused) else { panic!("no domain") };
+    facts.reason = 5;
+    let told = seen(&bundle, DomainObservation::Present(facts), full);
+    assert_eq!(condition(&told, disks), Some((ConditionStatus::False, "PoolFull")));
+    assert_eq!(condition(&told, low), Some((ConditionStatus::True, "PoolNearlyFull")));
+    bundle.status = Some(told.status);
+    let away = seen(&bundle, DomainObservation::Unknown, partial);
+    assert_eq!(condition(&away, disks), Some((ConditionStatus::False, "PoolFull")), "unknown is not usable");
+    assert_eq!(condition(&away, low), Some((ConditionStatus::True, "PoolNearlyFull")));
+    let over = seen(&bundle, running(), fine());
+    assert_eq!(condition(&over, low), Some((ConditionStatus::False, "Enough")));
+}
+
+#[test]
+fn nothing_is_sent_through_another_vms_socket() {
+    let mut bundle = bundle();
+    made(&mut bundle);
+    let with = |socket: String| {
+        let DomainObservation::Present(mut facts) = domain(DomainState::Running) else { panic!("no domain") };
+        facts.channel =
+            Some(ChannelFacts { path: PathBuf::from("/run").join(socket), guest_connected: None });
+        decide(&bundle, &observed(DomainObservation::Present(facts)), &memory())
+    };
+    let copy = with(VmId::generate().socket_name());
+    assert_eq!(copy.link, LinkWish::Close(LinkEnd::ChannelClosed));
+    let channel = ConditionKind::ChannelPresent;
+    assert_eq!(condition(&copy, channel), Some((ConditionStatus::False, "AnothersSocket")));
+    let own = with(bundle.record.id.socket_name());
+    assert!(matches!(own.link, LinkWish::Open(_)));
+    assert_eq!(condition(&own, channel), Some((ConditionStatus::True, "Present")));
+}
+
+#[test]
+fn who_adopted_a_domain_that_is_gone_is_told_to_release_it() {
+    let mut bundle = bundle();
+    made(&mut bundle);
+    let mut memory = memory();
+    memory.missing_since = Some(now() - TimeDelta::minutes(1));
+    let message = |bundle: &VmBundle| {
+        let plan = decide(bundle, &observed(DomainObservation::Absent), &memory);
+        let kind = ConditionKind::DriftedFromIntent;
+        plan.status.conditions.into_iter().find(|found| found.kind == kind).unwrap().message
+    };
+    assert!(message(&bundle).contains("`deleteVm`"));
+    bundle.record.spec.origin = crate::vm::Origin::Adopted { macs: Vec::new() };
+    assert!(message(&bundle).contains("`releaseDomain`") && !message(&bundle).contains("delete"));
 }

@@ -53,6 +53,12 @@ fn each_power_has_its_way_from_each_state() {
         (Saved, S::Shutoff, 1, false, GIVEN_UP),
         (Saved, S::ShuttingDown, 1, false, None),
         (Stopped, S::Shutoff, 5, true, REACHED),
+        // It hears nothing while it is halted.
+        (Stopped, S::Paused, 1, false, Some("Resume")),
+        (Stopped, S::Paused, 5, false, Some("Resume")),
+        (Stopped, S::Suspended, 3, false, Some("Resume")),
+        (Stopped, S::Paused, 3, false, None),
+        (Stopped, S::Running, 1, false, Some("RequestShutdown")),
         (ForcedOff, S::Paused, 3, false, Some("Destroy")),
         (Saved, S::Unknown, 0, true, None),
         (ColdRunning, S::Unknown, 0, true, None),

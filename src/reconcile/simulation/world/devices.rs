@@ -1,14 +1,16 @@
 //! Devices, simulated.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 
 use super::{State, World};
 use crate::{
-    domain_xml::{DeviceName, DiskFacts, DiskKind, Hardware, NewDevice},
-    hypervisor::{BlankVolume, Devices, DomainHardware, HypervisorError, Live, Unplugged, VolumeFacts},
-    vm::{DomainState, VmId},
+    domain_xml::{Card, DeviceName, DiskFacts, DiskKind, Hardware, NewDevice},
+    hypervisor::{
+        BlankVolume, Devices, DomainHardware, HypervisorError, Live, Unplugged, VolumeFacts, VolumePlace,
+    },
+    vm::{DomainState, VmId, VmSpec},
 };
 
 /// What is configured and what runs.
@@ -24,6 +26,18 @@ pub(super) struct Plugs {
 }
 
 impl Plugs {
+    /// As a domain is made.
+    pub(super) fn of(spec: &VmSpec) -> Self {
+        let config = Hardware {
+            vcpus: spec.vcpus,
+            max_vcpus: spec.vcpus,
+            memory_mib: spec.memory_mib,
+            max_memory_mib: spec.memory_mib,
+            ..Hardware::default()
+        };
+        Self { config, ..Self::default() }
+    }
+
     /// Whether a volume is in use.
     pub(super) fn holds(&self, volume: &str) -> bool {
         let path = path(volume);
@@ -40,9 +54,9 @@ fn add(hardware: &mut Hardware, device: &NewDevice) {
     let (target, kind, source) = match device {
         NewDevice::Disk { target, path } => (target, DiskKind::Disk, Some(path.clone())),
         NewDevice::Drive { target, medium, .. } => (target, DiskKind::Drive, medium.clone()),
-        NewDevice::Interface { mac, .. } => {
-            if !hardware.macs.contains(mac) {
-                hardware.macs.push(mac.clone());
+        NewDevice::Interface { mac, source } => {
+            if !hardware.has_card(mac) {
+                hardware.cards.push(Card { mac: mac.clone(), source: Some(source.clone()) });
             }
             return;
         }
@@ -56,7 +70,7 @@ fn add(hardware: &mut Hardware, device: &NewDevice) {
 fn remove(hardware: &mut Hardware, device: &DeviceName) {
     match device {
         DeviceName::Disk(target) => hardware.disks.retain(|disk| disk.target != *target),
-        DeviceName::Interface(mac) => hardware.macs.retain(|known| known != mac),
+        DeviceName::Interface(mac) => hardware.cards.retain(|known| known.mac != *mac),
     }
 }
 
@@ -124,6 +138,12 @@ impl Devices for World {
             is_file: true,
         };
         Ok(self.state().volumes.contains(name).then(facts))
+    }
+
+    async fn volume_at(&self, _id: VmId, path: &Path) -> Result<Option<VolumePlace>, HypervisorError> {
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        let place = VolumePlace { pool: "default".to_owned(), name, capacity_bytes: 1 << 20 };
+        Ok(self.state().volumes.contains(&place.name).then_some(place))
     }
 
     async fn grow_volume(&self, _id: VmId, _: &str, name: &str, _: u64) -> Result<(), HypervisorError> {

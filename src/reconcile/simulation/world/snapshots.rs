@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 
 use super::{State, World};
 use crate::{
+    domain_xml::Hardware,
     hypervisor::{
         FileSystems, Freeze, HypervisorError, HypervisorEvent, RevertTo, SnapshotRequest, Snapshots, Thaw,
     },
@@ -34,6 +35,7 @@ struct Shot {
     running: bool,
     /// Whether the file systems were frozen when it was taken.
     at_rest: bool,
+    config: Hardware,
 }
 
 /// What the host and its guest hold.
@@ -77,6 +79,7 @@ impl State {
             at,
             running: self.domain != Some(DomainState::Shutoff),
             at_rest: self.shots.frozen.is_some(),
+            config: self.plugs.config.clone(),
         });
     }
 }
@@ -99,7 +102,8 @@ impl World {
         let at = crate::reconcile::ports::Clock::now(self);
         let mut state = self.state();
         let parent = state.shots.current.replace(name.to_owned());
-        let shot = Shot { name: name.to_owned(), parent, tag: None, at, running, at_rest: false };
+        let config = state.plugs.config.clone();
+        let shot = Shot { name: name.to_owned(), parent, tag: None, at, running, at_rest: false, config };
         state.shots.taken.push(shot);
     }
 
@@ -187,7 +191,6 @@ impl Snapshots for World {
                 (true, false) => SnapshotState::Disk,
             },
             current: state.shots.current.as_ref() == Some(&shot.name),
-            machine: None,
             tag: shot.tag,
         });
         Ok(shown.collect())
@@ -248,7 +251,9 @@ impl Snapshots for World {
         to: RevertTo,
     ) -> Result<(), HypervisorError> {
         self.on_host("revert", |state| {
-            assert!(state.shots.taken.iter().any(|shot| shot.name == name.as_str()), "no such snapshot");
+            let shot = state.shots.taken.iter().find(|shot| shot.name == name.as_str());
+            state.plugs.config = shot.expect("no such snapshot").config.clone();
+            state.plugs.live = state.plugs.config.clone();
             state.shots.reverts += 1;
             state.shots.current = Some(name.to_string());
             state.shots.frozen = None;

@@ -1,0 +1,29 @@
+//! What storage pools hold, and what room they have.
+
+use std::collections::HashSet;
+
+use async_trait::async_trait;
+
+use super::HypervisorError;
+
+/// A pool that is active, as of one look.
+#[derive(Debug, Clone, Default)]
+pub struct PoolContents {
+    /// Bytes.
+    pub capacity_bytes: u64,
+    /// Bytes.
+    pub available_bytes: u64,
+    /// The names of all its volumes.
+    pub volumes: HashSet<String>,
+}
+
+/// See the module.
+#[async_trait]
+pub trait Storage: Send + Sync {
+    /// Has a pool looked through anew, and gives what it holds: complete, or an error. Never starts a
+    /// pool. A few calls, whatever it holds; but on a slow file system they take their time.
+    ///
+    /// # Errors
+    /// A pool that is not there, not active or gives no answer: of its volumes nothing is known then.
+    async fn pool(&self, name: &str) -> Result<PoolContents, HypervisorError>;
+}
