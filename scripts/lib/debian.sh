@@ -36,6 +36,12 @@ guest_sources() {
         done | sort -u
 }
 
+# main_mirror: the mirror that packages for guests come from.
+main_mirror() {
+    guest_sources | sed -n 's/^deb \(\[[^]]*\] \)\?\([^ ]*\) [a-z]* main$/\2/p' | head -n 1 |
+        grep . || printf 'http://deb.debian.org/debian\n'
+}
+
 # bootstrap TARGET ARG…: mmdebstrap of GUEST_SUITE into the directory TARGET.
 #
 # apt reads the packages as a user of its own, so TARGET's parents must be open to all.

@@ -13,6 +13,7 @@ pub(crate) mod guests;
 pub(crate) mod host;
 pub(crate) mod journey;
 pub(crate) mod libvirtd;
+pub(crate) mod nothing;
 pub(crate) mod origin;
 pub(crate) mod pipeline;
 pub(crate) mod qemu_agent;
