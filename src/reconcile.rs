@@ -23,7 +23,9 @@
 mod adapters;
 mod apply;
 mod change;
+mod copy;
 mod engine;
+mod loan;
 mod memory;
 mod note;
 mod observation;

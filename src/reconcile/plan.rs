@@ -4,6 +4,7 @@
 //! `Unknown`, no step that destroys, undefines, removes or marks anything stopped is planned.
 
 mod agent;
+mod clone;
 mod conditions;
 mod course;
 mod drift;
@@ -185,6 +186,9 @@ impl Look<'_> {
             let words =
                 "The VM's domain is gone from the host; restore it under the same UUID, or delete the VM";
             return error("VM_MISSING", words.to_owned());
+        }
+        if let Some(words) = clone::breaks_loan(self, change) {
+            return error("WRONG_STATE", words.to_owned());
         }
         if matches!(change, VmChange::Guest(_)) && self.is_off_for_good() {
             let words = "the guest powered off instead of booting anew; start it with `startVm`";

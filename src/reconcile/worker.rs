@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     apply::Hands,
+    loan,
     memory::{Memory, Wait},
     observation::Observation,
     pass::Pass,
@@ -277,8 +278,11 @@ impl Worker {
         } else {
             SocketObservation::Unknown
         };
+        let (loan, copying) = loan::look(&self.shared.hands, bundle).await;
         let observed = Observation {
             domain,
+            loan,
+            copying,
             busy: self.shared.hands.hypervisor.is_busy(self.id),
             reboots: self.shared.hands.hypervisor.reboots(self.id),
             link: self.shared.links.observe(self.id),

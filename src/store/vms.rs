@@ -2,6 +2,7 @@
 
 mod adopted;
 mod changes;
+mod clones;
 mod counts;
 mod load;
 mod progress;
@@ -9,6 +10,7 @@ mod requests;
 mod row;
 
 pub use adopted::FoundVm;
+pub use clones::NewClone;
 
 use crate::vm::{
     AgentConnectivity, DesiredPower, Effect, HostId, InstallReport, Operation, Resource, UserId, VmId,

@@ -211,8 +211,8 @@ impl VmObject {
         let spec = &self.view.record.spec;
         match &spec.origin {
             Origin::Adopted { macs } => macs.clone(),
-            Origin::Created if spec.network == NetworkAttachment::None => Vec::new(),
-            Origin::Created => vec![mac_address(self.vm())],
+            _ if spec.network == NetworkAttachment::None => Vec::new(),
+            Origin::Created | Origin::Cloned { .. } => vec![mac_address(self.vm())],
         }
     }
 
@@ -266,6 +266,11 @@ impl VmObject {
     async fn image(&self) -> &str {
         let spec = &self.view.record.spec;
         if spec.is_adopted() { "(none)" } else { spec.base_name().as_str() }
+    }
+
+    /// The VM that it was made as a copy of (`cloneVm`). That VM may be gone.
+    async fn cloned_from(&self) -> Option<Uuid> {
+        self.view.record.spec.cloned_from().map(|from| from.uuid())
     }
 
     /// Whether others made its domain: it is not deleted but given back (`releaseDomain`), and none

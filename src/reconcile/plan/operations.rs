@@ -1,6 +1,6 @@
 //! What the people who asked are told about the progress of their request.
 
-use super::{Look, OperationUpdate, Step, after, course::Course};
+use super::{Look, OperationUpdate, Step, after, clone, course::Course};
 use crate::vm::{
     DomainObservation, FirstBoot, Milestone, Operation, OperationError, OperationKind, OperationStatus,
 };
@@ -53,6 +53,13 @@ fn one(look: &Look<'_>, course: &Course, operation: &Operation) -> Option<Operat
             },
         )),
         OperationKind::Create => progress(operation, create_progress(look), stage(look, course)),
+        OperationKind::Clone if look.passed(Milestone::Defined) && (intent.power.is_off() || reached) => {
+            Some(succeed(operation))
+        }
+        OperationKind::Clone => {
+            let stage = clone::stage(look).unwrap_or_else(|| stage(look, course));
+            progress(operation, clone::progress(look), stage)
+        }
         // Every other kind carries its change, which was answered for above.
         _ => None,
     }
