@@ -20,7 +20,7 @@ use super::{
     volumes::{active_pool, exists_already, find, path_of, plain_xml},
 };
 use crate::{
-    hypervisor::{Copied, Copies, Copying, HypervisorError, VolumeCopy},
+    hypervisor::{Copied, Copies, Copying, HypervisorError, HypervisorEvent, VolumeCopy},
     vm::VmId,
 };
 
@@ -92,6 +92,7 @@ impl Copies for LibvirtHypervisor {
         }
         let (table, link, limit) =
             (Arc::clone(&self.copies), Arc::clone(&self.link), self.config.call_timeout);
+        let events = self.events.clone();
         tokio::spawn(async move {
             // The semaphore is never closed; if it were, there would be no bound.
             let place = Arc::clone(&table.places).acquire_owned().await;
@@ -114,6 +115,8 @@ impl Copies for LibvirtHypervisor {
             });
             drop(place);
             table.end(id, outcome);
+            // It is time to look; no receiver is no error.
+            let _ = events.send(HypervisorEvent::Domain(id));
         });
         Ok(Copied::UnderWay)
     }

@@ -132,6 +132,8 @@ fn domain(state: DomainState) -> DomainObservation {
 
 fn observed(domain: DomainObservation) -> Observation {
     Observation {
+        loan: Default::default(),
+        copying: Default::default(),
         domain,
         busy: false,
         reboots: Reboots::default(),
