@@ -142,7 +142,9 @@ on_both! {
     }
 
     async fn what_cannot_be_copied_is_refused(db: TestDatabase) {
-        let trial = Trial::start(&db).await;
+        let mut trial = Trial::start(&db).await;
+        let eve = trial.home.between(&mut trial.daemon, |home| home.user("eve", &[]));
+        trial.client = trial.daemon.client(&trial.token);
         let client = &trial.client;
         let source = off(&trial, "source").await;
         let with = |input: Value| json!({ "id": source, "input": input });
@@ -173,7 +175,7 @@ on_both! {
         }
 
         // Somebody else's is as if it were not there.
-        let stranger = trial.daemon.client(&trial.home.user("eve", &[]));
+        let stranger = trial.daemon.client(&eve);
         let nobody = json!({ "id": VmId::generate().to_string(), "input": { "name": "fine" } });
         let fine = with(json!({ "name": "fine" }));
         let told = |answer: Value| answer["errors"][0]["extensions"].clone();
