@@ -1,5 +1,6 @@
 //! The decision, by table and by property.
 
+mod clone;
 mod faults;
 mod power;
 
