@@ -6,6 +6,7 @@ mod support;
 
 use std::{
     collections::BTreeSet,
+    io::Read as _,
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
@@ -19,6 +20,8 @@ use support::{
 
 const READY: Duration = Duration::from_secs(240);
 const SOON: Duration = Duration::from_secs(120);
+/// Bytes of a disk that takes its time to be copied.
+const LARGE: u64 = 384 << 20;
 const CLONE: &str = "mutation($id: UUID!, $input: CloneVmInput!) {
     cloneVm(id: $id, input: $input) { vm { id } operation { id kind vmId } } }";
 
@@ -182,5 +185,65 @@ async fn a_copy_has_the_data_and_nothing_else_of_the_one_it_was_made_of() {
     for dir in [home.socket_dir(), home.state_dir().join("seeds"), home.state_dir().join("console")] {
         assert_eq!(host::files_in(&dir), Vec::<PathBuf>::new(), "left in {}", dir.display());
     }
+    daemon.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_a_crash_broke_off_is_made_anew() {
+    host::need_image("pocket");
+    let home = Home::new(Setup {
+        uri: "qemu:///system".into(),
+        database_url: None,
+        images_dir: host::test_images(),
+        base_dir: host::test_base_dir(),
+        env: vec![],
+    });
+    let pool = Pool::new(home.path());
+    let token = home.admin();
+    let mut daemon = home.start();
+    let client = daemon.client(&token);
+    let name = |what: &str| format!("story-{what}-{}", std::process::id());
+    let _guards = [DomainGuard(name("large")), DomainGuard(name("anew"))];
+    let request = json!({ "name": name("large"), "image": "pocket", "vcpus": 1, "memoryMib": 192,
+        "pool": pool.name, "network": "none" });
+    let (source, create) = client.create(request).await;
+    client.succeeded(&create, READY).await;
+    client.succeeded(&client.change("stopVm", &source).await, SOON).await;
+    let query =
+        format!("mutation {{ attachVmDisk(id: \"{source}\", bytes: {LARGE}) {{ operation {{ id }} }} }}");
+    let asked = client.ask(&query, json!({})).await["attachVmDisk"]["operation"]["id"].take();
+    client.succeeded(asked.as_str().unwrap(), SOON).await;
+    client.phase_is(&source, "STOPPED", SOON).await;
+    // Something that takes its time to be copied.
+    let disk = disks(&name("large")).into_iter().find(|(target, _)| target == "vdb").unwrap().1;
+    let raw = home.path().join("random");
+    let mut random = std::fs::File::open("/dev/urandom").unwrap().take(LARGE);
+    std::io::copy(&mut random, &mut std::fs::File::create(&raw).unwrap()).unwrap();
+    let filled =
+        Command::new("qemu-img").args(["convert", "-O", "qcow2", "-f", "raw"]).args([&raw, &disk]).status();
+    assert!(filled.unwrap().success());
+    std::fs::remove_file(raw).unwrap();
+
+    let asked = client.ask(CLONE, json!({ "id": source, "input": { "name": name("anew") } })).await;
+    let copy = asked["cloneVm"]["vm"]["id"].as_str().unwrap().to_owned();
+    let operation = asked["cloneVm"]["operation"]["id"].as_str().unwrap().to_owned();
+    let deadline = Instant::now() + SOON;
+    while pool.volumes().len() < 4 {
+        assert!(Instant::now() < deadline, "the large disk is not copied: {:?}", pool.volumes());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let half = client.operation(&operation).await;
+    home.between(&mut daemon, |_| ());
+    let client = daemon.client(&token);
+    client.succeeded(&operation, SOON).await;
+    let ours = disks(&name("anew")).into_iter().find(|(target, _)| target == "vdb").unwrap().1;
+    let same = Command::new("qemu-img").args(["compare", "-q"]).args([&disk, &ours]).status().unwrap();
+    assert!(same.success(), "the copy differs; it stood at {half}");
+    for vm in [&source, &copy] {
+        client.succeeded(&client.change("startVm", vm).await, SOON).await;
+        client.agent_is(vm, "ONLINE", READY).await;
+        client.succeeded(&client.change("deleteVm", vm).await, SOON).await;
+    }
+    assert_eq!(pool.volumes(), Vec::<PathBuf>::new());
     daemon.stop();
 }

@@ -270,7 +270,7 @@ impl VmObject {
 
     /// The VM that it was made as a copy of (`cloneVm`). That VM may be gone.
     async fn cloned_from(&self) -> Option<Uuid> {
-        self.view.record.spec.cloned_from().map(|from| from.uuid())
+        self.view.record.spec.cloned_from().map(VmId::uuid)
     }
 
     /// Whether others made its domain: it is not deleted but given back (`releaseDomain`), and none

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    os::unix::fs::MetadataExt as _,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -20,6 +21,7 @@ use super::{
     volumes::{active_pool, exists_already, find, path_of, plain_xml},
 };
 use crate::{
+    domain_xml::{Malformed, document::Document},
     hypervisor::{Copied, Copies, Copying, HypervisorError, HypervisorEvent, VolumeCopy},
     vm::VmId,
 };
@@ -129,7 +131,7 @@ impl Copies for LibvirtHypervisor {
         let Some(expected) = expected.filter(|bytes| *bytes > 0) else { return Copying::UnderWay(None) };
         let operation = format!("look how far volume {:?} is", copy.name);
         // About nothing that other calls are about: one that hangs here stands in nobody's way.
-        let asked = self.call(operation, None, Lane::Ask, move |call| {
+        let asked = self.call(operation, None, Lane::Work, move |call| {
             let pool = call.ask(|conn| conn.lookup_storage_pool_by_name(&copy.pool))?;
             allocation(call, &pool, &copy.name)
         });
@@ -170,7 +172,9 @@ fn run(
     let from_pool = active_pool(&call, &copy.from_pool)?;
     let from = call.ask(|_| from_pool.lookup_storage_vol_by_name(&copy.from_name))?;
     let xml = plain_xml(&copy.name, copy.capacity_bytes).map_err(|reason| call.invalid(reason))?;
-    expected(call.ask(|_| from.info())?.allocation);
+    let description = call.ask(|_| from.xml_desc(0))?;
+    let beneath = backing_bytes(&description).map_err(|error| call.invalid(error))?;
+    expected(call.ask(|_| from.info())?.allocation.saturating_add(beneath));
     remove(&call, &pool, &copy.name).map_err(still_made)?;
     let create = || call.ask(|_| StorageVol::create_xml_from(&pool, &xml, &from, 0));
     let made = match create() {
@@ -183,6 +187,17 @@ fn run(
         made => made?,
     };
     path_of(&call, &made)
+}
+
+/// What the volume's backing file takes on its disk, as far as it can be seen from here: the copy
+/// holds that too.
+fn backing_bytes(description: &str) -> Result<u64, Malformed> {
+    let document = Document::parse(description)?;
+    let store = document.children(document.root(), "backingStore").next();
+    let path = store.and_then(|store| document.children(store, "path").next());
+    let path = path.map(|path| document.text_of(path)).transpose()?;
+    let seen = path.and_then(|path| std::fs::metadata(path).ok());
+    Ok(seen.map_or(0, |file| file.blocks().saturating_mul(512)))
 }
 
 /// Removes what an earlier copy left behind.

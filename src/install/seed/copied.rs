@@ -22,8 +22,9 @@ pub(super) fn user_data(spec: &VmSpec, hostname: &str, first_boot: bool) -> Valu
     let mut set = |key: &str, value: Value| data.insert(key.to_owned(), value);
     set("hostname", json!(hostname));
     set("manage_etc_hosts", json!("localhost"));
-    // No account is made or touched: cloud-init would lock the image's own one again.
-    set("users", json!([]));
+    // Without a list it would lock the image's own account again, and an empty one is none to its
+    // schema: this one every system has, locked, and nobody uses.
+    set("users", json!([{ "name": "nobody", "lock_passwd": true }]));
     // Said once more what was said to the copied guest, or it would go back to the image's own.
     if let Some(timezone) = &settings.timezone {
         set("timezone", json!(timezone));

@@ -157,7 +157,9 @@ fn a_copy_is_told_who_it_is_and_keeps_its_accounts() {
     let env = text(&files, "infiniservice/infiniservice.env");
     assert!(env.contains(&format!("INFINIBAY_VM_ID={}", inputs.id)), "{env}");
     let data = user_data(&files);
-    assert_eq!((&data["users"], &data["timezone"]), (&json!([]), &json!("Europe/Madrid")));
+    assert_eq!(data["timezone"], "Europe/Madrid");
+    let nobody = json!([{ "name": "nobody", "lock_passwd": true }]);
+    assert_eq!(data["users"], nobody);
     for done in ["packages", "runcmd", "ssh_authorized_keys"] {
         assert!(data.get(done).is_none(), "{done} is done again: {data}");
     }
@@ -165,12 +167,12 @@ fn a_copy_is_told_who_it_is_and_keeps_its_accounts() {
     let network: Value = serde_json::from_str(text(&files, "network-config")).unwrap();
     assert_eq!(network["ethernets"]["eth0"]["dhcp-identifier"], "mac");
     let all: String = files.iter().map(|file| String::from_utf8_lossy(&file.contents).into_owned()).collect();
-    for left in [source.to_string().as_str(), "passwd", "ada"] {
+    for left in [source.to_string().as_str(), "\"passwd\"", "ada", KEY] {
         assert!(!all.contains(left), "{left} of the copied guest: {all}");
     }
     let scrubbed = scrubbed_seed_files(&inputs).unwrap();
     assert_eq!(text(&scrubbed, "meta-data"), text(&files, "meta-data"));
-    assert_eq!(user_data(&scrubbed)["users"], json!([]));
+    assert_eq!(user_data(&scrubbed)["users"], nobody);
     assert!(user_data(&scrubbed).get("bootcmd").is_none());
 }
 
