@@ -39,7 +39,11 @@ pub(super) fn is_to_be_made(look: &Look<'_>) -> bool {
 /// The way to a copy's disks.
 pub(super) fn copy(look: &Look<'_>) -> Course {
     let generation = look.bundle.record.intent.generation;
-    let given_up = |code, words: &str| Course::given_up(generation, code, words.to_owned());
+    // Looked at again at once: people are to see that it failed.
+    let given_up = |code, words: &str| Course {
+        wake_at: Some(look.now),
+        ..Course::given_up(generation, code, words.to_owned())
+    };
     match (look.observed.loan, look.observed.copying) {
         (Loan::LenderGone, _) => {
             given_up("SOURCE_DELETED", "the VM that was to be copied is gone; delete this one")
