@@ -20,6 +20,8 @@ const CLONE: &str = "mutation($id: UUID!, $input: CloneVmInput!) {
     cloneVm(id: $id, input: $input) { vm { id phase } operation { id kind vmId } } }";
 const LOOK: &str = "query($id: UUID!) { vm(id: $id) { name image vcpus memoryMib diskBytes power autostart clonedFrom
     ownerId macAddresses policy { onCrash } disks { target bytes pool } interfaces { network } media { target } } }";
+/// The test driver's own domain.
+const OF_OTHERS: &str = "6695eb01-f6a4-8304-79aa-97f2502e193f";
 const VOLUMES: &str = "SELECT count(*) FROM resources WHERE kind = 'volume'";
 const OPEN_LOANS: &str = "SELECT count(*) FROM operations WHERE kind = 'lend' AND finished_at IS NULL";
 
@@ -199,6 +201,11 @@ on_both! {
         assert_eq!(client.refused(CLONE, of_young).await, "VM_NOT_FOUND");
         assert_eq!(db.number("SELECT count(*) FROM vms").await, 1, "a refused request left a VM");
         assert_eq!(db.number("SELECT count(*) FROM operations WHERE kind IN ('clone', 'lend')").await, 0);
+
+        // The test driver's own domain: its disks are not ours to copy.
+        const ADOPT: &str = "mutation($uuid: UUID!) { adoptDomain(uuid: $uuid) { vm { id } } }";
+        let adopted = client.ask(ADOPT, json!({ "uuid": OF_OTHERS })).await["adoptDomain"]["vm"]["id"].take();
+        assert_eq!(client.refused(CLONE, json!({ "id": adopted, "input": { "name": "fine" } })).await, "VM_ADOPTED");
         trial.daemon.stop();
     }
 

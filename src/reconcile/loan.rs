@@ -26,10 +26,10 @@ pub enum Loan {
     Withdrawn,
 }
 
-/// The loan of a lender, with its operation.
-fn lent(bundle: &VmBundle) -> Option<(&Operation, LendChange)> {
+/// The loan of a lender.
+fn lent(bundle: &VmBundle) -> Option<LendChange> {
     bundle.operations.iter().find_map(|operation| match operation.change {
-        Some(VmChange::Lend(loan)) if !operation.status.is_final() => Some((operation, loan)),
+        Some(VmChange::Lend(loan)) if !operation.status.is_final() => Some(loan),
         _ => None,
     })
 }
@@ -47,7 +47,7 @@ fn is_copying(copy: &VmBundle) -> bool {
 /// How the VM's loan stands, and its copying.
 pub(super) async fn look(hands: &Hands, bundle: &VmBundle) -> (Loan, Copying) {
     let record = &bundle.record;
-    if let Some((_, loan)) = lent(bundle) {
+    if let Some(loan) = lent(bundle) {
         let copy = hands.store.load_vm(loan.to).await;
         if let Err(error) = &copy {
             tracing::debug!(vm = %record.id, error = chain(error), "it is not known whether a loan is over");
@@ -63,8 +63,8 @@ pub(super) async fn look(hands: &Hands, bundle: &VmBundle) -> (Loan, Copying) {
         Ok(None) => Loan::LenderGone,
         Ok(Some(lender)) if lender.record.intent.deleting => Loan::LenderGone,
         Ok(Some(lender)) => match lent(&lender) {
-            Some((_, loan)) if loan.to == record.id && loan.still => Loan::Stands,
-            Some((_, loan)) if loan.to == record.id => Loan::Awaited,
+            Some(loan) if loan.to == record.id && loan.still => Loan::Stands,
+            Some(loan) if loan.to == record.id => Loan::Awaited,
             _ => Loan::Withdrawn,
         },
         Err(error) => {
