@@ -14,6 +14,7 @@ use tokio::sync::broadcast;
 use crate::vm::{DomainFacts, DomainObservation, VmId};
 
 mod console;
+mod copies;
 mod devices;
 mod guest;
 mod identity;
@@ -22,6 +23,7 @@ mod snapshots;
 mod storage;
 
 pub use console::{Console, MAX_SCREENSHOT_BYTES, Screenshot};
+pub use copies::{Copied, Copies, Copying, VolumeCopy};
 pub use devices::{BlankVolume, Devices, DomainHardware, Live, Unplugged, VolumeFacts, VolumePlace};
 pub use guest::{GuestControls, Reboots};
 pub use identity::{DomainDescription, GivenBack, Identity};
@@ -196,7 +198,17 @@ pub enum HypervisorEvent {
 /// The hypervisor as the rest of the house sees it.
 #[async_trait]
 pub trait Hypervisor:
-    GuestControls + Devices + Snapshots + FileSystems + Identity + Console + Storage + Send + Sync + 'static
+    GuestControls
+    + Devices
+    + Copies
+    + Snapshots
+    + FileSystems
+    + Identity
+    + Console
+    + Storage
+    + Send
+    + Sync
+    + 'static
 {
     /// Every domain in one look, with a constant number of calls however many there are.
     /// An `Err` means that nothing is known; an `Ok` is complete.

@@ -5,6 +5,7 @@
 
 mod adopt;
 mod change;
+mod clone;
 mod console;
 mod create;
 mod device;
@@ -14,6 +15,7 @@ mod request;
 mod restore;
 mod snapshot;
 
+pub use clone::CloneVm;
 pub use console::{ConsoleLog, MAX_CONSOLE_BYTES};
 pub use device::InsertMedium;
 pub use install::{InstallRequest, Installers};
@@ -128,6 +130,9 @@ pub enum LifecycleError {
     /// `VM_ADOPTED`.
     #[error("VM {0} was made by others and adopted; give it back with `releaseDomain`")]
     Adopted(VmId),
+    /// `VM_ADOPTED`.
+    #[error("VM {0} was made by others and adopted: its disks are not ours to copy")]
+    AdoptedSource(VmId),
     /// `WRONG_STATE`.
     #[error(transparent)]
     WrongState(#[from] WrongState),

@@ -34,7 +34,7 @@ pub use schema::SchemaState;
 pub use url::{database_url, without_password};
 pub use users::{TokenInfo, UserRecord};
 pub use vm_errors::VmErrorRecord;
-pub use vms::{ChangeOutcome, FoundVm, HeardReport, NewVm, VmAccess, VmBundle, VmCount, VmView};
+pub use vms::{ChangeOutcome, FoundVm, HeardReport, NewClone, NewVm, VmAccess, VmBundle, VmCount, VmView};
 
 use crate::vm::{Operation, ResourceName};
 

@@ -34,8 +34,8 @@ pub use alert::{
     error_fingerprint,
 };
 pub use change::{
-    Before, DeviceChange, Effect, Frost, GuestChange, IdentityChange, NewSnapshot, SettingChange, SizeChange,
-    SnapshotChange, VmChange, WrongState,
+    Before, DeviceChange, Effect, Frost, GuestChange, IdentityChange, LendChange, NewSnapshot, SettingChange,
+    SizeChange, SnapshotChange, VmChange, WrongState,
 };
 pub use command::{CommandOutcome, GuestCommand, LinkEnd, UnsafeCommand};
 pub use condition::{Condition, ConditionKind, ConditionStatus};

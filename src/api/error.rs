@@ -194,7 +194,7 @@ impl From<LifecycleError> for ApiError {
             LifecycleError::AlreadyManaged(_) => coded("ID_TAKEN"),
             LifecycleError::DomainNotFound(_) => coded("DOMAIN_NOT_FOUND"),
             LifecycleError::NotAdoptable(_) => coded("DOMAIN_NOT_ADOPTABLE"),
-            LifecycleError::Adopted(_) => coded("VM_ADOPTED"),
+            LifecycleError::Adopted(_) | LifecycleError::AdoptedSource(_) => coded("VM_ADOPTED"),
             LifecycleError::WrongState(_) => coded("WRONG_STATE"),
             LifecycleError::Busy { .. } => coded("VM_BUSY"),
             LifecycleError::SnapshotExists(_) => coded("SNAPSHOT_EXISTS"),

@@ -1,5 +1,6 @@
 //! Requests, by what they are about.
 
+mod clone;
 mod device;
 mod guest;
 mod identity;
@@ -35,6 +36,7 @@ pub(super) struct MutationRoot(
     snapshot::SnapshotMutations,
     identity::IdentityMutations,
     media::MediaMutations,
+    clone::CloneMutations,
 );
 
 /// Making, powering, deleting, commanding.

@@ -21,7 +21,7 @@ pub(super) use alert::AlertObject;
 pub(super) use command::{CommandLog, VmCommandResult, VmErrorEntry};
 pub(super) use domain::{UnmanagedDomainConnection, VmConsoleLog};
 pub(super) use host::{HostObject, ImageObject};
-pub(super) use input::{CommandInput, CreateVmInput, VmFilter};
+pub(super) use input::{CloneVmInput, CommandInput, CreateVmInput, VmFilter};
 pub(super) use medium::{ImportMediumInput, MediumConnection, MediumObject};
 pub(super) use metrics::VmMetrics;
 pub(super) use operation::OperationObject;

@@ -7,6 +7,7 @@
 mod cache;
 mod channels;
 mod console;
+mod copies;
 mod devices;
 mod error;
 mod events;
@@ -42,6 +43,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{
     cache::XmlCache,
+    copies::CopyTable,
     flights::Flights,
     gate::{Gate, Lane, Subject},
     session::Call,
@@ -69,6 +71,7 @@ pub struct LibvirtHypervisor {
     domain_type: Flights<(), DomainType>,
     host: Flights<(), HostFacts>,
     leases: Flights<String, Vec<Lease>>,
+    copies: Arc<CopyTable>,
     events: broadcast::Sender<HypervisorEvent>,
     libvirt_calls: Arc<AtomicU64>,
     _stop: DropGuard,
@@ -106,6 +109,7 @@ impl LibvirtHypervisor {
             domain_type: Flights::default(),
             host: Flights::default(),
             leases: Flights::default(),
+            copies: Arc::default(),
             events,
             libvirt_calls,
             _stop: stop.drop_guard(),
@@ -273,6 +277,7 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     async fn delete_volume(&self, id: VmId, pool: &str, name: &str) -> Result<(), HypervisorError> {
+        self.copies.forget(id);
         let operation = format!("delete volume {name:?} of pool {pool:?}");
         let (pool, name) = (pool.to_owned(), name.to_owned());
         self.call(operation, Some(Subject::Domain(id)), Lane::Work, move |call| {

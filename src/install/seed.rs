@@ -1,5 +1,7 @@
 //! What a cloud image reads on its first boot: cloud-init's NoCloud files, and the agent.
 
+mod copied;
+
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -119,7 +121,10 @@ fn cloud_init_files(inputs: &SeedInputs<'_>, first_boot: bool) -> Result<Vec<See
     }
     let hostname = spec.unattended.hostname.clone().unwrap_or_else(|| default_hostname(&spec.name));
     let meta_data = json!({ "instance-id": inputs.id.to_string(), "local-hostname": &hostname });
-    let user_data = user_data(spec, &hostname, first_boot);
+    let user_data = match spec.cloned_from() {
+        Some(_) => copied::user_data(spec, &hostname, first_boot),
+        None => user_data(spec, &hostname, first_boot),
+    };
     Ok(vec![
         SeedFile {
             path: "user-data".to_owned(),
@@ -190,7 +195,8 @@ pub(super) fn user_data(spec: &VmSpec, hostname: &str, first_boot: bool) -> Valu
 }
 
 fn network_config(inputs: &SeedInputs<'_>) -> Value {
-    netplan(&inputs.spec.network, inputs.mac)
+    let network = netplan(&inputs.spec.network, inputs.mac);
+    if inputs.spec.cloned_from().is_some() { copied::with_own_lease(network) } else { network }
 }
 
 /// Netplan's words for the one card, or none.

@@ -113,7 +113,7 @@ impl Lifecycle {
     /// What the host has to say: are name and id free among domains that others made, are pool
     /// and network there? The store has the last word on names; the loop finds out what changes
     /// later. `given` is the client's own choice of an id.
-    async fn check_host(&self, given: Option<VmId>, spec: &VmSpec) -> Result<(), LifecycleError> {
+    pub(super) async fn check_host(&self, given: Option<VmId>, spec: &VmSpec) -> Result<(), LifecycleError> {
         let with_id = async {
             match given {
                 Some(id) => self.hypervisor.observe(id).await.map(|found| found != DomainObservation::Absent),

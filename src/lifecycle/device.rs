@@ -131,8 +131,7 @@ impl Lifecycle {
             return Err(LifecycleError::TooManyDevices("disks"));
         }
         check_pool(&self.hypervisor.host().await.map_err(LifecycleError::Hypervisor)?, &pool)?;
-        let unique = VmId::generate().uuid().simple().to_string();
-        let volume = format!("infinibay-{vm}-{}.qcow2", &unique[unique.len() - 12..]);
+        let volume = vm.extra_disk_name();
         self.change(actor, vm, VmChange::Device(DeviceChange::AttachDisk { pool, volume, bytes })).await
     }
 

@@ -100,7 +100,10 @@ pub(super) fn invalid(field: &'static str, reason: impl fmt::Display) -> Lifecyc
     LifecycleError::Invalid { field, reason: reason.to_string() }
 }
 
-fn name<T: FromStr<Err: fmt::Display>>(field: &'static str, text: &str) -> Result<T, LifecycleError> {
+pub(super) fn name<T: FromStr<Err: fmt::Display>>(
+    field: &'static str,
+    text: &str,
+) -> Result<T, LifecycleError> {
     text.parse().map_err(|error: T::Err| invalid(field, error))
 }
 
@@ -124,17 +127,7 @@ impl CreateVm {
                 given: self.memory_mib,
             })
         })?;
-        let network = match self.network.as_deref().unwrap_or(&config.default_network) {
-            "none" => NetworkAttachment::None,
-            "user" if config.allow_user_network => NetworkAttachment::User,
-            "user" => {
-                return Err(invalid(
-                    "network",
-                    "user-mode networking lets a guest reach the host's loopback; hypervisor.allow_user_network forbids it",
-                ));
-            }
-            other => NetworkAttachment::Network(name("network", other)?),
-        };
+        let network = network(config, self.network.as_deref().unwrap_or(&config.default_network))?;
         let base = match (&self.image, &self.install) {
             (Some(image), None) => AskedBase::Image(name("image", image)?),
             (None, Some(install)) => AskedBase::Install {
@@ -145,12 +138,8 @@ impl CreateVm {
             (None, None) => return Err(invalid("image", "give either image or install")),
             (Some(_), Some(_)) => return Err(invalid("install", "give either image or install, not both")),
         };
-        // The nil UUID stands for "none" in too many programs to be anybody's name.
-        if self.id.is_some_and(|id| id.is_nil() || id.is_max()) {
-            return Err(invalid("id", "is not a UUID that can be given to anything"));
-        }
         Ok(Parsed {
-            id: self.id.map(VmId),
+            id: given_id(self.id)?,
             name: name("name", &self.name)?,
             base,
             vcpus,
@@ -160,6 +149,28 @@ impl CreateVm {
             network,
         })
     }
+}
+
+/// A network's name, `none`, or `user` where that is allowed.
+pub(super) fn network(config: &HypervisorConfig, text: &str) -> Result<NetworkAttachment, LifecycleError> {
+    match text {
+        "none" => Ok(NetworkAttachment::None),
+        "user" if config.allow_user_network => Ok(NetworkAttachment::User),
+        "user" => Err(invalid(
+            "network",
+            "user-mode networking lets a guest reach the host's loopback; hypervisor.allow_user_network forbids it",
+        )),
+        other => Ok(NetworkAttachment::Network(name("network", other)?)),
+    }
+}
+
+/// A client's own choice of an id.
+pub(super) fn given_id(id: Option<Uuid>) -> Result<Option<VmId>, LifecycleError> {
+    // The nil UUID stands for "none" in too many programs to be anybody's name.
+    if id.is_some_and(|id| id.is_nil() || id.is_max()) {
+        return Err(invalid("id", "is not a UUID that can be given to anything"));
+    }
+    Ok(id.map(VmId))
 }
 
 /// The API's name of the field that a broken rule is about.

@@ -109,14 +109,16 @@ pub fn noted_vm(
     let past = |at: DateTime<Utc>| truncate_to_micros(at.min(now));
     let created_at = past(noted.created_at);
     let installed = noted.installed_at.map(past).or(spec.is_adopted().then_some(created_at));
+    // What was copied was on the disk from the beginning.
+    let put_on = spec.cloned_from().map_or(installed, |_| Some(created_at));
     let has_seed = resources.iter().any(|resource| resource.kind == ResourceKind::Seed);
     let milestones = Milestones {
         disk_created: Some(created_at),
         seed_written: has_seed.then_some(created_at),
         defined: Some(created_at),
         first_started: installed,
-        system_installed: installed.filter(|_| spec.installation().is_some()),
-        boot_replaced: installed.filter(|_| spec.installation().is_some()),
+        system_installed: put_on.filter(|_| spec.installation().is_some()),
+        boot_replaced: put_on.filter(|_| spec.installation().is_some()),
         first_seen: installed.filter(|_| !spec.is_adopted()),
         installed,
         seed_scrubbed: noted.seed_scrubbed_at.map(past),

@@ -7,12 +7,14 @@ use chrono::{DateTime, Utc};
 
 use super::{
     change::{self, ChangeError},
-    note,
+    copy, note,
     ports::{Clock, Files, FilesError, LoopStore, SeedPlace},
     step::Step,
 };
 use crate::{
-    domain_xml::{DomainInputs, DomainKind, Malformed, RenderError, Templates, put_note, render},
+    domain_xml::{
+        DomainInputs, DomainKind, HardwareError, Malformed, RenderError, Templates, put_note, render,
+    },
     failpoint::failpoint,
     hypervisor::{BlankVolume, DomainType, Hypervisor, HypervisorError, OverlayVolume},
     store::{ChangeOutcome, StoreError, VmBundle},
@@ -50,6 +52,8 @@ pub(super) enum StepError {
     Render(#[from] RenderError),
     #[error("noting the VM in its domain's XML")]
     Note(#[from] Malformed),
+    #[error("plugging devices into the domain's XML")]
+    Plug(#[from] HardwareError),
     #[error("carrying out the change")]
     Change(#[source] ChangeError),
     #[error("volume {name:?} of pool {pool:?} is gone")]
@@ -108,6 +112,8 @@ impl Hands {
             Step::RequestReboot(_) => self.hypervisor.request_reboot(id).await?,
             Step::Thaw(_) => change::thaw(self, bundle).await.map_err(StepError::Change)?,
             Step::CreateDisk => self.create_disk(bundle).await?,
+            Step::CopyDisks => copy::copy_disks(self, bundle).await?,
+            Step::Lend(operation) => copy::lend(self, bundle, *operation).await?,
             Step::WriteSeed => self.write_seed(bundle).await?,
             Step::Define => self.define(bundle).await?,
             Step::ReplaceBoot => self.replace_boot(bundle).await?,
@@ -272,6 +278,7 @@ impl Hands {
             installer: installer.as_ref(),
         };
         let xml = render(&self.settings.templates, &inputs)?;
+        let xml = copy::plug(self, bundle, xml).await?;
         let made = bundle
             .resources
             .iter()
@@ -358,7 +365,7 @@ pub(super) fn disk(id: VmId, pool: &str) -> Resource {
         vm: id,
         kind: ResourceKind::Volume,
         place: pool.to_owned(),
-        name: format!("infinibay-{id}.qcow2"),
+        name: id.disk_name(),
         state: ResourceState::Creating,
     }
 }

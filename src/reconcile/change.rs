@@ -12,7 +12,7 @@ use super::{apply::Hands, ports::FilesError};
 use crate::{
     hypervisor::HypervisorError,
     store::{ChangeOutcome, StoreError, VmBundle},
-    vm::VmChange,
+    vm::{Effect, VmChange},
 };
 
 /// Why a change was not carried out.
@@ -71,6 +71,8 @@ pub(super) async fn carry_out(
         VmChange::Device(change) => device::carry_out(hands, bundle, change).await,
         VmChange::Snapshot(change) => snapshot::carry_out(hands, bundle, change).await,
         VmChange::Identity(change) => identity::carry_out(hands, bundle, *change).await,
+        // Planned when the copy needs the VM no more.
+        VmChange::Lend(_) => Ok(ChangeOutcome { effect: Some(Effect::Live), ..ChangeOutcome::default() }),
     }
 }
 

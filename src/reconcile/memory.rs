@@ -132,10 +132,10 @@ impl Memory {
 
     /// Whether this step was just done, and is wanted again: it has no lasting effect, as when a
     /// hypervisor dies as soon as it is started. Asking a guest again is no such case, and starting it
-    /// again has a bound of its own.
+    /// again has a bound of its own. A copy is begun and taken down by the same step.
     #[must_use]
     pub fn is_in_vain(&self, step: &Step) -> bool {
-        !matches!(step, Step::RequestShutdown | Step::Restart | Step::PressKey)
+        !matches!(step, Step::RequestShutdown | Step::Restart | Step::PressKey | Step::CopyDisks)
             && self.last_done.as_ref() == Some(step)
     }
 
@@ -177,7 +177,10 @@ impl Memory {
 
     /// Notes that a step ended well.
     pub fn succeeded(&mut self, step: &Step, now: DateTime<Utc>) {
-        self.failure = None;
+        // That a copy was begun again says nothing about how it will end.
+        if !matches!(step, Step::CopyDisks) {
+            self.failure = None;
+        }
         self.last_done = Some(step.clone());
         match step {
             Step::RequestShutdown => self.shutdown_asked_at = Some(now),

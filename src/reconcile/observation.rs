@@ -1,7 +1,8 @@
 //! What one look at one VM saw.
 
+use super::loan::Loan;
 use crate::{
-    hypervisor::Reboots,
+    hypervisor::{Copying, Reboots},
     vm::{DomainObservation, LinkObservation, SocketObservation, StorageObservation},
 };
 
@@ -14,6 +15,10 @@ pub struct Observation {
     pub busy: bool,
     /// When the domain booted anew, as far as that is told.
     pub reboots: Reboots,
+    /// Of a VM that is lent, or made as a copy: how that stands.
+    pub loan: Loan,
+    /// Of a VM that is made as a copy: whether one of its disks is being copied.
+    pub copying: Copying,
     /// Our end of the channel.
     pub link: LinkObservation,
     /// The pools that its volumes lie in, as of the last look at them.

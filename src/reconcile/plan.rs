@@ -5,6 +5,7 @@
 //! is no matter of knowledge: where a call hangs, and somebody asked for the guest's end at once.
 
 mod agent;
+mod clone;
 mod conditions;
 mod course;
 mod disks;
@@ -216,6 +217,9 @@ impl Look<'_> {
         let error = |code: &str, message: String| Some(OperationError { code: code.to_owned(), message });
         if self.is_missing() && !change.outlives_domain() {
             return error("VM_MISSING", self.words_when_gone());
+        }
+        if let Some(words) = clone::breaks_loan(self, change) {
+            return error("WRONG_STATE", words.to_owned());
         }
         if matches!(change, VmChange::Guest(_)) && self.is_off_for_good() {
             let words = "the guest powered off instead of booting anew; start it with `startVm`";

@@ -4,6 +4,7 @@
 //! right after it. A new controller then has to finish the job from what store and host hold.
 //! Trying every gate in turn proves "a crash between any two lines" by exhaustion.
 
+mod clone;
 mod devices;
 mod installing;
 mod power;

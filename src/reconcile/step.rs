@@ -14,6 +14,8 @@ pub const THAW: &str = "Thaw";
 pub enum Step {
     /// Make the overlay volume.
     CreateDisk,
+    /// Copy the disks of another VM: begin the next, or take down that one has ended.
+    CopyDisks,
     /// Write the seed medium.
     WriteSeed,
     /// Define the domain.
@@ -44,6 +46,8 @@ pub enum Step {
     Note,
     /// Carry out the change that this operation asks for.
     Change(OperationId),
+    /// Say that the VM is off and may be copied from, as this operation wants.
+    Lend(OperationId),
     /// Ask the guest to boot anew, as this operation wants.
     RequestReboot(OperationId),
     /// Close the change of this operation: it was seen to be done.
@@ -66,6 +70,7 @@ impl Step {
     pub fn name(&self) -> &'static str {
         match self {
             Self::CreateDisk => "CreateDisk",
+            Self::CopyDisks => "CopyDisks",
             Self::WriteSeed => "WriteSeed",
             Self::Define => "Define",
             Self::ReplaceBoot => "ReplaceBoot",
@@ -80,7 +85,7 @@ impl Step {
             Self::Destroy => "Destroy",
             Self::ScrubSeed => "ScrubSeed",
             Self::Note => "Note",
-            Self::Change(_) | Self::RequestReboot(_) | Self::Settle(_) => CHANGE,
+            Self::Change(_) | Self::Lend(_) | Self::RequestReboot(_) | Self::Settle(_) => CHANGE,
             Self::Thaw(_) => THAW,
             Self::Undefine => "Undefine",
             Self::RemoveSocket => "RemoveSocket",

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     apply::Hands,
+    loan,
     memory::{Memory, Wait},
     observation::{InstallSigns, Observation},
     pass::Pass,
@@ -314,9 +315,12 @@ impl Worker {
         } else {
             None
         };
+        let (loan, copying) = loan::look(&self.shared.hands, bundle).await;
         let observed = Observation {
             install,
             domain,
+            loan,
+            copying,
             busy: self.shared.hands.hypervisor.is_busy(self.id),
             reboots: self.memory.times.reboots(reboots, now),
             link: self.memory.times.link(link, now),

@@ -35,6 +35,8 @@ words!(OperationKind {
     CreateSnapshot => "create_snapshot",
     RevertSnapshot => "revert_snapshot",
     DeleteSnapshot => "delete_snapshot",
+    Clone => "clone",
+    Lend => "lend",
     Adopt => "adopt",
     Release => "release",
 });
@@ -111,7 +113,8 @@ impl Store {
     /// # Errors
     /// `Database`.
     pub async fn former_owner(&self, vm: VmId) -> Result<Option<UserId>, StoreError> {
-        let sql = "SELECT requested_by FROM operations WHERE vm_id = $1 AND kind IN ('create', 'adopt')
+        let sql =
+            "SELECT requested_by FROM operations WHERE vm_id = $1 AND kind IN ('create', 'clone', 'adopt')
                    ORDER BY created_at DESC LIMIT 1";
         on_pool!(self, db => sqlx::query_scalar::<_, Uuid>(sql).bind(vm.uuid()).fetch_optional(db).await)
             .map_err(failed("reading a VM's history"))

@@ -2,6 +2,7 @@
 
 mod adopted;
 mod changes;
+mod clones;
 mod counts;
 mod installs;
 mod load;
@@ -10,6 +11,7 @@ mod requests;
 mod row;
 
 pub use adopted::FoundVm;
+pub use clones::NewClone;
 pub use installs::HeardReport;
 
 use crate::vm::{

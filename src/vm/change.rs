@@ -7,6 +7,7 @@
 mod device;
 mod guest;
 mod identity;
+mod lend;
 mod setting;
 mod size;
 mod snapshot;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use device::DeviceChange;
 pub use guest::GuestChange;
 pub use identity::IdentityChange;
+pub use lend::LendChange;
 pub use setting::SettingChange;
 pub use size::SizeChange;
 pub use snapshot::{Before, Frost, NewSnapshot, SnapshotChange};
@@ -40,6 +42,8 @@ pub enum VmChange {
     Snapshot(SnapshotChange),
     /// Whose its domain is.
     Identity(IdentityChange),
+    /// Its disks, while another VM is made as a copy.
+    Lend(LendChange),
 }
 
 /// When a change that was carried out takes hold.
@@ -68,6 +72,7 @@ impl VmChange {
             Self::Device(change) => change.kind(),
             Self::Snapshot(change) => change.kind(),
             Self::Identity(change) => change.kind(),
+            Self::Lend(_) => OperationKind::Lend,
         }
     }
 
@@ -81,6 +86,7 @@ impl VmChange {
             Self::Device(change) => change.stage(),
             Self::Snapshot(change) => change.stage(),
             Self::Identity(change) => change.stage(),
+            Self::Lend(change) => change.stage(),
         }
     }
 
@@ -94,6 +100,7 @@ impl VmChange {
             Self::Device(change) => change.budget(),
             Self::Snapshot(change) => change.budget(),
             Self::Identity(change) => change.budget(),
+            Self::Lend(_) => LendChange::BUDGET,
         }
     }
 
@@ -112,6 +119,7 @@ impl VmChange {
             Self::Device(change) => change.check(record, status),
             Self::Snapshot(change) => change.check(record, status),
             Self::Identity(change) => change.check(record),
+            Self::Lend(_) => LendChange::check(record, status),
         }
     }
 

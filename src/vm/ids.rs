@@ -91,6 +91,19 @@ impl VmId {
         format!("vm-{}.sock", self.0)
     }
 
+    /// The name of the volume of the disk that the VM is made with.
+    #[must_use]
+    pub fn disk_name(self) -> String {
+        format!("infinibay-{}.qcow2", self.0)
+    }
+
+    /// A name for the volume of one more disk; never the same twice.
+    #[must_use]
+    pub fn extra_disk_name(self) -> String {
+        let unique = Uuid::now_v7().simple().to_string();
+        format!("infinibay-{}-{}.qcow2", self.0, &unique[unique.len() - 12..])
+    }
+
     /// The inverse of [`VmId::socket_name`]; `None` for any other name.
     #[must_use]
     pub fn from_socket_name(name: &str) -> Option<Self> {

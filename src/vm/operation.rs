@@ -51,6 +51,10 @@ pub enum OperationKind {
     RevertSnapshot,
     /// Forget a snapshot.
     DeleteSnapshot,
+    /// Make a VM as a full copy of another one.
+    Clone,
+    /// Keep still while another VM is made as a copy.
+    Lend,
     /// Take a domain that others made under management.
     Adopt,
     /// Give an adopted domain back.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Image, Installation, OsFamily, Plugged, Provisioning, ResourceName, VmName};
+use super::{Image, Installation, OsFamily, Plugged, Provisioning, ResourceName, VmId, VmName};
 
 /// Where the VM's one network card is plugged in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +118,11 @@ pub enum Origin {
     Adopted {
         /// The addresses of its network cards when it was adopted; lower-case, colon separated.
         macs: Vec<String>,
+    },
+    /// We made its domain; its disks are full copies of another VM's.
+    Cloned {
+        /// Whose. That VM may be gone.
+        from: VmId,
     },
 }
 
@@ -322,7 +327,18 @@ impl VmSpec {
     /// Whether it reads a seed medium on its first boot, or its installer does.
     #[must_use]
     pub fn is_provisioned(&self) -> bool {
-        self.image().is_none_or(|image| image.provisioning == Provisioning::CloudInit)
+        // What an installer has put onto a disk is copied with it.
+        let is_copied = self.cloned_from().is_some();
+        self.image().map_or(!is_copied, |image| image.provisioning == Provisioning::CloudInit)
+    }
+
+    /// The VM whose disks its own are copies of, if they are.
+    #[must_use]
+    pub fn cloned_from(&self) -> Option<VmId> {
+        match &self.origin {
+            Origin::Cloned { from } => Some(*from),
+            Origin::Created | Origin::Adopted { .. } => None,
+        }
     }
 
     /// Whether others made its domain.
@@ -335,7 +351,9 @@ impl VmSpec {
     #[must_use]
     pub fn when_gone(&self) -> &'static str {
         match self.origin {
-            Origin::Created => "restore it under the same UUID, or delete the VM with `deleteVm`",
+            Origin::Created | Origin::Cloned { .. } => {
+                "restore it under the same UUID, or delete the VM with `deleteVm`"
+            }
             Origin::Adopted { .. } => "restore it under the same UUID, or forget the VM with `releaseDomain`",
         }
     }

@@ -6,14 +6,14 @@ use std::{
 };
 
 use infinibay::{
-    install::Recipes,
-    vm::Unattended,
-    vm::{InstallFamily, WindowsRelease},
+    install::{Recipes, SeedInputs, scrubbed_seed_files, seed_files},
+    vm::{InstallFamily, Origin, Unattended, VmId, VmSpec, WindowsRelease},
 };
 use serde_json::Value;
 
 use super::bench::{
-    DEBIAN, Kind, REDHAT, UBUNTU, approve, inputs, lay_out, plan, read_back, run, spec, validators, venv,
+    DEBIAN, Kind, MAC, REDHAT, UBUNTU, agent, approve, inputs, lay_out, plan, read_back, run, spec,
+    validators, venv,
 };
 
 /// What each kind is judged with.
@@ -84,6 +84,24 @@ fn cloud_init_takes_its_files() {
         let file = dir.path().join("user-data");
         ask_cloud_init(&std::fs::read_to_string(&file).unwrap());
         judge_cloud_config(&yaml(&file), dir.path());
+    }
+}
+
+#[test]
+fn cloud_init_takes_what_a_copy_is_told() {
+    for settings in cases(Kind::Cloud).map(|(_, settings)| settings.without_secrets()) {
+        let from = VmId::generate();
+        let spec = VmSpec { origin: Origin::Cloned { from }, ..spec(settings) };
+        let inputs = SeedInputs { id: VmId::generate(), spec: &spec, mac: MAC, url: None };
+        let seed =
+            scrubbed_seed_files(&inputs).unwrap().into_iter().chain(seed_files(&inputs, &agent()).unwrap());
+        for file in seed.filter(|file| file.path == "user-data") {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("user-data");
+            std::fs::write(&path, &file.contents).unwrap();
+            ask_cloud_init(std::str::from_utf8(&file.contents).unwrap());
+            judge_cloud_config(&yaml(&path), dir.path());
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! while, one at a time on a domain, waited for until a deadline, and not over when that is past.
 
 mod calls;
+mod copies;
 mod devices;
 mod guest;
 mod identity;

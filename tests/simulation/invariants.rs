@@ -112,6 +112,8 @@ fn is_done(state: &State, domain: &Domain, id: OperationId, change: &VmChange) -
         VmChange::Guest(_) => domain.resets + domain.reboots_asked > 0,
         VmChange::Setting(SettingChange::Autostart(on)) => domain.autostart == *on,
         VmChange::Setting(SettingChange::Rename(name)) => domain.name == name.as_str(),
+        // Nobody asks for copies here.
+        VmChange::Lend(_) => false,
         VmChange::Setting(SettingChange::Policy { .. }) => true,
         VmChange::Size(SizeChange::Resize { vcpus, memory_mib }) => {
             vcpus.is_none_or(|it| it == config.vcpus) && memory_mib.is_none_or(|it| it == config.memory_mib)

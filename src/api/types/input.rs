@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     api::error::ApiError,
-    lifecycle::{CreateVm, InstallRequest, UnattendedRequest},
+    lifecycle::{CloneVm, CreateVm, InstallRequest, UnattendedRequest},
     vm::{GuestCommand, UnsafeCommand},
 };
 use safe::SafeCommandInput;
@@ -120,6 +120,31 @@ impl From<CreateVmInput> for CreateVm {
                 first_boot_commands: settings.first_boot_commands,
             }),
         }
+    }
+}
+
+/// A full copy of a VM to be made.
+#[derive(InputObject)]
+pub(crate) struct CloneVmInput {
+    /// Given by the client, a request can be sent again without making a second copy.
+    id: Option<Uuid>,
+    /// 1 to 63 letters, digits, `-`, `_`, `.`; unique on the host.
+    name: String,
+    /// A libvirt network of the host, or `none`, for the first network card; the copied VM's when
+    /// absent.
+    network: Option<String>,
+    /// The guest's host name; made of `name` when absent. Refused where the image's `provisioning` is
+    /// `NONE`, and of a system that was installed from a disc.
+    hostname: Option<String>,
+    /// Whether the copy is started once it is made.
+    #[graphql(default)]
+    start: bool,
+}
+
+impl From<CloneVmInput> for CloneVm {
+    fn from(input: CloneVmInput) -> Self {
+        let CloneVmInput { id, name, network, hostname, start } = input;
+        Self { id, name, network, hostname, start }
     }
 }
 

@@ -52,6 +52,10 @@ pub(crate) enum OperationKindName {
     RevertSnapshot,
     /// Forget a snapshot.
     DeleteSnapshot,
+    /// Make a VM as a full copy of another one.
+    Clone,
+    /// Keep still while another VM is made as a copy of this one.
+    Lend,
     /// Take a domain that others made under management.
     Adopt,
     /// Give an adopted domain back.

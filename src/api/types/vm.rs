@@ -213,8 +213,8 @@ impl VmObject {
         let spec = &self.view.record.spec;
         match &spec.origin {
             Origin::Adopted { macs } => macs.clone(),
-            Origin::Created if spec.network == NetworkAttachment::None => Vec::new(),
-            Origin::Created => vec![mac_address(self.vm())],
+            _ if spec.network == NetworkAttachment::None => Vec::new(),
+            Origin::Created | Origin::Cloned { .. } => vec![mac_address(self.vm())],
         }
     }
 
@@ -286,6 +286,11 @@ impl VmObject {
     /// When its installer last said something new.
     async fn install_reported_at(&self) -> Option<DateTime<Utc>> {
         self.view.install_report.as_ref().map(|report| report.at)
+    }
+
+    /// The VM that it was made as a copy of (`cloneVm`). That VM may be gone.
+    async fn cloned_from(&self) -> Option<Uuid> {
+        self.view.record.spec.cloned_from().map(VmId::uuid)
     }
 
     /// Whether others made its domain: it is not deleted but given back (`releaseDomain`), and none

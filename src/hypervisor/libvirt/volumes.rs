@@ -109,7 +109,7 @@ pub(super) fn active_pool(call: &Call<'_>, name: &str) -> Result<StoragePool, Hy
     }
 }
 
-fn exists_already(error: &HypervisorError) -> bool {
+pub(super) fn exists_already(error: &HypervisorError) -> bool {
     matches!(
         error,
         HypervisorError::Refused { source, .. } if matches!(
@@ -169,6 +169,19 @@ fn write_overlay(
             format(writer, &volume.backing_format)
         })
     })
+}
+
+/// The XML of a qcow2 volume that stands on nothing.
+pub(super) fn plain_xml(name: &str, capacity_bytes: u64) -> Result<String, String> {
+    let capacity = capacity_bytes.to_string();
+    let mut writer = Writer::new(Vec::new());
+    let written = element(&mut writer, BytesStart::new("volume"), |writer| {
+        text(writer, BytesStart::new("name"), name)?;
+        text(writer, BytesStart::new("capacity").with_attributes([("unit", "bytes")]), &capacity)?;
+        element(writer, BytesStart::new("target"), |writer| format(writer, "qcow2"))
+    });
+    written.map_err(|error| error.to_string())?;
+    String::from_utf8(writer.into_inner()).map_err(|error| error.to_string())
 }
 
 pub(super) fn format(writer: &mut Writer<Vec<u8>>, name: &str) -> std::io::Result<()> {

@@ -145,6 +145,38 @@ fn a_scrubbed_seed_keeps_the_instance_and_no_secret() {
 }
 
 #[test]
+fn a_copy_is_told_who_it_is_and_keeps_its_accounts() {
+    let source = VmId::generate();
+    let mut spec = spec();
+    spec.origin = crate::vm::Origin::Cloned { from: source };
+    spec.unattended = spec.unattended.without_secrets();
+    let inputs = inputs(&spec);
+    let files = seed_files(&inputs, &agent()).unwrap();
+    let meta: Value = serde_json::from_str(text(&files, "meta-data")).unwrap();
+    assert_eq!(meta, json!({ "instance-id": inputs.id.to_string(), "local-hostname": "web-1" }));
+    let env = text(&files, "infiniservice/infiniservice.env");
+    assert!(env.contains(&format!("INFINIBAY_VM_ID={}", inputs.id)), "{env}");
+    let data = user_data(&files);
+    assert_eq!(data["timezone"], "Europe/Madrid");
+    let nobody = json!([{ "name": "nobody", "lock_passwd": true }]);
+    assert_eq!(data["users"], nobody);
+    for done in ["packages", "runcmd", "ssh_authorized_keys"] {
+        assert!(data.get(done).is_none(), "{done} is done again: {data}");
+    }
+    assert_eq!(data["bootcmd"].as_array().unwrap().len(), 2);
+    let network: Value = serde_json::from_str(text(&files, "network-config")).unwrap();
+    assert_eq!(network["ethernets"]["eth0"]["dhcp-identifier"], "mac");
+    let all: String = files.iter().map(|file| String::from_utf8_lossy(&file.contents).into_owned()).collect();
+    for left in [source.to_string().as_str(), "\"passwd\"", "ada", KEY] {
+        assert!(!all.contains(left), "{left} of the copied guest: {all}");
+    }
+    let scrubbed = scrubbed_seed_files(&inputs).unwrap();
+    assert_eq!(text(&scrubbed, "meta-data"), text(&files, "meta-data"));
+    assert_eq!(user_data(&scrubbed)["users"], nobody);
+    assert!(user_data(&scrubbed).get("bootcmd").is_none());
+}
+
+#[test]
 fn an_image_that_provisions_itself_has_no_seed() {
     let mut spec = spec();
     spec.image_mut().unwrap().provisioning = Provisioning::None;

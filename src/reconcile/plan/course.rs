@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::{Look, Step, THAW, after, installing, keeping, power, reboot};
+use super::{Look, Step, THAW, after, clone, installing, keeping, power, reboot};
+use crate::hypervisor::Copying;
 use crate::reconcile::note;
 use crate::vm::{
     DesiredPower, DomainFacts, DomainObservation, DomainState, GuestChange, Milestone, OperationError,
@@ -125,6 +126,7 @@ fn live(look: &Look<'_>) -> Course {
                 _ => Course::default(),
             }
         }
+        DomainObservation::Absent if clone::is_to_be_made(look) => make(look),
         DomainObservation::Absent if intent.is_open() => match intent.power {
             DesiredPower::Running | DesiredPower::ColdRunning => make(look),
             // Half made, and asked to be off: it is.
@@ -147,7 +149,7 @@ fn live(look: &Look<'_>) -> Course {
 
 fn make(look: &Look<'_>) -> Course {
     if !look.passed(Milestone::DiskCreated) {
-        return Course::step(Step::CreateDisk);
+        return if clone::is_copy(look) { clone::copy(look) } else { Course::step(Step::CreateDisk) };
     }
     let wants_seed = look.bundle.record.spec.is_provisioned();
     if wants_seed && !look.passed(Milestone::SeedWritten) {
@@ -180,6 +182,7 @@ fn change(look: &Look<'_>, facts: &DomainFacts) -> Option<Course> {
     }
     let end = look.change_end(operation, change);
     let course = match change {
+        VmChange::Lend(loan) => clone::lend(look, operation.id, *loan),
         VmChange::Guest(_) if state.is_off() => reboot::is_it_back(look),
         VmChange::Guest(GuestChange::Reboot { force: false }) => reboot::next(look, operation, state),
         _ if change.may_be_frozen() && halted => while_halted(look, facts)?,
@@ -237,6 +240,10 @@ fn delete(look: &Look<'_>) -> Course {
             state if state.is_active() || state == DomainState::Crashed => Course::step(Step::Destroy),
             _ => Course::step(Step::Undefine),
         },
+        DomainObservation::Absent if look.observed.copying != Copying::Nothing => {
+            // libvirt lets nobody remove a volume that it makes.
+            Course::wait_until(after(look.now, LOOK_AGAIN))
+        }
         DomainObservation::Absent => {
             let rank = |kind: ResourceKind| match kind {
                 ResourceKind::Volume => 0,

@@ -122,7 +122,9 @@ pub(super) fn may_be_over(bundle: &VmBundle) -> bool {
 /// When the system booted for the first time, as far as its making is concerned.
 pub(super) fn first_boot_began(look: &Look<'_>) -> Option<DateTime<Utc>> {
     let (milestones, times) = (&look.bundle.record.milestones, &look.memory.times);
-    match look.bundle.record.spec.installation() {
+    let spec = &look.bundle.record.spec;
+    // Of a copy, all of that was over before it was made.
+    match spec.installation().filter(|_| spec.cloned_from().is_none()) {
         Some(_) => milestones.boot_replaced.map(|at| times.boot_replaced(at)),
         None => milestones.first_started.map(|at| times.first_start(at)),
     }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Look, OperationUpdate, Step, course::Course, installing};
+use super::{Look, OperationUpdate, Step, clone, course::Course, installing};
 use crate::vm::{
     DomainObservation, FirstBoot, Milestone, Operation, OperationError, OperationKind, OperationStatus,
 };
@@ -58,6 +58,13 @@ fn one(look: &Look<'_>, course: &Course, operation: &Operation) -> Option<Operat
             Some(error) => Some(fail(operation, error)),
             None => progress(operation, create_progress(look), &stage(look, course)),
         },
+        OperationKind::Clone if look.passed(Milestone::Defined) && (intent.power.is_off() || reached) => {
+            Some(succeed(operation))
+        }
+        OperationKind::Clone => {
+            let stage = clone::stage(look).map_or_else(|| stage(look, course), Cow::Borrowed);
+            progress(operation, clone::progress(look), &stage)
+        }
         // Every other kind carries its change, which was answered for above.
         _ => None,
     }

@@ -1,6 +1,6 @@
 //! One word for where the VM is in its life.
 
-use super::{Look, installing};
+use super::{Look, clone, installing};
 use crate::vm::{DesiredPower, DomainFacts, DomainObservation, DomainState, Milestone, VmPhase};
 
 /// libvirt's `VIR_DOMAIN_SHUTOFF_CRASHED`.
@@ -21,7 +21,7 @@ pub(super) fn derive(look: &Look<'_>) -> VmPhase {
             }
         }
         DomainObservation::Absent if look.gave_up() || !intent.is_open() => {
-            if intent.power.is_off() {
+            if intent.power.is_off() && !clone::is_half_made(look) {
                 VmPhase::Stopped
             } else {
                 VmPhase::Failed

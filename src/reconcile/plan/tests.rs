@@ -1,5 +1,6 @@
 //! The decision, by table and by property.
 
+mod clone;
 mod faults;
 mod frost;
 mod installing;
@@ -136,6 +137,8 @@ pub(in crate::reconcile) fn domain(state: DomainState) -> DomainObservation {
 
 fn observed(domain: DomainObservation) -> Observation {
     Observation {
+        loan: Default::default(),
+        copying: Default::default(),
         domain,
         busy: false,
         reboots: Reboots::default(),

@@ -1,6 +1,7 @@
 //! A simulated host: store, hypervisor, files, links and clock, all behind one mutex and one
 //! gate.
 
+mod clone;
 mod console;
 mod devices;
 mod guest;
@@ -51,6 +52,7 @@ pub(super) enum Crash {
 #[derive(Debug, Default)]
 struct State {
     bundle: Option<VmBundle>,
+    lending: clone::Lending,
     finished: Vec<Operation>,
     domain: Option<DomainState>,
     /// libvirt's reason for the state.
@@ -208,8 +210,22 @@ impl World {
         .await
     }
 
-    async fn on_bundle(&self, work: impl FnOnce(&mut VmBundle)) -> Result<(), StoreError> {
-        self.effect(|state| state.bundle.as_mut().map(work)).await;
+    async fn on_bundle(&self, vm: VmId, work: impl FnOnce(&mut VmBundle)) -> Result<(), StoreError> {
+        self.effect(|state| state.bundle_of(vm).as_mut().map(work)).await;
+        Ok(())
+    }
+
+    /// On whichever has it.
+    async fn on_operation(
+        &self,
+        id: OperationId,
+        work: impl FnOnce(&mut Operation),
+    ) -> Result<(), StoreError> {
+        self.effect(|state| {
+            let all = state.bundle.iter_mut().chain(&mut state.lending.bundle);
+            all.flat_map(|bundle| &mut bundle.operations).find(|operation| operation.id == id).map(work)
+        })
+        .await;
         Ok(())
     }
 
@@ -222,6 +238,7 @@ impl World {
     pub(super) fn never_crash(&self) {
         self.state().crash = None;
         self.state().shots.forget_late();
+        self.state().lending.forget();
         // The process took its links with it.
         self.state().links.clear();
     }
@@ -358,7 +375,8 @@ impl World {
     /// Those that are over (but not superseded) and those that are open.
     pub(super) fn operations(&self) -> Vec<Operation> {
         let state = self.state();
-        let open = state.bundle.iter().flat_map(|bundle| bundle.operations.clone());
+        let all = state.bundle.iter().chain(&state.lending.bundle);
+        let open = all.flat_map(|bundle| bundle.operations.clone());
         let over = state
             .finished
             .iter()
@@ -422,6 +440,18 @@ impl World {
 
     pub(super) fn describe(&self) -> String {
         format!("{:#?}", self.state())
+    }
+}
+
+impl State {
+    fn bundle_of(&mut self, vm: VmId) -> &mut Option<VmBundle> {
+        let is_lender = self.lending.bundle.as_ref().is_some_and(|bundle| bundle.record.id == vm);
+        let known = self.bundle.as_ref().is_some_and(|bundle| bundle.record.id == vm);
+        match (is_lender, known) {
+            (true, _) => &mut self.lending.bundle,
+            (_, true) => &mut self.bundle,
+            _ => &mut self.lending.nobody,
+        }
     }
 }
 
@@ -611,24 +641,25 @@ impl Files for World {
 #[async_trait]
 impl LoopStore for World {
     async fn load_host(&self) -> Result<Vec<VmBundle>, StoreError> {
-        Ok(self.state().bundle.clone().into_iter().collect())
+        let state = self.state();
+        Ok(state.bundle.iter().chain(&state.lending.bundle).cloned().collect())
     }
 
     async fn load_vm(&self, vm: VmId) -> Result<Option<VmBundle>, StoreError> {
-        Ok(self.state().bundle.clone().filter(|bundle| bundle.record.id == vm))
+        Ok(self.state().bundle_of(vm).clone())
     }
 
     async fn pass_milestone(
         &self,
-        _vm: VmId,
+        vm: VmId,
         milestone: Milestone,
         at: DateTime<Utc>,
     ) -> Result<(), StoreError> {
-        self.on_bundle(|bundle| bundle.record.milestones.pass(milestone, at)).await
+        self.on_bundle(vm, |bundle| bundle.record.milestones.pass(milestone, at)).await
     }
 
-    async fn satisfy(&self, _vm: VmId, generation: i64) -> Result<(), StoreError> {
-        self.on_bundle(|bundle| {
+    async fn satisfy(&self, vm: VmId, generation: i64) -> Result<(), StoreError> {
+        self.on_bundle(vm, |bundle| {
             let intent = &mut bundle.record.intent;
             intent.satisfied = intent.satisfied.max(generation);
         })
@@ -637,13 +668,13 @@ impl LoopStore for World {
 
     async fn give_up(
         &self,
-        _vm: VmId,
+        vm: VmId,
         generation: i64,
         error: &OperationError,
         now: DateTime<Utc>,
     ) -> Result<Vec<Operation>, StoreError> {
         let ended = self.effect(|state| {
-            let Some(bundle) = &mut state.bundle else { return Vec::new() };
+            let Some(bundle) = state.bundle_of(vm) else { return Vec::new() };
             bundle.record.intent.satisfied = bundle.record.intent.satisfied.max(generation);
             bundle.record.intent.given_up = generation;
             let (over, open): (Vec<_>, Vec<_>) = bundle.operations.drain(..).partition(|operation| {
@@ -663,8 +694,8 @@ impl LoopStore for World {
         Ok(ended.await)
     }
 
-    async fn save_status(&self, _vm: VmId, status: &VmStatus) -> Result<(), StoreError> {
-        self.on_bundle(|bundle| bundle.status = Some(status.clone())).await
+    async fn save_status(&self, vm: VmId, status: &VmStatus) -> Result<(), StoreError> {
+        self.on_bundle(vm, |bundle| bundle.status = Some(status.clone())).await
     }
 
     async fn progress_operation(
@@ -673,12 +704,10 @@ impl LoopStore for World {
         progress: i32,
         stage: &str,
     ) -> Result<Option<Operation>, StoreError> {
-        self.on_bundle(|bundle| {
-            for operation in bundle.operations.iter_mut().filter(|operation| operation.id == id) {
-                operation.status = OperationStatus::Running;
-                operation.progress = progress;
-                stage.clone_into(&mut operation.stage);
-            }
+        self.on_operation(id, |operation| {
+            operation.status = OperationStatus::Running;
+            operation.progress = progress;
+            stage.clone_into(&mut operation.stage);
         })
         .await?;
         self.operation(id).await
@@ -692,41 +721,40 @@ impl LoopStore for World {
         now: DateTime<Utc>,
     ) -> Result<Option<Operation>, StoreError> {
         self.effect(|state| {
-            let Some(bundle) = &mut state.bundle else { return };
-            let (mut ended, open) = bundle.operations.drain(..).partition(|operation| operation.id == id);
-            bundle.operations = open;
-            let ended: &mut Vec<Operation> = &mut ended;
-            for operation in &mut *ended {
-                operation.status = status;
-                operation.error.clone_from(&error);
-                operation.finished_at = Some(now);
+            for bundle in state.bundle.iter_mut().chain(&mut state.lending.bundle) {
+                let (mut ended, open) = bundle.operations.drain(..).partition(|operation| operation.id == id);
+                bundle.operations = open;
+                let ended: &mut Vec<Operation> = &mut ended;
+                for operation in &mut *ended {
+                    operation.status = status;
+                    operation.error.clone_from(&error);
+                    operation.finished_at = Some(now);
+                }
+                state.finished.append(ended);
             }
-            state.finished.append(ended);
         })
         .await;
         self.operation(id).await
     }
 
     async fn note_change(&self, id: OperationId, change: &VmChange) -> Result<(), StoreError> {
-        self.on_bundle(|bundle| {
-            for operation in bundle.operations.iter_mut().filter(|operation| operation.id == id) {
-                operation.change = Some(change.clone());
-            }
-        })
-        .await
+        self.on_operation(id, |operation| operation.change = Some(change.clone())).await
     }
 
     async fn finish_change(
         &self,
-        _vm: VmId,
+        vm: VmId,
         id: OperationId,
         outcome: &ChangeOutcome,
         now: DateTime<Utc>,
     ) -> Result<Option<Operation>, StoreError> {
         self.effect(|state| {
-            let Some(bundle) = &mut state.bundle else { return Ok(()) };
+            let name_taken = state.name_taken;
+            let (mut finished, Some(bundle)) = (Vec::new(), state.bundle_of(vm).as_mut()) else {
+                return Ok(());
+            };
             let renamed = outcome.spec.as_ref().is_some_and(|spec| spec.name != bundle.record.spec.name);
-            if renamed && state.name_taken {
+            if renamed && name_taken {
                 return Err(StoreError::NameTaken);
             }
             let (ended, open): (Vec<_>, Vec<_>) =
@@ -741,13 +769,14 @@ impl LoopStore for World {
                 {
                     bundle.record.intent.power = power;
                 }
-                state.finished.push(Operation {
+                finished.push(Operation {
                     status: OperationStatus::Succeeded,
                     effect: outcome.effect,
                     finished_at: Some(now),
                     ..operation
                 });
             }
+            state.finished.append(&mut finished);
             if outcome.released {
                 state.bundle = None;
             }
@@ -758,7 +787,7 @@ impl LoopStore for World {
     }
 
     async fn reserve_resource(&self, resource: &Resource) -> Result<(), StoreError> {
-        self.on_bundle(|bundle| {
+        self.on_bundle(resource.vm, |bundle| {
             let same = |other: &Resource| other.kind == resource.kind && other.name == resource.name;
             if !bundle.resources.iter().any(same) {
                 bundle.resources.push(resource.clone());
@@ -768,7 +797,7 @@ impl LoopStore for World {
     }
 
     async fn resource_created(&self, resource: &Resource) -> Result<(), StoreError> {
-        self.on_bundle(|bundle| {
+        self.on_bundle(resource.vm, |bundle| {
             for made in bundle.resources.iter_mut().filter(|other| other.name == resource.name) {
                 made.state = ResourceState::Created;
             }
@@ -777,23 +806,23 @@ impl LoopStore for World {
     }
 
     async fn release_resource(&self, resource: &Resource) -> Result<(), StoreError> {
-        self.on_bundle(|bundle| {
+        self.on_bundle(resource.vm, |bundle| {
             bundle.resources.retain(|other| (other.kind, &other.name) != (resource.kind, &resource.name));
         })
         .await
     }
 
-    async fn forget_secrets(&self, _vm: VmId, now: DateTime<Utc>) -> Result<(), StoreError> {
-        self.on_bundle(|bundle| {
+    async fn forget_secrets(&self, vm: VmId, now: DateTime<Utc>) -> Result<(), StoreError> {
+        self.on_bundle(vm, |bundle| {
             bundle.record.spec.unattended = bundle.record.spec.unattended.without_secrets();
             bundle.record.milestones.pass(Milestone::SeedScrubbed, now);
         })
         .await
     }
 
-    async fn finish_delete(&self, _vm: VmId, now: DateTime<Utc>) -> Result<(), StoreError> {
+    async fn finish_delete(&self, vm: VmId, now: DateTime<Utc>) -> Result<(), StoreError> {
         self.effect(|state| {
-            let Some(bundle) = state.bundle.take() else { return };
+            let Some(bundle) = state.bundle_of(vm).take() else { return };
             state.finished.extend(bundle.operations.into_iter().map(|operation| Operation {
                 status: OperationStatus::Succeeded,
                 finished_at: Some(now),
@@ -810,7 +839,8 @@ impl LoopStore for World {
 
     async fn operation(&self, id: OperationId) -> Result<Option<Operation>, StoreError> {
         let state = self.state();
-        let open = state.bundle.iter().flat_map(|bundle| &bundle.operations);
+        let all = state.bundle.iter().chain(&state.lending.bundle);
+        let open = all.flat_map(|bundle| &bundle.operations);
         Ok(open.chain(&state.finished).find(|operation| operation.id == id).cloned())
     }
 }
@@ -829,7 +859,8 @@ impl Hypervisor for World {
         if !state.reachable {
             return Err(HypervisorError::Unreachable { operation: "observe".to_owned(), source: None });
         }
-        let domains = state.domain.map(|domain| (self.vm, facts(domain, &state))).into_iter().collect();
+        let ours = state.domain.map(|domain| (self.vm, facts(domain, &state)));
+        let domains = ours.into_iter().chain(state.lending.domain()).collect();
         Ok(HostObservation { domains })
     }
 
@@ -858,6 +889,7 @@ impl Hypervisor for World {
     async fn define(&self, id: VmId, xml: String) -> Result<(), HypervisorError> {
         self.on_host("define", |state| {
             assert!(xml.contains(&id.to_string()), "the domain is not the VM's");
+            state.lending.check_defined(&xml);
             if state.domain.is_none() {
                 let spec = state.bundle.as_ref().map(|bundle| &bundle.record.spec);
                 state.plugs = spec.map(devices::Plugs::of).unwrap_or_default();
@@ -869,9 +901,12 @@ impl Hypervisor for World {
         .await
     }
 
-    async fn start(&self, _id: VmId) -> Result<(), HypervisorError> {
+    async fn start(&self, id: VmId) -> Result<(), HypervisorError> {
         let now = self.now();
         self.on_host("start", |state| {
+            if id != self.vm {
+                return state.lending.start();
+            }
             if state.domain != Some(DomainState::Running) {
                 state.plugs.live = state.plugs.config.clone();
                 state.starts += 1;
@@ -917,8 +952,11 @@ impl Hypervisor for World {
         .await
     }
 
-    async fn undefine(&self, _id: VmId) -> Result<(), HypervisorError> {
+    async fn undefine(&self, id: VmId) -> Result<(), HypervisorError> {
         self.on_host("undefine", |state| {
+            if id != self.vm {
+                return state.lending.undefine();
+            }
             assert_eq!(state.domain, Some(DomainState::Shutoff), "undefined while it runs");
             state.domain = None;
             state.shots = Shots::default();
@@ -953,6 +991,11 @@ impl Hypervisor for World {
     }
 
     async fn delete_volume(&self, _id: VmId, _pool: &str, name: &str) -> Result<(), HypervisorError> {
+        let now = self.now();
+        if self.state().lending.is_touched(name, now) {
+            let operation = "delete volume".to_owned();
+            return Err(HypervisorError::Invalid { operation, reason: "it is in use".to_owned() });
+        }
         self.on_host("delete volume", |state| {
             let used = state.domain.is_some() && state.plugs.holds(name);
             let is_root = name == format!("infinibay-{}.qcow2", self.vm);

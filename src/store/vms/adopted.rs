@@ -22,7 +22,7 @@ use crate::{
     },
     vm::{
         DesiredPower, IdentityChange, Milestones, Operation, OperationId, OperationKind, OperationStatus,
-        Resource, ResourceState, UserId, VmChange, VmId, VmRecord,
+        Origin, Resource, ResourceState, UserId, VmChange, VmId, VmRecord,
     },
 };
 
@@ -107,7 +107,11 @@ impl Store {
         for resource in &found.resources {
             insert_resource(&mut tx, *id, resource).await?;
         }
-        let kind = if spec.is_adopted() { OperationKind::Adopt } else { OperationKind::Create };
+        let kind = match spec.origin {
+            Origin::Adopted { .. } => OperationKind::Adopt,
+            Origin::Cloned { .. } => OperationKind::Clone,
+            Origin::Created => OperationKind::Create,
+        };
         let operation = new_operation(OperationId::generate(), *id, kind, 1, *owner, now);
         operations::insert(&mut tx, &operation).await?;
         if found.milestones.installed.is_some() {

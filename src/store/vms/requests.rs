@@ -42,7 +42,7 @@ impl Store {
         const OPERATION: &str = "storing a new VM";
         let now = storable(now);
         let mut tx = self.begin(OPERATION).await?;
-        if !insert_vm(&mut tx, vm, now).await? {
+        if !insert_vm(&mut tx, vm, DesiredPower::Running, now).await? {
             let Some(row) = lock_vm(&mut tx, OPERATION, vm.id).await? else {
                 return Err(StoreError::NameTaken);
             };
@@ -196,7 +196,12 @@ fn base_word(spec: &VmSpec) -> &'static str {
 }
 
 /// Whether the row is new; false when its id or its name is in use.
-async fn insert_vm(tx: &mut Tx, vm: &NewVm, now: DateTime<Utc>) -> Result<bool, StoreError> {
+pub(super) async fn insert_vm(
+    tx: &mut Tx,
+    vm: &NewVm,
+    power: DesiredPower,
+    now: DateTime<Utc>,
+) -> Result<bool, StoreError> {
     const OPERATION: &str = "storing a new VM";
     let spec = JsonText::write(OPERATION, &vm.spec)?;
     let token = vm.spec.installation().and_then(|installation| installation.token.as_ref());
@@ -212,7 +217,7 @@ async fn insert_vm(tx: &mut Tx, vm: &NewVm, now: DateTime<Utc>) -> Result<bool, 
     .bind(vm.owner.uuid())
     .bind(vm.spec.name.as_str())
     .bind(&spec)
-    .bind(DesiredPower::Running.word())
+    .bind(power.word())
     .bind(now)
     .bind(&token)
     .execute(db)
@@ -244,7 +249,7 @@ async fn retried(tx: &mut Tx, asked: &NewVm, row: &VmRow) -> Result<(VmRecord, O
 }
 
 /// Whether anything is told of an earlier VM with this id.
-async fn has_history(tx: &mut Tx, vm: VmId) -> Result<bool, StoreError> {
+pub(super) async fn has_history(tx: &mut Tx, vm: VmId) -> Result<bool, StoreError> {
     on_tx!(tx, db => sqlx::query_scalar::<_, bool>(
         "SELECT EXISTS (SELECT 1 FROM operations WHERE vm_id = $1)
              OR EXISTS (SELECT 1 FROM command_log WHERE vm_id = $1)

@@ -11,7 +11,7 @@ use infinibay::{
     vm::{DeviceChange, DomainState, ResourceKind, SizeChange, VmChange, VmId},
 };
 
-use super::{invalid, not_found};
+use super::{invalid, not_found, not_simulated};
 use crate::simulation::{
     controller::Ports,
     host::{POOL, Volume, volume_path},

@@ -7,7 +7,7 @@ use infinibay::{
 };
 use tokio::time::Instant;
 
-use super::invalid;
+use super::{invalid, not_simulated};
 use crate::simulation::{controller::Ports, guests, watch::Seen};
 
 /// libvirt's words for why a domain is off: it was saved.

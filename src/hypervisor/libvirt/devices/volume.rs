@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use quick_xml::{Writer, events::BytesStart};
 use virt::{storage_vol::StorageVol, sys};
 
 use crate::{
@@ -11,14 +10,14 @@ use crate::{
         BlankVolume, HypervisorError, VolumeFacts, VolumePlace,
         libvirt::{
             session::{Call, absent_as_none},
-            volumes::{active_pool, create_as, element, find, format, path_of, text},
+            volumes::{active_pool, create_as, find, path_of, plain_xml},
         },
     },
     vm::VmId,
 };
 
 pub(super) fn create(call: &Call<'_>, volume: &BlankVolume) -> Result<PathBuf, HypervisorError> {
-    let xml = blank_xml(volume).map_err(|error| call.invalid(error))?;
+    let xml = plain_xml(&volume.name, volume.capacity_bytes).map_err(|error| call.invalid(error))?;
     create_as(call, &volume.pool, &volume.name, &xml, |description| is_blank(description, volume))
 }
 
@@ -105,18 +104,6 @@ fn is_blank(description: &str, volume: &BlankVolume) -> Result<bool, Malformed> 
     Ok(read.capacity == volume.capacity_bytes && read.format.as_deref() == Some("qcow2") && !read.is_backed)
 }
 
-fn blank_xml(volume: &BlankVolume) -> Result<String, String> {
-    let capacity = volume.capacity_bytes.to_string();
-    let mut writer = Writer::new(Vec::new());
-    let written = element(&mut writer, BytesStart::new("volume"), |writer| {
-        text(writer, BytesStart::new("name"), &volume.name)?;
-        text(writer, BytesStart::new("capacity").with_attributes([("unit", "bytes")]), &capacity)?;
-        element(writer, BytesStart::new("target"), |writer| format(writer, "qcow2"))
-    });
-    written.map_err(|error| error.to_string())?;
-    String::from_utf8(writer.into_inner()).map_err(|error| error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,7 +112,7 @@ mod tests {
     fn only_the_whole_volume_is_the_volume() {
         let volume = BlankVolume { pool: "p".to_owned(), name: "a<b".to_owned(), capacity_bytes: 1 << 20 };
         assert_eq!(
-            blank_xml(&volume).unwrap(),
+            plain_xml(&volume.name, volume.capacity_bytes).unwrap(),
             "<volume><name>a&lt;b</name><capacity unit=\"bytes\">1048576</capacity>\
              <target><format type=\"qcow2\"/></target></volume>"
         );
