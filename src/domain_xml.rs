@@ -2,6 +2,7 @@
 //! without touching any byte that is not ours.
 
 mod adoption;
+mod capabilities;
 mod channel;
 pub(crate) mod document;
 mod edit;
@@ -16,6 +17,7 @@ mod syntax;
 mod uuid;
 
 pub use adoption::{AdoptionError, adopt_domain, gave_channel, release_domain, settled_note};
+pub use capabilities::read_capabilities;
 pub use channel::{ChannelError, Injection, channel_element, inject_channel, remove_channel};
 pub use facts::{FactsError, XmlFacts, read_facts};
 pub use hardware::{Card, DiskFacts, DiskKind, Hardware, InterfaceSource, read_hardware, waiting};

@@ -11,7 +11,7 @@ use std::{collections::HashMap, path::PathBuf, time::Duration};
 use async_trait::async_trait;
 use tokio::sync::broadcast;
 
-use crate::vm::{DomainFacts, DomainObservation, VmId};
+use crate::vm::{DomainFacts, DomainObservation, MachineFacts, VmId};
 
 mod console;
 mod devices;
@@ -123,6 +123,8 @@ pub struct HostFacts {
     pub pools: Vec<PoolFacts>,
     /// Networks.
     pub networks: Vec<NetworkFacts>,
+    /// What new VMs can have.
+    pub machine: MachineFacts,
 }
 
 /// A storage pool.

@@ -14,8 +14,9 @@ HOST_PACKAGES=(
 )
 # What the tests take besides: a PostgreSQL server, virt-xml-validate's xmllint, /bin/kill, and
 # setpriv, setsid, flock and blkid, which a container's image may have been stripped of; what reads
-# installers' files (more of that in validators.sh).
-TEST_PACKAGES=(postgresql libxml2-utils procps util-linux shellcheck genisoimage debconf python3-venv)
+# installers' files (more of that in validators.sh); what gives VMs UEFI and a TPM.
+TEST_PACKAGES=(postgresql libxml2-utils procps util-linux shellcheck genisoimage debconf python3-venv
+    ovmf swtpm swtpm-tools)
 # The packages of HOST_PACKAGES that come out of one source and must be of one suite.
 HYPERVISOR_PACKAGES=(
     libvirt-daemon-system libvirt-clients libvirt-dev qemu-system-x86 qemu-utils
