@@ -14,8 +14,8 @@ use infinibay::{
         DomainInputs, DomainKind, Templates, inject_channel, mac_address, read_facts, remove_channel, render,
     },
     vm::{
-        Base, Firmware, Image, ImageFormat, KernelBoot, NetworkAttachment, OsFamily, PowerKeeping,
-        Provisioning, Unattended, VmId, VmSpec,
+        Base, Disc, Firmware, Image, ImageFormat, InstallFamily, Installation, KernelBoot, NetworkAttachment,
+        OsFamily, PowerKeeping, Provisioning, Unattended, VmId, VmSpec, WindowsRelease,
     },
 };
 
@@ -105,18 +105,51 @@ fn kernel() -> KernelBoot {
     }
 }
 
-/// Every shape that a domain can take: with and without kernel, seed, console log, network.
+/// Windows, installed with its drivers for virtio or without.
+fn windows(virtio: bool) -> Base {
+    let disc = || Disc { medium: "disc".parse().unwrap(), path: "/media/disc.iso".into() };
+    Base::Installation(Box::new(Installation {
+        disc: disc(),
+        family: InstallFamily::Windows(WindowsRelease::Windows11),
+        label: None,
+        kernel: None,
+        drivers: virtio.then(disc),
+        mirror: None,
+        edition: None,
+        medium_language: None,
+        agent: true,
+        token: None,
+    }))
+}
+
+/// Every shape that a domain can take: with and without kernel, seed, console log, network; of each
+/// family, with every firmware, with and without a TPM.
 fn shapes(kind: DomainKind, name: &str) -> Vec<(VmId, String)> {
     let templates = Templates::load(None).unwrap();
-    let full = VmSpec {
-        base: Base::Image(Image { kernel: Some(kernel()), ..spec(name).image().unwrap().clone() }),
-        ..spec(name)
+    let image = |of: fn(&mut Image)| {
+        let mut image = spec(name).image().unwrap().clone();
+        of(&mut image);
+        Base::Image(image)
     };
+    let full = VmSpec { base: image(|image| image.kernel = Some(kernel())), ..spec(name) };
     let bare = VmSpec { network: NetworkAttachment::None, ..spec(name) };
     let user = VmSpec { network: NetworkAttachment::User, ..spec(name) };
-    [(full, true), (user, true), (bare, false)]
+    let panes = VmSpec { base: image(|image| image.os_family = OsFamily::Windows), ..user.clone() };
+    let installed = VmSpec { base: windows(false), ..bare.clone() };
+    let with_drivers = VmSpec { base: windows(true), ..spec(name) };
+    let kinds = [
+        (Firmware::Bios, false),
+        (Firmware::Bios, true),
+        (Firmware::Uefi, false),
+        (Firmware::Uefi, true),
+        (Firmware::UefiSecureBoot, false),
+        (Firmware::UefiSecureBoot, true),
+    ];
+    [(full, true), (user, true), (bare, false), (panes, true), (installed, false), (with_drivers, true)]
         .iter()
+        .flat_map(|(spec, all)| kinds.map(|(firmware, tpm)| (VmSpec { firmware, tpm, ..spec.clone() }, *all)))
         .map(|(spec, all)| {
+            let spec = &spec;
             let id = VmId::generate();
             let inputs = DomainInputs {
                 id,

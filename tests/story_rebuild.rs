@@ -252,7 +252,8 @@ on_both! {
             ..HypervisorConfig::default()
         });
         hypervisor.connected(SOON).await.unwrap();
-        let domains = Domains(hypervisor);
+        let host = host_id::load_or_create(state.path()).unwrap();
+        let domains = Domains(hypervisor, host);
         let done = domains
             .noted("done", |_, note| (note.spec.base, note.installed_at) = (installation(), Some(note.created_at)))
             .await;
