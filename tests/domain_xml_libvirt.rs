@@ -321,3 +321,39 @@ fn a_rendered_domain_starts_and_qemu_binds_the_agents_socket() {
     assert!(console.is_ok(), "the console is not logged");
     assert!(live.contains("<graphics type='vnc' socket="), "VNC is on the network: {live}");
 }
+
+#[test]
+fn windows_starts_with_all_that_it_wants() {
+    let dir = tempfile::Builder::new().prefix("domxml-").tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let at = |name: &str| dir.path().join(name);
+    succeed("qemu-img", &["create", "-q", "-f", "qcow2", at("disk.qcow2").to_str().unwrap(), "8M"]);
+    for (virtio, bus, card) in [(false, "bus='sata'", "e1000e"), (true, "bus='virtio'", "virtio")] {
+        let id = VmId::generate();
+        let spec = VmSpec {
+            network: NetworkAttachment::User,
+            base: windows(virtio),
+            firmware: Firmware::UefiSecureBoot,
+            tpm: true,
+            ..spec(&format!("domxml-{id}"))
+        };
+        let inputs = DomainInputs {
+            id,
+            spec: &spec,
+            kind: DomainKind::Qemu,
+            disk_path: &at("disk.qcow2"),
+            seed_path: None,
+            socket_path: &at("agent.sock"),
+            console_log: None,
+        };
+        let xml = render(&Templates::load(None).unwrap(), &inputs).unwrap();
+        let (_guard, _) = define_on_qemu(id, &xml);
+        succeed("virsh", &["-q", "-c", "qemu:///system", "start", &id.to_string()]);
+        let live = succeed("virsh", &["-c", "qemu:///system", "dumpxml", &id.to_string()]);
+        for part in [bus, card, "secure='yes'", "<smm state='on'/>", "model='tpm-crb'", "machine='pc-q35-"] {
+            assert!(live.contains(part), "{part} is not in {live}");
+        }
+        let variables = format!("/infinibay-{id}_VARS.fd</nvram>");
+        assert!(live.contains(&variables), "the variables' file is not named by the id: {live}");
+    }
+}
