@@ -235,7 +235,7 @@ pub trait Hypervisor:
     /// success.
     async fn destroy(&self, id: VmId) -> Result<(), HypervisorError>;
 
-    /// Undefines, with NVRAM, managed save and snapshot metadata. Absent is success.
+    /// Undefines, with NVRAM, the TPM's state, managed save and snapshot metadata. Absent is success.
     async fn undefine(&self, id: VmId) -> Result<(), HypervisorError>;
 
     /// Makes a volume and gives its path. One of that name that is there already is success if

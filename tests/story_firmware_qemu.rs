@@ -6,14 +6,21 @@ mod support;
 
 use std::{
     collections::BTreeSet,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use infinibay::{
+    domain_xml::{DomainInputs, DomainKind, Templates, render},
+    vm::{Firmware, VmId, VmSpec},
+};
 use serde_json::{Value, json};
 use support::{
-    daemon::{Client, Home, Setup},
+    daemon::{Client, Home, Setup, wait},
     host::{self, DomainGuard, Pool},
+    sample,
 };
 
 /// Software emulation takes its time over firmware.
@@ -194,4 +201,60 @@ async fn what_was_asked_for_is_there_and_nothing_is_left() {
     for (firmware, tpm) in [("BIOS", false), ("UEFI", true), ("UEFI_SECURE_BOOT", true)] {
         lives_and_leaves_nothing(&stage, &client, firmware, tpm).await;
     }
+}
+
+/// What the firmware of a machine of ours says, until it has said one of `words`, when its disk holds a
+/// program that is signed by none of those it trusts: a directory that QEMU shows as a disk.
+fn firmware_says(firmware: Firmware, dir: &Path, words: [&str; 2]) -> String {
+    let id = VmId::generate();
+    let name = format!("story-firmware-{id}");
+    let spec = VmSpec { firmware, vcpus: 1, memory_mib: 256, ..sample::spec(&name) };
+    let (disk, console) = (dir.join("disk"), dir.join(format!("{id}.log")));
+    let inputs = DomainInputs {
+        id,
+        spec: &spec,
+        kind: DomainKind::Qemu,
+        disk_path: &disk,
+        seed_path: None,
+        socket_path: &dir.join("agent.sock"),
+        console_log: Some(&console),
+    };
+    let xml = render(&Templates::load(None).unwrap(), &inputs).unwrap();
+    let rendered = xml.split_once("<disk ").and_then(|(_, rest)| rest.split_once("</disk>")).unwrap().0;
+    let directory = format!(
+        "type='dir' device='disk'><driver name='qemu' type='fat'/><source dir='{}'/>\
+         <target dev='vda' bus='virtio'/><readonly/>",
+        disk.display()
+    );
+    let file = dir.join("domain.xml");
+    fs::write(&file, xml.replace(rendered, &directory)).unwrap();
+    let _guard = DomainGuard(name);
+    host::virsh(&["define", "--validate", file.to_str().unwrap()]);
+    host::virsh(&["start", &id.to_string()]);
+    wait("the firmware to have tried the disk", SOON, || {
+        let said = String::from_utf8_lossy(&fs::read(&console).unwrap()).into_owned();
+        words.iter().any(|word| said.contains(word)).then_some(said)
+    })
+}
+
+#[test]
+fn secure_boot_starts_nothing_that_is_not_signed() {
+    host::need_image("pocket");
+    let image = host::test_images().join("pocket");
+    let manifest = fs::read_to_string(image.join("manifest.toml")).unwrap();
+    let kernel = manifest.lines().find_map(|line| line.strip_prefix("kernel = \"")).unwrap();
+    // Below a directory that QEMU's user passes through.
+    let dir = tempfile::Builder::new().prefix("infinibay-story-").tempdir_in("/var/tmp").unwrap();
+    fs::create_dir_all(dir.path().join("disk/EFI/BOOT")).unwrap();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
+    // Linux is a program for UEFI too; Debian signs it with a key of its own.
+    let program = dir.path().join("disk/EFI/BOOT/BOOTX64.EFI");
+    fs::copy(image.join(kernel.trim_end_matches('"')), &program).unwrap();
+    fs::set_permissions(&program, Permissions::from_mode(0o644)).unwrap();
+
+    let (started, refused) = ("BdsDxe: starting Boot", "Access Denied");
+    let said = firmware_says(Firmware::Uefi, dir.path(), [started, refused]);
+    assert!(said.contains(started) && !said.contains(refused), "{said}");
+    let said = firmware_says(Firmware::UefiSecureBoot, dir.path(), [started, refused]);
+    assert!(said.contains(refused), "{said}");
 }
