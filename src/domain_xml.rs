@@ -3,6 +3,7 @@
 
 mod adoption;
 mod boot_edit;
+mod capabilities;
 mod channel;
 pub(crate) mod document;
 mod edit;
@@ -18,6 +19,7 @@ mod uuid;
 
 pub use adoption::{AdoptionError, adopt_domain, gave_channel, release_domain, settled_note};
 pub use boot_edit::{boot_from_disk, drives_with};
+pub use capabilities::read_capabilities;
 pub use channel::{ChannelError, Injection, channel_element, inject_channel, remove_channel};
 pub use facts::{FactsError, XmlFacts, read_facts};
 pub use hardware::{Card, DiskFacts, DiskKind, Hardware, InterfaceSource, read_hardware, waiting};

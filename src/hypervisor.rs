@@ -11,7 +11,7 @@ use std::{collections::HashMap, path::PathBuf, time::Duration};
 use async_trait::async_trait;
 use tokio::sync::broadcast;
 
-use crate::vm::{DomainFacts, DomainObservation, VmId};
+use crate::vm::{DomainFacts, DomainObservation, MachineFacts, VmId};
 
 mod console;
 mod copies;
@@ -125,6 +125,8 @@ pub struct HostFacts {
     pub pools: Vec<PoolFacts>,
     /// Networks.
     pub networks: Vec<NetworkFacts>,
+    /// What new VMs can have.
+    pub machine: MachineFacts,
 }
 
 /// A storage pool.
@@ -245,7 +247,7 @@ pub trait Hypervisor:
     /// success.
     async fn destroy(&self, id: VmId) -> Result<(), HypervisorError>;
 
-    /// Undefines, with NVRAM, managed save and snapshot metadata. Absent is success.
+    /// Undefines, with NVRAM, the TPM's state, managed save and snapshot metadata. Absent is success.
     async fn undefine(&self, id: VmId) -> Result<(), HypervisorError>;
 
     /// Makes a volume and gives its path. One of that name that is there already is success if

@@ -35,8 +35,8 @@ use crate::{
     reconcile::Waker,
     store::{Store, StoreError},
     vm::{
-        HostId, MAX_SNAPSHOTS, NetworkAttachment, Operation, OperationId, OsFamily, ResourceName, VmChange,
-        VmId, VmRecord, VmSpec, WrongState, truncate_to_micros,
+        HostId, Lacking, MAX_SNAPSHOTS, NetworkAttachment, Operation, OperationId, OsFamily, ResourceName,
+        VmChange, VmId, VmRecord, VmSpec, WrongState, truncate_to_micros,
     },
 };
 
@@ -72,6 +72,9 @@ pub enum LifecycleError {
     /// `POOL_NOT_FOUND`.
     #[error("the host has no storage pool {0:?}")]
     PoolNotFound(String),
+    /// `NOT_SUPPORTED`: by the host, as it is now.
+    #[error(transparent)]
+    NotSupported(#[from] Lacking),
     /// `NETWORK_NOT_FOUND`.
     #[error("the host has no network {0:?}")]
     NetworkNotFound(String),

@@ -16,6 +16,7 @@ mod image;
 mod installation;
 mod intent;
 mod loss;
+mod machine;
 mod medium;
 mod metrics;
 mod name;
@@ -51,6 +52,7 @@ pub use installation::{
 };
 pub use intent::{DesiredPower, Milestone, Milestones, VmIntent, VmRecord};
 pub use loss::{LossCounts, LossReason};
+pub use machine::{Lacking, MachineFacts};
 pub use medium::{
     DiskFacts, Medium, MediumFacts, MediumFailure, MediumKind, MediumSource, MediumState, disc_file_name,
 };

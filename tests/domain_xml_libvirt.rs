@@ -15,8 +15,8 @@ use infinibay::{
         remove_channel, render,
     },
     vm::{
-        Base, Firmware, Image, ImageFormat, InstallerBoot, KernelBoot, NetworkAttachment, OsFamily,
-        PowerKeeping, Provisioning, Unattended, VmId, VmSpec,
+        Base, Disc, Firmware, Image, ImageFormat, InstallFamily, Installation, InstallerBoot, KernelBoot,
+        NetworkAttachment, OsFamily, PowerKeeping, Provisioning, Unattended, VmId, VmSpec, WindowsRelease,
     },
 };
 
@@ -106,18 +106,51 @@ fn kernel() -> KernelBoot {
     }
 }
 
-/// Every shape that a domain can take: with and without kernel, seed, console log, network.
+/// Windows, installed with its drivers for virtio or without.
+fn windows(virtio: bool) -> Base {
+    let disc = || Disc { medium: "disc".parse().unwrap(), path: "/media/disc.iso".into() };
+    Base::Installation(Box::new(Installation {
+        disc: disc(),
+        family: InstallFamily::Windows(WindowsRelease::Windows11),
+        label: None,
+        kernel: None,
+        drivers: virtio.then(disc),
+        mirror: None,
+        edition: None,
+        medium_language: None,
+        agent: true,
+        token: None,
+    }))
+}
+
+/// Every shape that a domain can take: with and without kernel, seed, console log, network; of each
+/// family, with every firmware, with and without a TPM.
 fn shapes(kind: DomainKind, name: &str) -> Vec<(VmId, String)> {
     let templates = Templates::load(None).unwrap();
-    let full = VmSpec {
-        base: Base::Image(Image { kernel: Some(kernel()), ..spec(name).image().unwrap().clone() }),
-        ..spec(name)
+    let image = |of: fn(&mut Image)| {
+        let mut image = spec(name).image().unwrap().clone();
+        of(&mut image);
+        Base::Image(image)
     };
+    let full = VmSpec { base: image(|image| image.kernel = Some(kernel())), ..spec(name) };
     let bare = VmSpec { network: NetworkAttachment::None, ..spec(name) };
     let user = VmSpec { network: NetworkAttachment::User, ..spec(name) };
-    [(full, true), (user, true), (bare, false)]
+    let panes = VmSpec { base: image(|image| image.os_family = OsFamily::Windows), ..user.clone() };
+    let installed = VmSpec { base: windows(false), ..bare.clone() };
+    let with_drivers = VmSpec { base: windows(true), ..spec(name) };
+    let kinds = [
+        (Firmware::Bios, false),
+        (Firmware::Bios, true),
+        (Firmware::Uefi, false),
+        (Firmware::Uefi, true),
+        (Firmware::UefiSecureBoot, false),
+        (Firmware::UefiSecureBoot, true),
+    ];
+    [(full, true), (user, true), (bare, false), (panes, true), (installed, false), (with_drivers, true)]
         .iter()
+        .flat_map(|(spec, all)| kinds.map(|(firmware, tpm)| (VmSpec { firmware, tpm, ..spec.clone() }, *all)))
         .map(|(spec, all)| {
+            let spec = &spec;
             let id = VmId::generate();
             let inputs = DomainInputs {
                 id,
@@ -338,4 +371,41 @@ fn a_rendered_domain_starts_and_qemu_binds_the_agents_socket() {
     assert!(socket.expect("the socket is there").file_type().is_socket());
     assert!(console.is_ok(), "the console is not logged");
     assert!(live.contains("<graphics type='vnc' socket="), "VNC is on the network: {live}");
+}
+
+#[test]
+fn windows_starts_with_all_that_it_wants() {
+    let dir = tempfile::Builder::new().prefix("domxml-").tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let at = |name: &str| dir.path().join(name);
+    succeed("qemu-img", &["create", "-q", "-f", "qcow2", at("disk.qcow2").to_str().unwrap(), "8M"]);
+    for (virtio, bus, card) in [(false, "bus='sata'", "e1000e"), (true, "bus='virtio'", "virtio")] {
+        let id = VmId::generate();
+        let spec = VmSpec {
+            network: NetworkAttachment::User,
+            base: windows(virtio),
+            firmware: Firmware::UefiSecureBoot,
+            tpm: true,
+            ..spec(&format!("domxml-{id}"))
+        };
+        let inputs = DomainInputs {
+            id,
+            spec: &spec,
+            kind: DomainKind::Qemu,
+            disk_path: &at("disk.qcow2"),
+            seed_path: None,
+            socket_path: &at("agent.sock"),
+            console_log: None,
+            installer: None,
+        };
+        let xml = render(&Templates::load(None).unwrap(), &inputs).unwrap();
+        let (_guard, _) = define_on_qemu(id, &xml);
+        succeed("virsh", &["-q", "-c", "qemu:///system", "start", &id.to_string()]);
+        let live = succeed("virsh", &["-c", "qemu:///system", "dumpxml", &id.to_string()]);
+        for part in [bus, card, "secure='yes'", "<smm state='on'/>", "model='tpm-crb'", "machine='pc-q35-"] {
+            assert!(live.contains(part), "{part} is not in {live}");
+        }
+        let variables = format!("/infinibay-{id}_VARS.fd</nvram>");
+        assert!(live.contains(&variables), "the variables' file is not named by the id: {live}");
+    }
 }

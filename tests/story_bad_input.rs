@@ -149,25 +149,73 @@ on_both! {
     async fn an_image_that_cannot_be_built_is_refused_and_shown_as_such(db: TestDatabase) {
         let trial = Trial::start(&db).await;
         let client = &trial.client;
-        image(&trial.library.path().join("a-windows"), &Blank { os_family: "windows", ..Blank::default() });
+        let folder = trial.library.path().join("a-broken");
+        image(&folder, &Blank::default());
+        std::fs::write(folder.join("manifest.toml"), "description = 1").unwrap();
         let mut request = trial.request("pane");
-        request["image"] = json!("a-windows");
+        request["image"] = json!("a-broken");
         assert_eq!(client.refused(CREATE, json!({ "input": request })).await, "IMAGE_UNUSABLE");
         let page = "query($after: String) { images(first: 1, after: $after) {
             nodes { name usable problem } pageInfo { hasNextPage endCursor } } }";
         let first = client.ask(page, json!({})).await;
-        let problem = "no domain template for windows VMs yet";
+        let problem = &first["images"]["nodes"][0]["problem"];
+        assert!(problem.as_str().is_some_and(|problem| problem.starts_with("manifest.toml: ")), "{first}");
         assert_eq!(first["images"], json!({
-            "nodes": [{ "name": "a-windows", "usable": false, "problem": problem }],
-            "pageInfo": { "hasNextPage": true, "endCursor": "a-windows" },
+            "nodes": [{ "name": "a-broken", "usable": false, "problem": problem }],
+            "pageInfo": { "hasNextPage": true, "endCursor": "a-broken" },
         }));
-        let second = client.ask(page, json!({ "after": "a-windows" })).await;
+        let second = client.ask(page, json!({ "after": "a-broken" })).await;
         assert_eq!(second["images"], json!({
             "nodes": [{ "name": "blank", "usable": true, "problem": null }],
             "pageInfo": { "hasNextPage": false, "endCursor": "blank" },
         }));
         let refused = client.refused("{ images(first: 0) { nodes { name } } }", json!({})).await;
         assert_eq!(refused, "INVALID_INPUT");
+    }
+
+    async fn a_machine_that_the_host_cannot_make_is_refused(db: TestDatabase) {
+        let trial = Trial::start(&db).await;
+        let client = &trial.client;
+        let host = client.ask("{ host { firmware tpm } }", json!({})).await;
+        assert_eq!(host["host"], json!({ "firmware": ["BIOS"], "tpm": false }));
+        for (firmware, tpm, missing) in [
+            ("UEFI", false, "ovmf"),
+            ("UEFI_SECURE_BOOT", true, "secure boot"),
+            ("BIOS", true, "swtpm"),
+        ] {
+            let mut request = trial.request("proud");
+            request["firmware"] = json!(firmware);
+            request["tpm"] = json!(tpm);
+            let answer = client.send(CREATE, json!({ "input": request })).await;
+            assert_eq!(answer["errors"][0]["extensions"]["code"], "NOT_SUPPORTED", "{answer}");
+            assert!(answer["errors"][0]["message"].as_str().unwrap().contains(missing), "{answer}");
+        }
+        let mut request = trial.request("proud");
+        request["firmware"] = json!("COREBOOT");
+        assert_eq!(client.refused(CREATE, json!({ "input": request })).await, "INVALID_QUERY");
+        assert_eq!(db.number("SELECT count(*) FROM operations").await, 0);
+
+        // What needs nothing special is made; the same id with another machine is another request.
+        let mut request = trial.request("modest");
+        request["id"] = json!(infinibay::vm::VmId::generate().to_string());
+        let first = client.create(request.clone()).await;
+        assert_eq!(client.create(request.clone()).await, first);
+        let shown = client.ask("query($id: UUID!) { vm(id: $id) { firmware tpm } }", json!({ "id": first.0 })).await;
+        assert_eq!(shown["vm"], json!({ "firmware": "BIOS", "tpm": false }));
+        request["tpm"] = json!(true);
+        assert_eq!(client.refused(CREATE, json!({ "input": request })).await, "ID_TAKEN");
+    }
+
+    async fn a_windows_image_can_be_made_into_a_vm(db: TestDatabase) {
+        let trial = Trial::start(&db).await;
+        image(&trial.library.path().join("a-windows"), &Blank { os_family: "windows", ..Blank::default() });
+        let mut request = trial.request("pane");
+        request["image"] = json!("a-windows");
+        let (vm, _) = trial.client.create(request).await;
+        // Its domain is made and runs; nobody plays its agent.
+        trial.client.phase_is(&vm, "INSTALLING", Duration::from_secs(60)).await;
+        let delete = trial.client.change("deleteVm", &vm).await;
+        trial.client.succeeded(&delete, Duration::from_secs(60)).await;
     }
 
     async fn an_image_that_names_other_files_is_refused(db: TestDatabase) {

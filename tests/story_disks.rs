@@ -13,10 +13,11 @@ use std::{
 };
 
 use infinibay::{
-    config::{AgentsConfig, HypervisorConfig, ReconcileConfig},
+    config::{AgentsConfig, HypervisorConfig, InstallsConfig, ReconcileConfig},
     domain_xml::Templates,
     events::EventBus,
     hypervisor::libvirt::LibvirtHypervisor,
+    install::Recipes,
     reconcile::{
         HostFiles, HostStore, LoopLinks, Parts, Reconciler, Settings, SystemClock, SystemRandomness, Waker,
     },
@@ -100,7 +101,7 @@ impl Stage {
             hypervisor,
             store: Arc::new(HostStore::new(store.clone(), host)),
             links: Arc::new(Silence),
-            files: Arc::new(HostFiles::new(at.clone(), None, "root")),
+            files: Arc::new(HostFiles::new(at.clone(), None, "root", Recipes::load(None).unwrap())),
             clock: Arc::new(SystemClock),
             randomness: Arc::new(SystemRandomness),
             events: EventBus::default(),
@@ -113,6 +114,8 @@ impl Stage {
             },
             config: ReconcileConfig::default(),
             agents: AgentsConfig::default(),
+            installs: InstallsConfig::default(),
+            install_reports: false,
             link_hints,
             socket_hints,
         });

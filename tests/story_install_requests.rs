@@ -33,15 +33,11 @@ struct Bench {
     trial: Trial,
     guests: String,
     inbox: tempfile::TempDir,
-    _templates: tempfile::TempDir,
 }
 
 impl Bench {
     async fn start(db: &TestDatabase) -> Self {
         let inbox = tempfile::tempdir().unwrap();
-        let templates = tempfile::tempdir().unwrap();
-        let linux = concat!(env!("CARGO_MANIFEST_DIR"), "/domain-templates/linux.xml");
-        fs::copy(linux, templates.path().join("windows.xml")).unwrap();
         // Free now; whoever takes it meanwhile makes the daemon wait for it.
         let guests = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let trial = Trial::start_with(
@@ -49,12 +45,11 @@ impl Bench {
             &[
                 ("INFINIBAY__MEDIA__IMPORT_DIRS", inbox.path().to_str().unwrap()),
                 ("INFINIBAY__MEDIA__RESERVE_BYTES", "0"),
-                ("INFINIBAY__PATHS__TEMPLATES_DIR", templates.path().to_str().unwrap()),
                 ("INFINIBAY__GUESTS__LISTEN", &guests),
             ],
         )
         .await;
-        let bench = Self { trial, guests: format!("http://{guests}"), inbox, _templates: templates };
+        let bench = Self { trial, guests: format!("http://{guests}"), inbox };
         let linux: [(&str, &[u8]); 2] =
             [("install.amd/vmlinuz", b"kernel"), ("install.amd/initrd.gz", b"initrd")];
         bench.has("debian", "Debian_13_amd64", &linux).await;
@@ -279,6 +274,8 @@ on_both! {
             ("install.drivers", json!("no-such"), "MEDIUM_NOT_FOUND", None),
             ("install.drivers", json!("broken"), "MEDIUM_NOT_READY", None),
             ("install.medium", json!("win11"), "INVALID_INPUT", Some("firmware")),
+            ("firmware", json!("UEFI"), "NOT_SUPPORTED", None),
+            ("tpm", json!(true), "NOT_SUPPORTED", None),
             ("unattended", json!(null), "INVALID_INPUT", Some("unattended.user")),
             ("unattended", json!({ "user": "ada" }), "INVALID_INPUT", Some("unattended.password")),
             ("unattended.hostname", json!("sixteen-letters-x"), "INVALID_INPUT", Some("unattended.hostname")),
@@ -286,6 +283,11 @@ on_both! {
         ] {
             refused(client, with(&win10, place, value), code, field).await;
         }
+        let mut win11 = with(&win10, "install.medium", json!("win11"));
+        win11["firmware"] = json!("UEFI_SECURE_BOOT");
+        refused(client, win11.clone(), "INVALID_INPUT", Some("tpm")).await;
+        win11["tpm"] = json!(true);
+        refused(client, win11, "NOT_SUPPORTED", None).await;
         // What is not ready is not there for who may not manage media.
         refused(&eve, with(&debian, "install.medium", json!("broken")), "MEDIUM_NOT_FOUND", None).await;
         let vms = client.ask("{ vms { nodes { id } } }", json!({})).await;

@@ -3,7 +3,8 @@
 # what it lacks instead of what Debian calls it. Sourced, never run.
 
 # PACKAGE: WHAT…: USE. WHAT is a command, `a|b` either of two; `pkg-config:NAME`, `header:NAME` and
-# `library:NAME` are what a compiler finds, `postgres:NAME` is where PostgreSQL keeps its server.
+# `library:NAME` are what a compiler finds, `postgres:NAME` is where PostgreSQL keeps its server,
+# `file:PATTERN` any file of such a path.
 EQUIVALENTS='
 mmdebstrap: mmdebstrap apt-get: building guest images
 qemu-utils: qemu-img: disk images
@@ -29,8 +30,12 @@ python3-venv: python3: tests of what installers read
 procps: kill: tests
 util-linux: flock setpriv setsid blkid unshare nsenter: these scripts and the tests
 faketime: faketime: tests of a clock that is set
+kmod: depmod: the disc of an installer, for tests
 shellcheck: shellcheck: checking the scripts
 genisoimage: genisoimage: tests of installation discs
+ovmf: file:/usr/share/qemu/firmware/*.json: tests of VMs with UEFI
+swtpm: swtpm: tests of VMs with a TPM
+swtpm-tools: swtpm_setup: tests of VMs with a TPM
 '
 
 # need_equivalents PACKAGE…: goes on when all that these packages stand for is there; else says what
@@ -60,6 +65,7 @@ is_there() {
         header:*) cc -E -include "$name" -x c /dev/null >/dev/null 2>&1 ;;
         # A compiler that does not find it gives the name back.
         library:*) [ "$(cc -print-file-name="$name" 2>/dev/null || true)" != "$name" ] && is_there cc ;;
+        file:*) compgen -G "$name" >/dev/null ;;
         postgres:*)
             compgen -G "/usr/lib/postgresql/*/bin/$name" >/dev/null ||
                 [ -x "$(pg_config --bindir 2>/dev/null || true)/$name" ]

@@ -15,9 +15,10 @@ HOST_PACKAGES=(
 # What the tests take besides: a PostgreSQL server, virt-xml-validate's xmllint, /bin/kill, a clock
 # that can be set, and setpriv, setsid, flock, blkid, unshare and nsenter, which a container's image
 # may have been stripped of; what reads installers' files (more of that in validators.sh); depmod, for
-# the installer's disc.
+# the installer's disc; what gives VMs UEFI and a TPM.
 TEST_PACKAGES=(
     postgresql libxml2-utils procps util-linux faketime shellcheck genisoimage debconf python3-venv kmod
+    ovmf swtpm swtpm-tools
 )
 # The packages of HOST_PACKAGES that come out of one source and must be of one suite.
 HYPERVISOR_PACKAGES=(

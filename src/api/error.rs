@@ -182,6 +182,7 @@ impl From<LifecycleError> for ApiError {
             LifecycleError::IdTaken => coded("ID_TAKEN"),
             LifecycleError::PoolNotFound(_) => coded("POOL_NOT_FOUND"),
             LifecycleError::NetworkNotFound(_) => coded("NETWORK_NOT_FOUND"),
+            LifecycleError::NotSupported(_) => coded("NOT_SUPPORTED"),
             LifecycleError::NoDisc(_) => coded("MEDIUM_UNUSABLE"),
             LifecycleError::MediumNotFound { .. } | LifecycleError::NoMedium(_) => coded("MEDIUM_NOT_FOUND"),
             LifecycleError::MediumNotReady(..) => coded("MEDIUM_NOT_READY"),

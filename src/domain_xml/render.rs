@@ -19,7 +19,7 @@ use super::{
     mac_address, read_facts,
     syntax::is_xml_text,
 };
-use crate::vm::{InstallerBoot, NetworkAttachment, OsFamily, VmId, VmSpec};
+use crate::vm::{Firmware, InstallerBoot, NetworkAttachment, OsFamily, VmId, VmSpec};
 
 /// Longest template file read, bytes.
 const MAX_TEMPLATE_BYTES: u64 = 1 << 20;
@@ -129,7 +129,7 @@ fn file_name(family: OsFamily) -> &'static str {
 fn built_in(family: OsFamily) -> Option<&'static str> {
     match family {
         OsFamily::Linux => Some(include_str!("../../domain-templates/linux.xml")),
-        OsFamily::Windows => None,
+        OsFamily::Windows => Some(include_str!("../../domain-templates/windows.xml")),
     }
 }
 
@@ -241,6 +241,13 @@ pub fn render(templates: &Templates, inputs: &DomainInputs<'_>) -> Result<String
         vcpus => spec.vcpus,
         kernel,
         network,
+        firmware => context! {
+            uefi => spec.firmware.is_uefi(),
+            secure_boot => spec.firmware == Firmware::UefiSecureBoot,
+        },
+        tpm => spec.tpm,
+        installed => spec.installation().is_some(),
+        virtio_drivers => spec.installation().is_some_and(|installation| installation.drivers.is_some()),
         disk => path_text(inputs.disk_path)?,
         seed => inputs.seed_path.map(path_text).transpose()?,
         socket => path_text(inputs.socket_path)?,

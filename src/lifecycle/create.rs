@@ -11,8 +11,8 @@ use crate::{
     images::ImageError,
     store::{NewVm, StoreError},
     vm::{
-        Base, DomainObservation, Firmware, Operation, OperationId, Plugged, PowerKeeping, VmId, VmRecord,
-        VmSpec, truncate_to_micros,
+        Base, DomainObservation, Operation, OperationId, Plugged, PowerKeeping, VmId, VmRecord, VmSpec,
+        truncate_to_micros,
     },
 };
 
@@ -51,8 +51,8 @@ impl Lifecycle {
         let spec = VmSpec {
             disk_bytes,
             base,
-            firmware: Firmware::default(),
-            tpm: false,
+            firmware: parsed.firmware,
+            tpm: parsed.tpm,
             name: parsed.name,
             vcpus: parsed.vcpus,
             memory_mib: parsed.memory_mib,
@@ -110,8 +110,8 @@ impl Lifecycle {
         }
     }
 
-    /// What the host has to say: are name and id free among domains that others made, are pool
-    /// and network there? The store has the last word on names; the loop finds out what changes
+    /// What the host has to say: are name and id free among domains that others made, are pool,
+    /// network, firmware and TPM there? The store has the last word on names; the loop finds out what changes
     /// later. `given` is the client's own choice of an id.
     pub(super) async fn check_host(&self, given: Option<VmId>, spec: &VmSpec) -> Result<(), LifecycleError> {
         let with_id = async {
@@ -135,6 +135,7 @@ impl Lifecycle {
             };
         }
         let host = host.map_err(LifecycleError::Hypervisor)?;
-        check_places(&host, spec)
+        check_places(&host, spec)?;
+        host.machine.lacks(spec.firmware, spec.tpm).map_or(Ok(()), |lacking| Err(lacking.into()))
     }
 }

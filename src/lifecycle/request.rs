@@ -13,7 +13,7 @@ use crate::{
     config::HypervisorConfig,
     install::{self, PasswordError},
     vm::{
-        FirstBootSecret, Image, NetworkAttachment, OsFamily, Provisioning, ResourceName, SpecError,
+        Firmware, FirstBootSecret, Image, NetworkAttachment, OsFamily, Provisioning, ResourceName, SpecError,
         Unattended, VmId, VmName, VmSpec,
     },
 };
@@ -39,6 +39,10 @@ pub struct CreateVm {
     pub pool: Option<String>,
     /// A libvirt network; `user` (where allowed) or `none`; the configured default when absent.
     pub network: Option<String>,
+    /// What it boots with.
+    pub firmware: Firmware,
+    /// Whether it has a TPM 2.0.
+    pub tpm: bool,
     /// First-boot settings; refused where the image's provisioning is none.
     pub unattended: Option<UnattendedRequest>,
 }
@@ -94,6 +98,8 @@ pub(super) struct Parsed {
     pub(super) disk_bytes: Option<u64>,
     pub(super) pool: ResourceName,
     pub(super) network: NetworkAttachment,
+    pub(super) firmware: Firmware,
+    pub(super) tpm: bool,
 }
 
 pub(super) fn invalid(field: &'static str, reason: impl fmt::Display) -> LifecycleError {
@@ -147,6 +153,8 @@ impl CreateVm {
             disk_bytes,
             pool: name("pool", self.pool.as_deref().unwrap_or(&config.default_pool))?,
             network,
+            firmware: self.firmware,
+            tpm: self.tpm,
         })
     }
 }

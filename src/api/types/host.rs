@@ -7,7 +7,7 @@ use crate::{
     config::HypervisorConfig,
     hypervisor::{DomainType, HostFacts},
     images::BrokenImage,
-    vm::{HostId, Image, OsFamily, Provisioning, VmSpec},
+    vm::{Firmware, HostId, Image, OsFamily, Provisioning, VmSpec},
 };
 
 /// How new VMs run.
@@ -20,6 +20,18 @@ pub(crate) enum DomainTypeName {
     Qemu,
     /// libvirt's test driver.
     Test,
+}
+
+/// What a VM boots with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "Firmware", name = "Firmware")]
+pub(crate) enum FirmwareName {
+    /// The old one.
+    Bios,
+    /// UEFI.
+    Uefi,
+    /// UEFI that boots only what is signed by Microsoft or by whom Microsoft trusts.
+    UefiSecureBoot,
 }
 
 /// A storage pool.
@@ -85,6 +97,10 @@ pub(crate) struct HostObject {
     pools: Vec<StoragePool>,
     /// Networks.
     networks: Vec<Network>,
+    /// What new VMs can boot with.
+    firmware: Vec<FirmwareName>,
+    /// Whether new VMs can have a TPM 2.0.
+    tpm: bool,
     /// The pool of a request that names none.
     default_pool: String,
     /// The network of a request that names none.
@@ -123,6 +139,8 @@ impl HostObject {
             domain_type: domain_type.into(),
             pools: pools.collect(),
             networks: networks.collect(),
+            firmware: facts.machine.firmware().map(Into::into).collect(),
+            tpm: facts.machine.tpm,
             default_pool: config.default_pool.clone(),
             default_network: config.default_network.clone(),
             user_network: config.allow_user_network,

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use async_graphql::{InputObject, OneofObject};
 use uuid::Uuid;
 
+use super::host::FirmwareName;
 use crate::{
     api::error::ApiError,
     lifecycle::{CloneVm, CreateVm, InstallRequest, UnattendedRequest},
@@ -91,6 +92,12 @@ pub(crate) struct CreateVmInput {
     pool: Option<String>,
     /// A libvirt network of the host, or `none`.
     network: Option<String>,
+    /// What it boots with; one of `host.firmware`.
+    #[graphql(default_with = "FirmwareName::Bios")]
+    firmware: FirmwareName,
+    /// Whether it has a TPM 2.0; where `host.tpm` says that it can.
+    #[graphql(default)]
+    tpm: bool,
     /// First-boot settings; refused where the image's `provisioning` is `NONE`.
     unattended: Option<UnattendedInput>,
 }
@@ -107,6 +114,8 @@ impl From<CreateVmInput> for CreateVm {
             disk_gib: input.disk_gib.map(Into::into),
             pool: input.pool,
             network: input.network,
+            firmware: input.firmware.into(),
+            tpm: input.tpm,
             unattended: input.unattended.map(|settings| UnattendedRequest {
                 user: settings.user,
                 password: settings.password.map(Into::into),

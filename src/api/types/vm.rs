@@ -11,6 +11,7 @@ use super::{
     OperationObject, VmMetrics,
     agent::Agent,
     device::{self, VmDisk, VmInterface, VmMedium},
+    host::FirmwareName,
 };
 use crate::{
     api::{auth::Call, batch::Batch, error::ApiError, scalars::BigInt},
@@ -307,6 +308,18 @@ impl VmObject {
     /// MiB.
     async fn memory_mib(&self) -> BigInt {
         self.view.record.spec.memory_mib.into()
+    }
+
+    /// What it boots with, as it was asked for; of an adopted VM nobody knows.
+    async fn firmware(&self) -> Option<FirmwareName> {
+        let spec = &self.view.record.spec;
+        (!spec.is_adopted()).then(|| spec.firmware.into())
+    }
+
+    /// Whether it was made with a TPM 2.0; of an adopted VM nobody knows.
+    async fn tpm(&self) -> Option<bool> {
+        let spec = &self.view.record.spec;
+        (!spec.is_adopted()).then_some(spec.tpm)
     }
 
     /// Of the disk that was made for it, bytes; 0 of an adopted VM.

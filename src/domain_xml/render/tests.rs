@@ -6,8 +6,8 @@ use super::{DomainInputs, DomainKind, RenderError, Templates, render};
 use crate::{
     domain_xml::{document::Document, mac_address, read_facts},
     vm::{
-        Base, Firmware, Image, ImageFormat, InstallerBoot, KernelBoot, NetworkAttachment, OsFamily,
-        PowerKeeping, Provisioning, Unattended, VmId, VmSpec,
+        Base, Disc, Firmware, Image, ImageFormat, InstallFamily, Installation, InstallerBoot, KernelBoot,
+        NetworkAttachment, OsFamily, PowerKeeping, Provisioning, Unattended, VmId, VmSpec, WindowsRelease,
     },
 };
 
@@ -183,16 +183,73 @@ fn an_operators_template_is_used_and_checked() {
 }
 
 #[test]
-fn a_family_without_a_template_is_named() {
+fn every_family_has_a_template() {
+    let templates = Templates::load(None).unwrap();
+    for family in OsFamily::ALL {
+        assert!(templates.has(family), "{family}");
+    }
+}
+
+#[test]
+fn firmware_and_tpm_are_those_that_were_asked_for() {
+    let templates = Templates::load(None).unwrap();
+    for family in OsFamily::ALL {
+        for (firmware, tpm, secure) in [
+            (Firmware::Bios, false, None),
+            (Firmware::Uefi, true, Some("no")),
+            (Firmware::UefiSecureBoot, true, Some("yes")),
+        ] {
+            let mut spec = VmSpec { firmware, tpm, ..spec() };
+            spec.image_mut().unwrap().os_family = family;
+            let inputs = inputs(&spec);
+            let xml = render(&templates, &inputs).unwrap();
+            let at = |path: &[&str], attribute| value_at(&xml, path, attribute);
+            assert_eq!(at(&["os"], "firmware").as_deref(), firmware.is_uefi().then_some("efi"));
+            let features = xml.matches("<feature enabled=").count();
+            assert_eq!(features, if firmware.is_uefi() { 2 } else { 0 }, "{xml}");
+            assert_eq!(at(&["os", "firmware", "feature"], "enabled").as_deref(), secure);
+            let smm = at(&["features", "smm"], "state");
+            assert_eq!(smm.is_some(), firmware == Firmware::UefiSecureBoot, "{xml}");
+            let variables = at(&["os", "nvram"], "");
+            assert_eq!(variables.is_some(), firmware.is_uefi());
+            assert!(variables.is_none_or(|path| path.contains(&inputs.id.to_string())), "{xml}");
+            let backend = at(&["devices", "tpm", "backend"], "version");
+            assert_eq!(backend.as_deref(), tpm.then_some("2.0"));
+        }
+    }
+}
+
+#[test]
+fn windows_is_given_virtio_only_with_its_drivers() {
+    let templates = Templates::load(None).unwrap();
+    let disc = || Disc { medium: "windows".parse().unwrap(), path: "/media/a.iso".into() };
+    let windows = |drivers| Installation {
+        disc: disc(),
+        family: InstallFamily::Windows(WindowsRelease::Windows10),
+        label: None,
+        kernel: None,
+        drivers,
+        mirror: None,
+        edition: None,
+        medium_language: None,
+        agent: true,
+        token: None,
+    };
+    for (drivers, disk, card) in [(None, "sata", "e1000e"), (Some(disc()), "virtio", "virtio")] {
+        let spec = VmSpec { base: Base::Installation(Box::new(windows(drivers))), ..spec() };
+        let xml = render(&templates, &inputs(&spec)).unwrap();
+        let at = |path: &[&str], attribute| value_at(&xml, path, attribute);
+        assert_eq!(at(&["devices", "disk", "target"], "bus").as_deref(), Some(disk), "{xml}");
+        assert_eq!(at(&["devices", "disk", "target"], "dev").as_deref(), Some("vda"), "{xml}");
+        assert_eq!(at(&["devices", "interface", "model"], "type").as_deref(), Some(card), "{xml}");
+        // As its answers say.
+        assert_eq!(at(&["clock"], "offset").as_deref(), Some("utc"));
+    }
     let mut spec = spec();
     spec.image_mut().unwrap().os_family = OsFamily::Windows;
-    let templates = Templates::load(None).unwrap();
-    let error = render(&templates, &inputs(&spec)).unwrap_err();
-    assert!(matches!(error, RenderError::NoTemplate("windows.xml")), "{error:?}");
-    assert!(templates.has(OsFamily::Linux) && !templates.has(OsFamily::Windows));
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("windows.xml"), "<domain/>").unwrap();
-    assert!(Templates::load(Some(dir.path())).unwrap().has(OsFamily::Windows));
+    let xml = render(&templates, &inputs(&spec)).unwrap();
+    assert_eq!(value_at(&xml, &["clock"], "offset").as_deref(), Some("localtime"));
+    assert_eq!(value_at(&xml, &["devices", "disk", "target"], "bus").as_deref(), Some("sata"));
 }
 
 #[test]

@@ -9,8 +9,9 @@ use super::{
 };
 use crate::{
     config::DomainTypeSetting,
+    domain_xml::read_capabilities,
     hypervisor::{DomainType, HostFacts, HypervisorError, Lease, NetworkFacts, PoolFacts},
-    vm::VmId,
+    vm::{MachineFacts, VmId},
 };
 
 pub(super) fn facts(call: &Call<'_>) -> Result<HostFacts, HypervisorError> {
@@ -28,7 +29,22 @@ pub(super) fn facts(call: &Call<'_>) -> Result<HostFacts, HypervisorError> {
         free_memory_bytes: call.ask_raw(Connect::free_memory).unwrap_or(0),
         pools: pools(call)?,
         networks: networks(call)?,
+        machine: machine(call)?,
     })
+}
+
+/// Of the machine that the domain templates ask for.
+fn machine(call: &Call<'_>) -> Result<MachineFacts, HypervisorError> {
+    const ARCH: &str = "x86_64";
+    const MACHINE: &str = "q35";
+    match call.ask_raw(|conn| conn.domain_capabilities(None, Some(ARCH), Some(MACHINE), None, 0)) {
+        Ok(xml) => read_capabilities(&xml).map_err(|error| call.invalid(error)),
+        Err(error) if is_connection_failure(&error) => Err(call.sort(error)),
+        Err(error) => {
+            tracing::debug!(%error, "this driver has no such machine, and so neither UEFI nor a TPM");
+            Ok(MachineFacts::default())
+        }
+    }
 }
 
 fn pools(call: &Call<'_>) -> Result<Vec<PoolFacts>, HypervisorError> {

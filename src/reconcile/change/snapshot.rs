@@ -33,7 +33,7 @@ pub(super) async fn carry_out(
         return Ok(ChangeOutcome::default());
     };
     match change {
-        SnapshotChange::Create(new) => create(hands, id, operation, new).await,
+        SnapshotChange::Create(new) => create(hands, bundle, operation, new).await,
         SnapshotChange::Revert { name, before } => revert(hands, bundle, operation, name, *before).await,
         SnapshotChange::Delete { name, children } => {
             hands.hypervisor.delete_snapshot(id, name, *children).await?;
@@ -48,11 +48,11 @@ fn live() -> ChangeOutcome {
 
 async fn create(
     hands: &Hands,
-    id: VmId,
+    bundle: &VmBundle,
     operation: &Operation,
     new: &NewSnapshot,
 ) -> Result<ChangeOutcome, ChangeError> {
-    let hypervisor = &hands.hypervisor;
+    let (hypervisor, id) = (&hands.hypervisor, bundle.record.id);
     let state = domain_state(hands, id).await?;
     if let Some(found) = hypervisor.snapshot(id, &new.name).await? {
         let Some(tag) = found.tag.filter(|tag| tag.operation == operation.id) else {
@@ -70,6 +70,11 @@ async fn create(
         return Err(too_many());
     }
     let running = state.is_active();
+    if running && bundle.record.spec.firmware.is_uefi() {
+        let words = "QEMU keeps no snapshot of a running VM with UEFI, whose variables are in a file of their own; \
+                     stop the VM first";
+        return Err(refused("SNAPSHOT_UNSUPPORTED", words.to_owned()));
+    }
     let memory = new.memory.unwrap_or(running);
     if memory && !running {
         let words = "the guest powered off before its memory could be kept; ask without `memory`";

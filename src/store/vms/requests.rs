@@ -26,7 +26,7 @@ use crate::{
 impl Store {
     /// Stores the intent (generation 1, `Running`), a `Create` operation and an audit row, in one
     /// transaction. The same id again with the same host, owner, name, image or medium (by name), vcpus,
-    /// memory, disk, pool and network gives the VM and its `Create` operation as they are now: a
+    /// memory, disk, pool, network, firmware and TPM gives the VM and its `Create` operation as they are now: a
     /// retry. First-boot settings are not compared: a hashed password is never the same twice,
     /// and secrets are forgotten. An id that was a VM's once is never given to another: it would
     /// inherit the history.
@@ -76,7 +76,8 @@ impl Store {
                 details: json!({
                     "name": vm.spec.name, base_word(&vm.spec): vm.spec.base_name(), "vcpus": vm.spec.vcpus,
                     "memory_mib": vm.spec.memory_mib, "disk_bytes": vm.spec.disk_bytes,
-                    "pool": vm.spec.pool, "network": network, "operation": operation.id,
+                    "pool": vm.spec.pool, "network": network, "firmware": vm.spec.firmware,
+                    "tpm": vm.spec.tpm, "operation": operation.id,
                 }),
             },
         )
@@ -239,7 +240,9 @@ async fn retried(tx: &mut Tx, asked: &NewVm, row: &VmRow) -> Result<(VmRecord, O
         && old.memory_mib == new.memory_mib
         && old.disk_bytes == new.disk_bytes
         && old.pool == new.pool
-        && old.network == new.network;
+        && old.network == new.network
+        && old.firmware == new.firmware
+        && old.tpm == new.tpm;
     if !same {
         return Err(StoreError::IdTaken);
     }
