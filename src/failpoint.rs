@@ -137,6 +137,36 @@ pub const OPERATIONS: &[(&str, &[&str])] = &[
             "import-medium.ended",
         ],
     ),
+    (
+        "clone",
+        &[
+            "clone-vm.stored",
+            "lend.noted",
+            "copy-disks.reserved",
+            "copy-disks.begun",
+            "copy-disks.noted",
+            "copy-disks.passed",
+            "define.made",
+            "change.done",
+        ],
+    ),
+    (
+        "install",
+        &[
+            "write-installer.reserved",
+            "write-installer.made",
+            "write-installer.noted",
+            "write-installer.passed",
+            "define.made",
+            "start.started",
+            "replace-boot.edited",
+            "replace-boot.started",
+            "replace-boot.passed",
+            "clear-installer.shredded",
+            "clear-installer.released",
+            "clear-installer.forgotten",
+        ],
+    ),
     ("delete-medium", &["delete-medium.stored", "delete-medium.hidden", "delete-medium.removed"]),
 ];
 

@@ -8,10 +8,8 @@ mod support;
 
 use std::{
     fs,
-    io::Write,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     sync::Arc,
     time::Duration,
 };
@@ -31,8 +29,8 @@ use infinibay::{
     },
 };
 use support::{
-    host::{DomainGuard, Pool, files_in, need_image, test_images, virsh},
-    sample,
+    host::{DomainGuard, Pool, files_in, virsh},
+    pretended, sample,
 };
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -55,40 +53,13 @@ echo 'going on'
 /bin/busybox reboot -f
 ";
 
-/// A file of the guest of tests, by what its manifest calls it.
-fn pocket(key: &str) -> Vec<u8> {
-    need_image("pocket");
-    let dir = test_images().join("pocket");
-    let manifest = fs::read_to_string(dir.join("manifest.toml")).unwrap();
-    let of = |line: &str| Some(line.strip_prefix(key)?.strip_prefix(" = \"")?.strip_suffix('"')?.to_owned());
-    fs::read(dir.join(manifest.lines().find_map(of).unwrap())).unwrap()
-}
-
-/// The RAM disk of the guest of tests, with another `init` behind it.
-fn initrd(dir: &Path) -> Vec<u8> {
-    let init = dir.join("init");
-    fs::write(&init, INIT).unwrap();
-    fs::set_permissions(&init, fs::Permissions::from_mode(0o755)).unwrap();
-    let mut cpio = Command::new("cpio")
-        .args(["--create", "--format=newc", "--owner=0:0", "--quiet"])
-        .current_dir(dir)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("cpio is needed; scripts/test installs it");
-    cpio.stdin.take().unwrap().write_all(b"init\n").unwrap();
-    let output = cpio.wait_with_output().unwrap();
-    assert!(output.status.success(), "cpio failed");
-    let mut whole = pocket("initrd");
-    whole.resize(whole.len().next_multiple_of(4), 0);
-    whole.extend(output.stdout);
-    whole
-}
-
 /// A disc with the kernel of the guest of tests, and that.
 fn disc(dir: &Path) -> PathBuf {
     let file = |path: &str, contents| SeedFile { path: path.to_owned(), contents };
-    let files = [file("install/vmlinuz", pocket("kernel")), file("install/initrd.gz", initrd(dir))];
+    let files = [
+        file("install/vmlinuz", pretended::kernel()),
+        file("install/initrd.gz", pretended::initrd(dir, INIT)),
+    ];
     let path = dir.join("disc.iso");
     fs::write(&path, build_medium("PRETENDED", &files).unwrap()).unwrap();
     path

@@ -7,7 +7,9 @@
 #![allow(clippy::unwrap_used, reason = "a broken expectation ends the story")]
 
 mod story_kill {
+    pub mod copies;
     pub mod death;
+    pub mod installs;
     pub mod library;
     pub mod life;
     pub mod living;
@@ -19,12 +21,13 @@ mod support;
 use std::collections::BTreeSet;
 
 use infinibay::failpoint::OPERATIONS;
-use story_kill::{library, life, living, stranger};
+use story_kill::{copies, installs, library, life, living, stranger};
 
 #[test]
 fn every_operation_has_its_story() {
     let listed: BTreeSet<_> = OPERATIONS.iter().map(|(name, _)| *name).collect();
-    let told = [life::TOLD, living::TOLD, stranger::TOLD, library::TOLD].concat();
+    let told =
+        [copies::TOLD, installs::TOLD, life::TOLD, living::TOLD, stranger::TOLD, library::TOLD].concat();
     assert_eq!(told.into_iter().collect::<BTreeSet<_>>(), listed);
 }
 
@@ -37,6 +40,16 @@ async fn vms_are_made_and_deleted_whole_and_domains_taken_in_and_given_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_asked_of_a_vm_is_done_once() {
     living::story().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_are_whole_and_what_is_lent_is_given_back() {
+    copies::story().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installation_goes_on_to_its_end() {
+    installs::story().await;
 }
 
 on_both! {

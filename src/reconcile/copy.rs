@@ -6,6 +6,7 @@
 use super::apply::{self, Hands, StepError};
 use crate::{
     domain_xml::{InterfaceSource, NewDevice, add_device},
+    failpoint::failpoint,
     hypervisor::{Copied, VolumeCopy},
     store::VmBundle,
     vm::{
@@ -52,6 +53,7 @@ pub(super) async fn copy_disks(hands: &Hands, bundle: &VmBundle) -> Result<(), S
             return Err(StepError::DiskGone { pool: volume.place, name: volume.name });
         };
         hands.store.reserve_resource(&volume).await?;
+        failpoint!("copy-disks.reserved");
         let copy = VolumeCopy {
             from_pool: original.place.clone(),
             from_name: original.name.clone(),
@@ -60,11 +62,17 @@ pub(super) async fn copy_disks(hands: &Hands, bundle: &VmBundle) -> Result<(), S
             capacity_bytes,
         };
         match hands.hypervisor.copy_volume(record.id, copy).await? {
-            Copied::UnderWay => return Ok(()),
+            Copied::UnderWay => {
+                failpoint!("copy-disks.begun");
+                return Ok(());
+            }
             Copied::Whole(_) => hands.store.resource_created(&volume).await?,
         }
+        failpoint!("copy-disks.noted");
     }
-    Ok(hands.store.pass_milestone(record.id, Milestone::DiskCreated, hands.clock.now()).await?)
+    hands.store.pass_milestone(record.id, Milestone::DiskCreated, hands.clock.now()).await?;
+    failpoint!("copy-disks.passed");
+    Ok(())
 }
 
 /// Writes down that the lender is off: from then on it is copied from. The plan has just seen it, and
@@ -73,7 +81,9 @@ pub(super) async fn lend(hands: &Hands, bundle: &VmBundle, id: OperationId) -> R
     let asked = bundle.operations.iter().find(|operation| operation.id == id);
     let Some(Some(VmChange::Lend(loan))) = asked.map(|operation| &operation.change) else { return Ok(()) };
     let change = VmChange::Lend(LendChange { still: true, ..*loan });
-    Ok(hands.store.note_change(id, &change).await?)
+    hands.store.note_change(id, &change).await?;
+    failpoint!("lend.noted");
+    Ok(())
 }
 
 /// The domain's XML with the disks and cards that the VM has beside its first ones. (Only a copy has any

@@ -8,6 +8,7 @@ use super::{
     observation::InstallSigns,
 };
 use crate::{
+    failpoint::failpoint,
     store::VmBundle,
     vm::{InstallerBoot, Milestone, Resource, ResourceKind, ResourceState, VmId, chain},
 };
@@ -22,7 +23,9 @@ impl Hands {
         for row in &rows {
             self.store.reserve_resource(row).await?;
         }
+        failpoint!("write-installer.reserved");
         let boot = self.files.write_installer(id, spec, &self.settings.seeds_dir).await?;
+        failpoint!("write-installer.made");
         let made = made(&boot);
         for row in &rows {
             if made.contains(&self.settings.seeds_dir.join(&row.name)) {
@@ -32,7 +35,10 @@ impl Hands {
                 self.store.release_resource(row).await?;
             }
         }
-        Ok(self.store.pass_milestone(id, Milestone::SeedWritten, self.clock.now()).await?)
+        failpoint!("write-installer.noted");
+        self.store.pass_milestone(id, Milestone::SeedWritten, self.clock.now()).await?;
+        failpoint!("write-installer.passed");
+        Ok(())
     }
 
     /// What the domain boots with while its system is not installed.
@@ -49,11 +55,15 @@ impl Hands {
     pub(super) async fn replace_boot(&self, bundle: &VmBundle) -> Result<(), StepError> {
         let id = bundle.record.id;
         self.hypervisor.boot_from_disk(id, self.media(bundle)).await?;
+        failpoint!("replace-boot.edited");
         let intent = &bundle.record.intent;
         if intent.power.is_on() && !intent.deleting {
             self.hypervisor.start(id).await?;
+            failpoint!("replace-boot.started");
         }
-        Ok(self.store.pass_milestone(id, Milestone::BootReplaced, self.clock.now()).await?)
+        self.store.pass_milestone(id, Milestone::BootReplaced, self.clock.now()).await?;
+        failpoint!("replace-boot.passed");
+        Ok(())
     }
 
     /// Everything that an installation put into drives.
@@ -78,9 +88,13 @@ impl Hands {
     pub(super) async fn clear_installer(&self, bundle: &VmBundle) -> Result<(), StepError> {
         for row in bundle.resources.iter().filter(|row| row.kind == ResourceKind::Seed) {
             self.files.shred(row.place.as_ref(), &row.name).await?;
+            failpoint!("clear-installer.shredded");
             self.store.release_resource(row).await?;
+            failpoint!("clear-installer.released");
         }
-        Ok(self.store.forget_secrets(bundle.record.id, self.clock.now()).await?)
+        self.store.forget_secrets(bundle.record.id, self.clock.now()).await?;
+        failpoint!("clear-installer.forgotten");
+        Ok(())
     }
 
     /// How an installation shows itself. `disk` is where its disk was found before.

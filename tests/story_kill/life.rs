@@ -20,7 +20,7 @@ const CREATE: &str =
 const DELETE: &str = "mutation($id: UUID!) { deleteVm(id: $id) { operation { id } } }";
 
 /// The points by lives: each has the first, the second, … moment of every step, in the list's order.
-fn lives(points: &[&'static str]) -> Vec<Vec<&'static str>> {
+pub fn lives(points: &[&'static str]) -> Vec<Vec<&'static str>> {
     let (mut lives, mut moments) = (Vec::new(), BTreeMap::new());
     for point in points {
         let step = point.split_once('.').unwrap().0;
@@ -152,7 +152,12 @@ async fn asked_again(client: &Client, request: &Value) -> Option<String> {
 
 /// Asks a daemon that dies at the first point, and lets the next ones carry on to theirs. Gives the
 /// operation, if it was told.
-async fn asked_and_killed(stage: &Stage, points: &[&str], mutation: &str, request: &Value) -> Option<String> {
+pub async fn asked_and_killed(
+    stage: &Stage,
+    points: &[&str],
+    mutation: &str,
+    request: &Value,
+) -> Option<String> {
     let Some((first, others)) = points.split_first() else {
         let daemon = stage.home.start();
         return Some(daemon.client(&stage.token).accepted(mutation, request.clone()).await);

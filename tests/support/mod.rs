@@ -16,6 +16,7 @@ pub(crate) mod libvirtd;
 pub(crate) mod nothing;
 pub(crate) mod origin;
 pub(crate) mod pipeline;
+pub(crate) mod pretended;
 pub(crate) mod qemu_agent;
 pub(crate) mod sample;
 pub(crate) mod scrape;

@@ -36,12 +36,22 @@ impl Stage {
 
     /// Over another image library.
     pub fn over(story: &str, images_dir: PathBuf) -> Self {
+        Self::made(story, images_dir, &[])
+    }
+
+    /// With more in its daemons' environment.
+    pub fn with(story: &str, env: &[(&str, &str)]) -> Self {
+        host::need_image("pocket");
+        Self::made(story, host::test_images(), env)
+    }
+
+    fn made(story: &str, images_dir: PathBuf, env: &[(&str, &str)]) -> Self {
         let home = Home::new(Setup {
             uri: "qemu:///system".into(),
             database_url: None,
             images_dir,
             base_dir: host::test_base_dir(),
-            env: vec![],
+            env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         });
         let pool = Pool::new(home.path());
         let token = home.admin();

@@ -10,6 +10,7 @@ use super::{
     row::{VmRow, lock_vm},
 };
 use crate::{
+    failpoint::failpoint,
     store::{
         Store, StoreError,
         audit::{self, AuditRow},
@@ -111,6 +112,7 @@ impl Store {
         }
         let record = locked(&mut tx, OPERATION, vm.id).await?.record(OPERATION)?;
         tx.commit(OPERATION).await?;
+        failpoint!("clone-vm.stored");
         Ok((record, operation))
     }
 }
