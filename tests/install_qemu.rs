@@ -118,6 +118,7 @@ impl Bench {
             network: NetworkAttachment::None,
             ..sample::spec(&name)
         };
+        sample::medium(&self.store, self.host, "pretended").await;
         let vm = NewVm { id: VmId::generate(), host: self.host, owner: UserId::generate(), spec };
         let (_, operation) = sample::create(&self.store, &vm).await;
         (vm.id, operation)

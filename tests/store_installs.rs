@@ -8,34 +8,15 @@ use std::path::PathBuf;
 
 use chrono::TimeDelta;
 use infinibay::{
-    store::{HeardReport, MediaBounds, MediumEnd, NewMedium, NewVm, NotAsked, Store, StoreError},
+    store::{HeardReport, NewVm, NotAsked, StoreError},
     vm::{
         Base, Disc, FirstBootSecret, HostId, InstallFamily, InstallReport, Installation, InstallerKernel,
-        Medium, MediumFacts, MediumId, MediumKind, MediumSource, Milestone, OperationId, UserId, VmId,
+        Medium, Milestone, OperationId, UserId, VmId,
     },
 };
-use support::sample::{create, new_vm, now};
+use support::sample::{create, medium, new_vm, now};
 
 const FILE: &str = "/media/debian-13.iso";
-
-async fn medium(store: &Store, host: HostId, name: &str) -> Medium {
-    let new = NewMedium {
-        id: MediumId::generate(),
-        host,
-        name: name.parse().unwrap(),
-        kind: MediumKind::Installation,
-        source: MediumSource::Path(format!("/incoming/{name}.iso")),
-        expected_sha256: None,
-        disk: None,
-        by: UserId::generate(),
-    };
-    let bounds = MediaBounds { open: 9, all: 50 };
-    let medium = store.ask_for_medium(&new, bounds, now()).await.unwrap();
-    assert!(store.medium_started(medium.id, now()).await.unwrap());
-    assert!(store.medium_checked(medium.id, 9, &"ab".repeat(32), &MediumFacts::default()).await.unwrap());
-    assert!(store.medium_ended(medium.id, &MediumEnd::Ready, now()).await.unwrap());
-    store.medium(host, &new.name).await.unwrap().unwrap()
-}
 
 fn disc(name: &str) -> Disc {
     Disc { medium: name.parse().unwrap(), path: PathBuf::from(format!("/media/{name}.iso")) }

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use infinibay::{
-    store::{NewVm, Store},
+    store::{MediaBounds, MediumEnd, NewMedium, NewVm, Store},
     vm::{
-        Base, Firmware, FrameText, HostId, Image, ImageFormat, MetricsSample, NetworkAttachment, Operation,
-        OperationId, OsFamily, PowerKeeping, Provisioning, Readings, Unattended, UserId, VmId, VmRecord,
-        VmSpec, truncate_to_micros,
+        Base, Firmware, FrameText, HostId, Image, ImageFormat, Medium, MediumFacts, MediumId, MediumKind,
+        MediumSource, MetricsSample, NetworkAttachment, Operation, OperationId, OsFamily, PowerKeeping,
+        Provisioning, Readings, Unattended, UserId, VmId, VmRecord, VmSpec, truncate_to_micros,
     },
 };
 use serde_json::json;
@@ -55,6 +55,27 @@ pub(crate) fn new_vm(host: HostId, owner: UserId, name: &str) -> NewVm {
 /// Stores a VM, as a request would.
 pub(crate) async fn create(store: &Store, vm: &NewVm) -> (VmRecord, Operation) {
     store.create_vm(vm, OperationId::generate(), now()).await.expect("creating a VM")
+}
+
+/// A disc of the library that is ready to be installed from, as far as the store knows.
+pub(crate) async fn medium(store: &Store, host: HostId, name: &str) -> Medium {
+    let new = NewMedium {
+        id: MediumId::generate(),
+        host,
+        name: name.parse().expect("a valid name"),
+        kind: MediumKind::Installation,
+        source: MediumSource::Path(format!("/incoming/{name}.iso")),
+        expected_sha256: None,
+        disk: None,
+        by: UserId::generate(),
+    };
+    let asked = store.ask_for_medium(&new, MediaBounds { open: 9, all: 50 }, now()).await;
+    let id = asked.expect("asking for a medium").id;
+    let sha256 = "ab".repeat(32);
+    assert!(store.medium_started(id, now()).await.expect("starting it"));
+    assert!(store.medium_checked(id, 9, &sha256, &MediumFacts::default()).await.expect("checking it"));
+    assert!(store.medium_ended(id, &MediumEnd::Ready, now()).await.expect("ending it"));
+    store.medium(host, &new.name).await.expect("reading it").expect("the medium")
 }
 
 /// A reading of a small frame.
