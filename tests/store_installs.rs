@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use chrono::TimeDelta;
 use infinibay::{
-    store::{HeardReport, NewVm, NotAsked, StoreError},
+    store::{HeardReport, NewVm, NotAsked, Store, StoreError},
     vm::{
         Base, Disc, FirstBootSecret, HostId, InstallFamily, InstallReport, Installation, InstallerKernel,
         Medium, Milestone, OperationId, UserId, VmId,
