@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{death::points_of, life::asked_and_killed};
+use super::death::{ask_to_death, points_of};
 use crate::support::{
     daemon::{Client, operation_in},
     host::{self, DomainGuard},
@@ -29,10 +29,13 @@ pub async fn story() {
         let name = format!("{}-copy", stage.name);
         let _guard = DomainGuard(name.clone());
         let request = json!({ "id": source, "input": { "id": copy, "name": name } });
-        asked_and_killed(&stage, &[point], CLONE, &request).await;
+        // What may be asked of it depends on what it has seen.
+        let ready = async |client: &Client| client.phase_is(&source, "STOPPED", SOON).await;
+        ask_to_death((&stage.home, stage.token.as_str()), point, ready, CLONE, &request).await;
 
         let daemon = stage.home.start();
         let client = daemon.client(&stage.token);
+        client.phase_is(&source, "STOPPED", SOON).await;
         // Whoever was not answered asks again, and gets the copy that he asked for.
         let again = client.ask(CLONE, request).await;
         assert_eq!(again["cloneVm"]["vm"]["id"], copy, "{point}");

@@ -2,11 +2,11 @@
 //! end. The installer is a pretended one, which is done at once.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 
-use infinibay::install::{SeedFile, build_medium};
 use serde_json::{Value, json};
 
 use super::{
@@ -33,17 +33,23 @@ const INIT: &str = "#!/bin/busybox sh
 ";
 
 /// A disc that is taken for Debian's.
-fn disc(dir: &std::path::Path) -> PathBuf {
-    let file = |path: &str, contents: Vec<u8>| SeedFile { path: path.to_owned(), contents };
+fn disc(dir: &Path) -> PathBuf {
+    let tree = dir.join("tree");
+    for folder in [".disk", "install.amd"] {
+        std::fs::create_dir_all(tree.join(folder)).unwrap();
+    }
     let about = "Debian GNU/Linux 13.0.0 \"Trixie\" - Official amd64 NETINST with firmware 20250809-11:20";
-    let files = [
-        file(".disk/info", about.as_bytes().to_vec()),
-        file("install.amd/vmlinuz", pretended::kernel()),
-        file("install.amd/initrd.gz", pretended::initrd(dir, INIT)),
-    ];
-    let path = dir.join("pretended.iso");
-    std::fs::write(&path, build_medium("PRETENDED", &files).unwrap()).unwrap();
-    path
+    std::fs::write(tree.join(".disk/info"), about).unwrap();
+    std::fs::write(tree.join("install.amd/vmlinuz"), pretended::kernel()).unwrap();
+    std::fs::write(tree.join("install.amd/initrd.gz"), pretended::initrd(dir, INIT)).unwrap();
+    let disc = dir.join("pretended.iso");
+    let made = Command::new("xorriso")
+        .args(["-as", "mkisofs", "-quiet", "-R", "-J", "-V", "Debian 13.0.0 amd64 n", "-o"])
+        .args([&disc, &tree])
+        .output()
+        .expect("xorriso is needed; scripts/test installs it");
+    assert!(made.status.success(), "xorriso: {}", String::from_utf8_lossy(&made.stderr));
+    disc
 }
 
 pub async fn story() {
@@ -95,7 +101,7 @@ async fn boots_from_its_disk(stage: &Stage, vm: &str, points: &[&str]) {
     assert_eq!(stage.pool.volumes().len(), 1, "{points:?}");
 }
 
-async fn import(client: &Client, disc: &std::path::Path) {
+async fn import(client: &Client, disc: &Path) {
     const IMPORT: &str = "mutation($i: ImportMediumInput!) { importMedium(input: $i) { id } }";
     let input = json!({ "name": MEDIUM, "kind": "INSTALLATION", "path": disc });
     client.ask(IMPORT, json!({ "i": input })).await;
