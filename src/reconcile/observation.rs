@@ -32,7 +32,7 @@ pub struct Observation {
 /// How an installation shows itself to who cannot look into it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct InstallSigns {
-    /// The last lines of the console, fit to be shown: see [`super::console::last_lines`].
+    /// The last lines of the console, fit to be shown: without escapes, bounded.
     pub last_lines: Vec<String>,
     /// What the end of the console's log has of whole lines, each as a number that is the same for
     /// the same line.
