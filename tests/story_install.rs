@@ -151,7 +151,7 @@ async fn an_installer_that_waits_for_an_answer_is_told_as_stuck() {
     assert_eq!((&end["status"], &end["error"]["code"]), (&json!("FAILED"), &json!("INSTALL_STUCK")), "{end}");
     assert!(mirror.asked() > 0, "the installer did not ask the mirror it was told; it was at {stages:?}");
     assert!(stages.iter().any(|it| it.contains("installer-")), "the installer's words: {stages:?}");
-    let told = condition(&client, &vm, "InstallProgressing").await;
+    let told = condition(&client, &vm, "INSTALL_PROGRESSING").await;
     assert_eq!((&told["status"], &told["reason"]), (&json!("FALSE"), &json!("InstallStuck")), "{told}");
     for message in [&told["message"], &end["error"]["message"]] {
         let message = message.as_str().unwrap();
