@@ -65,6 +65,18 @@ what_up_made_goes() {
     [ ! -e "$UP_DIR" ] || die "$UP_DIR is left"
 }
 
+a_tpm_authoritys_files_are_given_back() {
+    local dir=$scratch/authority
+    mkdir -p -- "$dir"
+    touch -- "$dir/certserial"
+    chown nobody -- "$dir"
+    (mend_tpm_authority "$dir") 2>/dev/null
+    same "a file's owner is its directory's" nobody "$(stat -c %U -- "$dir/certserial")"
+    same 'all is as it should be: nothing is said' '' "$(mend_tpm_authority "$dir" 2>&1)"
+    mend_tpm_authority "$dir/none"
+    rm -rf -- "$dir"
+}
+
 down_finds_the_places_of_up() {
     up_makes
     printf 'port = 4321\n' >"$CONFIG"
@@ -130,6 +142,7 @@ tests_are_counted() {
 }
 
 for story in what_others_made_stays what_up_made_goes down_finds_the_places_of_up \
+    a_tpm_authoritys_files_are_given_back \
     other_vms_are_refused equivalents_are_looked_for tests_are_counted; do
     say "$story"
     "$story"

@@ -146,3 +146,15 @@ qemu_user() {
         fi
     done
 }
+
+# mend_tpm_authority DIR: every new TPM's certificates are signed in there, by a program that
+# libvirt starts as the user who owns the directory. Files that are another's, after a restore without
+# owners or a TPM that root made by hand, stop each VM that has a TPM from starting.
+mend_tpm_authority() {
+    local dir=$1 owner
+    [ -d "$dir" ] || return 0
+    owner=$(stat -c %U -- "$dir")
+    [ -n "$(find "$dir" -mindepth 1 -maxdepth 1 -type f ! -user "$owner" -print -quit)" ] || return 0
+    warn "the files in $dir are not $owner's; they are given back"
+    find "$dir" -mindepth 1 -maxdepth 1 -type f ! -user "$owner" -exec chown -h -- "$owner" {} +
+}
