@@ -99,6 +99,14 @@ impl Bench {
         fs::write(root.join("install/infiniservice.service"), "[Service]\n").unwrap();
     }
 
+    /// The same for Windows.
+    fn has_windows_agent(&self) {
+        let root = self.trial.library.path().join("base/infiniservice");
+        fs::create_dir_all(root.join("binaries/windows")).unwrap();
+        fs::write(root.join("binaries/windows/infiniservice.exe"), b"MZ made up").unwrap();
+        fs::write(root.join("install/install-windows.ps1"), "exit 0\r\n").unwrap();
+    }
+
     fn request(&self, name: &str, medium: &str) -> Value {
         json!({
             "name": name, "vcpus": 1, "memoryMib": 512, "diskGib": 8, "pool": "default-pool", "network": "none",
@@ -283,6 +291,10 @@ on_both! {
         ] {
             refused(client, with(&win10, place, value), code, field).await;
         }
+        // The agent is there, and no driver for the port that it would be heard through.
+        bench.has_windows_agent();
+        let heard = with(&win10, "install.agent", json!(true));
+        refused(client, heard, "INVALID_INPUT", Some("install.drivers")).await;
         let mut win11 = with(&win10, "install.medium", json!("win11"));
         win11["firmware"] = json!("UEFI_SECURE_BOOT");
         refused(client, win11.clone(), "INVALID_INPUT", Some("tpm")).await;

@@ -98,6 +98,7 @@ impl Lifecycle {
         refuse_what_it_does_not_read(disc.family, &asked)?;
         if asked.agent {
             self.check_agent(disc.family.os_family()).await?;
+            check_port(disc.family, asked.drivers.is_some())?;
         }
         if !self.installers.templates.has(disc.family.os_family()) {
             return Err(unfit(format!(
@@ -219,6 +220,17 @@ fn refuse_what_it_does_not_read(family: InstallFamily, asked: &AskedInstall) -> 
                 None => Ok(()),
             }
         }
+    }
+}
+
+/// The agent is heard through a virtio port; Windows knows none by itself.
+fn check_port(family: InstallFamily, drivers: bool) -> Result<(), LifecycleError> {
+    match family {
+        InstallFamily::Windows(_) if !drivers => Err(invalid(
+            "install.drivers",
+            "Windows' agent talks through a virtio port: name the medium with the drivers, or leave out the agent",
+        )),
+        _ => Ok(()),
     }
 }
 

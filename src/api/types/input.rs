@@ -54,7 +54,7 @@ pub(crate) struct InstallInput {
     edition: Option<String>,
     /// Windows: the language of the medium, as in `en-US`, which is the default.
     medium_language: Option<String>,
-    /// Windows: the name of the medium with its drivers for virtio.
+    /// Windows: the name of the medium with its drivers for virtio; needed for the agent.
     drivers: Option<String>,
     /// Where packages come from, as in `http://deb.debian.org/debian`; the installer's own choice when
     /// absent. Not for Windows.
