@@ -15,7 +15,7 @@ use virt::{error::ErrorNumber, storage_pool::StoragePool, storage_vol::StorageVo
 
 use super::{
     LibvirtHypervisor,
-    gate::Lane,
+    gate::{Lane, Subject},
     session::{Call, absent_as_none},
     supervisor::Link,
     volumes::{active_pool, exists_already, find, path_of, plain_xml},
@@ -130,8 +130,9 @@ impl Copies for LibvirtHypervisor {
         };
         let Some(expected) = expected.filter(|bytes| *bytes > 0) else { return Copying::UnderWay(None) };
         let operation = format!("look how far volume {:?} is", copy.name);
-        // About nothing that other calls are about: one that hangs here stands in nobody's way.
-        let asked = self.call(operation, None, Lane::Work, move |call| {
+        // About what no other call is about: one that hangs here lets only the next question wait. It is
+        // asked at every look, and would else take all places one after the other.
+        let asked = self.call(operation, Some(Subject::Copy(id)), Lane::Work, move |call| {
             let pool = call.ask(|conn| conn.lookup_storage_pool_by_name(&copy.pool))?;
             allocation(call, &pool, &copy.name)
         });

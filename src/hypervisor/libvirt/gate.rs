@@ -45,6 +45,9 @@ pub(super) enum Subject {
     Snapshots(VmId),
     /// This domain's QEMU agent, which can be talked to while the domain is busy.
     Agent(VmId),
+    /// How far the copy of a volume is that is made for this domain: a question that may hang while the
+    /// domain is not busy.
+    Copy(VmId),
     /// What type new domains get.
     DomainType,
     /// The host.
@@ -369,6 +372,21 @@ mod tests {
         let refused = waiting.await.unwrap_err();
         assert!(matches!(refused, HypervisorError::Deadline { .. }), "{refused}");
         release.send(()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_question_after_a_copy_that_hangs_takes_one_place_and_no_other_call() {
+        let (gate, _events) = gate(2, 200);
+        let id = VmId::generate();
+        let mut releases = Vec::new();
+        for _ in 0..4 {
+            let (release, call) = hanging();
+            releases.push(release);
+            let asked = gate.run("how far".to_owned(), Some(Subject::Copy(id)), Lane::Work, call).await;
+            assert!(matches!(asked, Err(HypervisorError::Deadline { .. })), "{asked:?}");
+        }
+        assert!(!gate.is_busy(id));
+        gate.run("work".to_owned(), about(id), Lane::Work, |_| Ok(())).await.unwrap();
     }
 
     #[tokio::test]
