@@ -1,5 +1,6 @@
 //! The real store, links, clock, chance and files behind the loop's traits.
 
+mod disk_looks;
 mod files;
 mod installer;
 mod store;

@@ -27,7 +27,10 @@ use crate::{
     vm::{InstallerBoot, SocketObservation, VmId, VmSpec},
 };
 
-use super::installer::{self, Kit, hidden_drafts};
+use super::{
+    disk_looks::DiskLooks,
+    installer::{self, Kit, hidden_drafts},
+};
 
 /// How long a listener is given to show itself before its socket counts as left over.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
@@ -39,6 +42,7 @@ pub struct HostFiles {
     pub(super) guest_url: Option<String>,
     pub(super) kit: Kit,
     owners: Arc<SocketOwners>,
+    disks: DiskLooks,
 }
 
 impl HostFiles {
@@ -49,7 +53,13 @@ impl HostFiles {
     pub fn new(base_dir: PathBuf, guests: Option<SocketAddr>, owners: &str, recipes: Recipes) -> Self {
         let guest_url = guests.map(|address| format!("http://{address}/infiniservice"));
         let kit = Kit { recipes, reports: guests };
-        Self { base_dir, guest_url, kit, owners: Arc::new(SocketOwners::resolve(owners)) }
+        Self {
+            base_dir,
+            guest_url,
+            kit,
+            owners: Arc::new(SocketOwners::resolve(owners)),
+            disks: DiskLooks::default(),
+        }
     }
 
     fn inputs<'a>(&'a self, vm: VmId, spec: &'a VmSpec, mac: &'a str) -> SeedInputs<'a> {
@@ -112,10 +122,13 @@ impl Files for HostFiles {
     }
 
     async fn install_signs(&self, console: &Path, disk: Option<&Path>) -> InstallSigns {
-        let (console, disk) = (console.to_owned(), disk.map(Path::to_owned));
-        tokio::task::spawn_blocking(move || installer::signs(&console, disk.as_deref()))
-            .await
-            .unwrap_or_default()
+        let console = console.to_owned();
+        let shown = tokio::task::spawn_blocking(move || installer::signs(&console)).await;
+        let disk_bytes = match disk {
+            Some(disk) => self.disks.allocated(disk).await,
+            None => None,
+        };
+        InstallSigns { disk_bytes, ..shown.unwrap_or_default() }
     }
 
     async fn remove(&self, dir: &Path, name: &str) -> Result<(), FilesError> {

@@ -5,7 +5,7 @@ use std::{
     fs::{self, File, OpenOptions, Permissions},
     io::{self, Read, Seek, SeekFrom, Write},
     net::SocketAddr,
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -152,14 +152,14 @@ fn append(path: &Path, archive: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// See `Files::install_signs`.
-pub(super) fn signs(console: &Path, disk: Option<&Path>) -> InstallSigns {
+/// What the console's log shows, see `Files::install_signs`.
+pub(super) fn signs(console: &Path) -> InstallSigns {
     let (tail, cut) = tail(console).unwrap_or_default();
     InstallSigns {
         last_lines: last_lines(&tail, cut),
         lines: line_numbers(&tail, cut),
         stage: stage(&tail, cut),
-        disk_bytes: disk.and_then(allocated),
+        disk_bytes: None,
     }
 }
 
@@ -176,13 +176,6 @@ fn tail(path: &Path) -> io::Result<(Vec<u8>, bool)> {
     let mut bytes = Vec::new();
     file.take(TAIL).read_to_end(&mut bytes)?;
     Ok((bytes, skipped > 0))
-}
-
-/// What a plain file takes of the host's disk, bytes.
-fn allocated(path: &Path) -> Option<u64> {
-    let found = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file)?;
-    // In units of 512, whatever the file system's own are.
-    Some(found.blocks().saturating_mul(512))
 }
 
 /// The hidden draft of a file that is taken out of a disc.
