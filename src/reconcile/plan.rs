@@ -281,7 +281,7 @@ pub fn plan(
     memory: &Memory,
 ) -> Plan {
     // Milestones first: the rest of the decision already stands on them.
-    let milestones = passed_now(rules, bundle, observed, now);
+    let milestones = passed_now(rules, bundle, observed, memory, now);
     let advanced;
     let bundle = if milestones.is_empty() {
         bundle
@@ -341,6 +341,7 @@ fn passed_now(
     rules: &Rules,
     bundle: &VmBundle,
     observed: &Observation,
+    memory: &Memory,
     now: DateTime<Utc>,
 ) -> Vec<Milestone> {
     let known = &bundle.record.milestones;
@@ -354,7 +355,8 @@ fn passed_now(
         // Defined before a crash could note it.
         note(Milestone::Defined, true);
         note(Milestone::FirstStarted, matches!(facts.state, DomainState::Running | DomainState::Blocked));
-        note(Milestone::SystemInstalled, installing::shows_installed(rules, bundle, observed, now));
+        let installed = installing::shows_installed(rules, bundle, observed, memory, now);
+        note(Milestone::SystemInstalled, installed);
         note(Milestone::Installed, installing::runs_without_agent(bundle, facts));
     }
     if let Some(link) = observed.link.open() {

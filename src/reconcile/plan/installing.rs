@@ -16,7 +16,7 @@ use chrono::{DateTime, Utc};
 use super::{Look, OFF_GRACE, Rules, Step, after, course::Course, is_installed, keeping};
 use crate::{
     config::InstallsConfig,
-    reconcile::observation::Observation,
+    reconcile::{memory::Memory, observation::Observation},
     store::VmBundle,
     vm::{
         DomainFacts, DomainObservation, DomainState, InstallFamily, InstallReport, Installation, Milestone,
@@ -72,6 +72,7 @@ pub(super) fn shows_installed(
     rules: &Rules,
     bundle: &VmBundle,
     observed: &Observation,
+    memory: &Memory,
     now: DateTime<Utc>,
 ) -> bool {
     let Some(installation) = under_way(bundle) else { return false };
@@ -79,10 +80,14 @@ pub(super) fn shows_installed(
     let heard =
         observed.link.open().is_some_and(|link| link.last_message_at.is_some() && is_installed(link, now));
     let DomainObservation::Present(facts) = &observed.domain else { return false };
-    let reported = bundle.install_report.as_ref().map(|report| report.stage.as_str());
-    // Written to the console first, and never lost on a network.
-    let written = observed.install.as_ref().and_then(|signs| signs.stage.as_deref());
-    let says = |word: &str| reported == Some(word) || written == Some(word);
+    // Written to the console first, and never lost on a network; what the log's end has no more is
+    // remembered.
+    let seen = observed.install.as_ref().and_then(|signs| signs.stage.as_deref());
+    let written = seen.or(memory.install.stage.as_deref());
+    let says = |word: &str| {
+        let reported = bundle.install_report.as_ref().is_some_and(|report| report.stage == word);
+        written == Some(word) || (reported && written != Some(InstallReport::FAILED))
+    };
     let finished = says(InstallReport::FINISHED);
     if heard || (installation.family.reboots_by_itself() && finished) {
         return true;
@@ -135,7 +140,7 @@ pub(super) fn next(look: &Look<'_>, facts: &DomainFacts) -> Option<Course> {
     let intent = &look.bundle.record.intent;
     under_way(look.bundle)?;
     if look.passed(Milestone::SystemInstalled) {
-        // Who wants it off, halted or saved comes first.
+        // Who wants it off, halted or saved comes first; what is saved runs on with what it ran with.
         let waits = facts.state.is_active() && intent.is_open() && !intent.power.is_on();
         let known = facts.state != DomainState::Unknown;
         return (known && !waits).then(|| Course::step(Step::ReplaceBoot));

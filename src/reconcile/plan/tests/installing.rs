@@ -77,6 +77,24 @@ fn silent(seconds: i64) -> Memory {
     memory
 }
 
+/// Off, as libvirt's reason says.
+fn ended(reason: i32) -> Observation {
+    let mut off = seen(OFF);
+    facts(&mut off).reason = reason;
+    off
+}
+
+fn facts(observed: &mut Observation) -> &mut DomainFacts {
+    match &mut observed.domain {
+        DomainObservation::Present(facts) => facts,
+        other => unreachable!("{other:?}"),
+    }
+}
+
+fn is_installed(plan: &Plan) -> bool {
+    plan.milestones.contains(&Milestone::SystemInstalled)
+}
+
 fn told(plan: &Plan) -> (ConditionStatus, &str, &str) {
     let found = plan.status.conditions.iter().find(|it| it.kind == ConditionKind::InstallProgressing);
     let found = found.expect("it is told how the installation goes");
@@ -241,6 +259,31 @@ fn what_stands_on_the_console_counts_as_a_report() {
     assert!(told(&plan).2.contains("installer-pkgsel"), "{:?}", told(&plan));
     later.install.stage = Some("failed".to_owned());
     assert_eq!(code(&decide(&debian(), &seen(ON), &later)), Some("INSTALL_FAILED"));
+}
+
+#[test]
+fn a_failure_on_the_console_is_remembered_and_outdoes_every_report() {
+    let mut failed = silent(60);
+    failed.install.stage = Some("failed".to_owned());
+    // Its machine is switched off, and much came after that word.
+    let plan = decide(&debian(), &ended(1), &failed);
+    assert!(plan.given_up.is_some());
+    for stage in ["installed", "finished"] {
+        let plan = decide(&reported(debian(), stage), &ended(1), &failed);
+        assert_eq!((is_installed(&plan), plan.given_up.is_some()), (false, true), "{stage}");
+    }
+    // Where no report can come, it is not mute for that.
+    let mut mute = debian();
+    of(&mut mute).token = None;
+    assert!(is_installed(&decide(&mute, &ended(1), &silent(60))));
+    for stage in ["failed", "installer-pkgsel"] {
+        failed.install.stage = Some(stage.to_owned());
+        assert!(!is_installed(&decide(&mute, &ended(1), &failed)), "{stage}");
+    }
+    // What comes after that word, on the console, counts again.
+    let mut later = ended(1);
+    later.install.as_mut().expect("signs").stage = Some("finished".to_owned());
+    assert!(is_installed(&decide(&mute, &later, &failed)));
 }
 
 #[test]
