@@ -67,7 +67,7 @@ pub fn is_watched(bundle: &VmBundle, domain: &DomainObservation) -> bool {
         && matches!(domain, DomainObservation::Present(_))
 }
 
-/// Whether the look shows that the system is on the disk.
+/// Whether the look shows that the system is on the disk, with all that belongs there.
 pub(super) fn shows_installed(
     rules: &Rules,
     bundle: &VmBundle,
@@ -92,14 +92,21 @@ pub(super) fn shows_installed(
     if heard || (installation.family.reboots_by_itself() && finished) {
         return true;
     }
-    let done = finished || says(InstallReport::INSTALLED);
+    // The agent, keys and first-boot files are put in between this word and the last one. An earlier
+    // attempt may have said it, too.
+    let is_new = |report: &InstallReport| report.at >= bundle.record.intent.asked_at;
+    let installed = says(InstallReport::INSTALLED)
+        && (written == Some(InstallReport::INSTALLED) || bundle.install_report.as_ref().is_some_and(is_new));
     let is_mute = written.is_none() && !can_report(rules, installation);
+    // What is saved goes on where it was.
     facts.state.is_off()
+        && !facts.managed_save
         && !installation.family.reboots_by_itself()
-        && (done || (is_mute && ended_by_itself(bundle, facts)))
+        && (finished || ((installed || is_mute) && ended_by_itself(bundle, facts)))
 }
 
-/// Where no word can come, an installer that switches its machine off is all there is to see.
+/// An installer that switched its machine off, unasked: where no word can come, that is all there is
+/// to see.
 fn ended_by_itself(bundle: &VmBundle, facts: &DomainFacts) -> bool {
     let record = &bundle.record;
     record.milestones.first_started.is_some()
@@ -141,7 +148,8 @@ pub(super) fn next(look: &Look<'_>, facts: &DomainFacts) -> Option<Course> {
     under_way(look.bundle)?;
     if look.passed(Milestone::SystemInstalled) {
         // Who wants it off, halted or saved comes first; what is saved runs on with what it ran with.
-        let waits = facts.state.is_active() && intent.is_open() && !intent.power.is_on();
+        let waits =
+            facts.managed_save || (facts.state.is_active() && intent.is_open() && !intent.power.is_on());
         let known = facts.state != DomainState::Unknown;
         return (known && !waits).then(|| Course::step(Step::ReplaceBoot));
     }

@@ -287,6 +287,37 @@ fn a_failure_on_the_console_is_remembered_and_outdoes_every_report() {
 }
 
 #[test]
+fn before_its_last_word_an_installation_is_over_only_if_it_ends_by_itself() {
+    for (stage, reason, power, installed) in [
+        ("installed", 1, DesiredPower::Running, true),
+        ("installed", 0, DesiredPower::Running, false),
+        ("installed", 2, DesiredPower::Running, false),
+        ("installed", 3, DesiredPower::Running, false),
+        ("installed", 1, DesiredPower::Stopped, false),
+        ("installed", 2, DesiredPower::ForcedOff, false),
+        ("finished", 0, DesiredPower::Running, true),
+        ("finished", 2, DesiredPower::Running, true),
+        ("finished", 3, DesiredPower::Running, true),
+        ("finished", 2, DesiredPower::ForcedOff, true),
+    ] {
+        let mut by_report = reported(debian(), stage);
+        by_report.record.intent.power = power;
+        let mut by_console = debian();
+        by_console.record.intent.power = power;
+        let mut remembered = silent(60);
+        remembered.install.stage = Some(stage.to_owned());
+        for (vm, memory) in [(by_report, silent(60)), (by_console, remembered)] {
+            let plan = decide(&vm, &ended(reason), &memory);
+            assert_eq!(is_installed(&plan), installed, "{stage} {reason} {power:?}");
+        }
+    }
+    // The word of an attempt before this one is none of its.
+    let mut anew = reported(debian(), "installed");
+    anew.record.intent.asked_at = now() + TimeDelta::seconds(1);
+    assert!(!is_installed(&decide(&anew, &ended(1), &silent(60))));
+}
+
+#[test]
 fn a_clock_on_the_console_is_no_news() {
     let mut vm = debian();
     let at = |time: &str| {
