@@ -190,6 +190,7 @@ fn standing(look: &Look<'_>) -> Option<Standing> {
     let DomainObservation::Present(facts) = &look.observed.domain else { return Some(Standing::Resting) };
     let wanted = record.intent.power.is_on() && !record.intent.is_open();
     Some(match facts.state {
+        DomainState::Shutoff if facts.managed_save => Standing::Resting,
         DomainState::Shutoff | DomainState::Crashed if !wanted => Standing::Resting,
         DomainState::Shutoff | DomainState::Crashed if look.is_off_for_good() => Standing::Failed,
         DomainState::Shutoff | DomainState::Crashed => Standing::Ended,

@@ -100,6 +100,10 @@ pub(in crate::reconcile::plan) fn condition(look: &Look<'_>) -> Option<Draft> {
             }
             _ => None,
         },
+        Standing::Resting if is_saved(look) => {
+            let words = "What the installer holds in memory was saved; `startVm` goes on with it.";
+            told(ConditionStatus::False, "Interrupted", words.to_owned())
+        }
         Standing::Resting if is_off(look) && !look.bundle.record.intent.power.is_on() => {
             let words = "The installation was broken off; `startVm` begins it anew.";
             told(ConditionStatus::False, "Interrupted", words.to_owned())
@@ -116,6 +120,10 @@ pub(in crate::reconcile::plan) fn condition(look: &Look<'_>) -> Option<Draft> {
 
 fn is_off(look: &Look<'_>) -> bool {
     matches!(&look.observed.domain, DomainObservation::Present(facts) if facts.state.is_off())
+}
+
+fn is_saved(look: &Look<'_>) -> bool {
+    is_off(look) && matches!(&look.observed.domain, DomainObservation::Present(facts) if facts.managed_save)
 }
 
 pub(super) fn failed(look: &Look<'_>, facts: &DomainFacts) -> String {

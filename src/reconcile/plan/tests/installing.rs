@@ -318,6 +318,30 @@ fn before_its_last_word_an_installation_is_over_only_if_it_ends_by_itself() {
 }
 
 #[test]
+fn what_is_saved_goes_on_with_what_it_ran_with() {
+    for stage in ["installer-pkgsel", "installed", "finished"] {
+        for vm in [debian(), windows()] {
+            let mut vm = reported(vm, stage);
+            let mut saved = ended(5);
+            facts(&mut saved).managed_save = true;
+            for (power, satisfied) in [(DesiredPower::Running, 1), (DesiredPower::Saved, 1)] {
+                (vm.record.intent.power, vm.record.intent.satisfied) = (power, satisfied);
+                let plan = decide(&vm, &saved, &silent(60));
+                assert_eq!((&plan.step, plan.given_up.is_none()), (&None, true), "{stage} {power:?}");
+                let windows_is_done = of(&mut vm).family.reboots_by_itself() && stage == "finished";
+                assert_eq!(is_installed(&plan), windows_is_done, "{stage}");
+                if !windows_is_done {
+                    assert_eq!(plan.status.phase, VmPhase::Saved, "{stage} {power:?}");
+                    assert!(told(&plan).2.contains("`startVm` goes on"), "{:?}", told(&plan));
+                }
+            }
+            (vm.record.intent.power, vm.record.intent.generation) = (DesiredPower::Running, 2);
+            assert_eq!(decide(&vm, &saved, &silent(60)).step, Some(Step::Start), "{stage}");
+        }
+    }
+}
+
+#[test]
 fn a_clock_on_the_console_is_no_news() {
     let mut vm = debian();
     let at = |time: &str| {
