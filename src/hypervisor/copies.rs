@@ -43,6 +43,8 @@ pub enum Copying {
     Nothing,
     /// One is being made; how much of it is there, 0 to 100, where that can be told.
     UnderWay(Option<u8>),
+    /// One is being made, and for minutes nothing more of it was seen to be there.
+    Stalled,
 }
 
 /// See the module.
@@ -54,6 +56,10 @@ pub trait Copies: Send + Sync {
     /// [`HypervisorError::Deadline`].
     async fn copy_volume(&self, id: VmId, copy: VolumeCopy) -> Result<Copied, HypervisorError>;
 
-    /// Whether a copy for this VM is under way.
+    /// Nobody needs a copy for this VM any more: one that waits for its turn is not made. One that is
+    /// being made is not broken off; where none ever waits there is nothing to do.
+    async fn withdraw_copy(&self, _id: VmId) {}
+
+    /// Whether a copy for this VM is under way, or waits for its turn.
     async fn copying(&self, id: VmId) -> Copying;
 }

@@ -53,7 +53,10 @@ pub(super) async fn look(hands: &Hands, bundle: &VmBundle) -> (Loan, Copying) {
             tracing::debug!(vm = %record.id, error = chain(error), "it is not known whether a loan is over");
         }
         let needed = copy.map_or(true, |copy| copy.is_some_and(|copy| is_copying(&copy)));
-        // A copy that nobody needs any more is still read until it ends.
+        // A copy that nobody needs any more is still read until it ends, if it was begun.
+        if !needed {
+            hands.hypervisor.withdraw_copy(loan.to).await;
+        }
         let read = needed || hands.hypervisor.copying(loan.to).await != Copying::Nothing;
         return (if read { Loan::Stands } else { Loan::Over }, Copying::Nothing);
     }
@@ -72,5 +75,8 @@ pub(super) async fn look(hands: &Hands, bundle: &VmBundle) -> (Loan, Copying) {
             Loan::Awaited
         }
     };
+    if !is_copying(bundle) || matches!(loan, Loan::LenderGone | Loan::Withdrawn) {
+        hands.hypervisor.withdraw_copy(record.id).await;
+    }
     (loan, hands.hypervisor.copying(record.id).await)
 }

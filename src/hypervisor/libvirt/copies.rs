@@ -6,11 +6,12 @@ use std::{
     os::unix::fs::MetadataExt as _,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use virt::{error::ErrorNumber, storage_pool::StoragePool, storage_vol::StorageVol};
 
 use super::{
@@ -28,6 +29,8 @@ use crate::{
 
 /// Copies at once: they read and write as fast as the disks can. Others wait for their turn.
 const COPIES_AT_ONCE: usize = 2;
+/// A copy of which nothing more was written for so long does not move.
+const STALLS_AFTER: Duration = Duration::from_secs(300);
 
 /// The copies that this process began, by VM.
 #[derive(Debug)]
@@ -39,9 +42,54 @@ pub(super) struct CopyTable {
 #[derive(Debug)]
 struct Job {
     copy: VolumeCopy,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// It waits for its turn, which ends with this.
+    Waiting(DropGuard),
+    /// It is libvirt's.
+    Made(Making),
+    /// What came of it.
+    Ended(Result<PathBuf, HypervisorError>),
+}
+
+#[derive(Debug)]
+struct Making {
     /// Bytes that the copied volume takes on its disk, once that is known.
     expected: Option<u64>,
-    ended: Option<Result<PathBuf, HypervisorError>>,
+    /// Bytes that were there when it last grew, and when that was.
+    grown: (u64, Instant),
+    /// Its standstill was told.
+    stalled: bool,
+}
+
+impl Making {
+    fn begun(now: Instant) -> Self {
+        Self { expected: None, grown: (0, now), stalled: false }
+    }
+
+    /// How it stands, when so many bytes were seen to be there.
+    fn look(&mut self, there: Option<u64>, now: Instant) -> Copying {
+        if there.is_some_and(|bytes| bytes > self.grown.0) {
+            (self.grown, self.stalled) = ((there.unwrap_or_default(), now), false);
+        }
+        if now.duration_since(self.grown.1) >= STALLS_AFTER {
+            return Copying::Stalled;
+        }
+        let expected = self.expected.filter(|bytes| *bytes > 0);
+        Copying::UnderWay(there.zip(expected).map(|(there, expected)| percent(there, expected)))
+    }
+}
+
+/// What whoever asks for a copy finds.
+#[derive(Debug)]
+enum Entered {
+    /// One, that stands like this.
+    Stands(Result<Copied, HypervisorError>),
+    /// None: it is noted, and to be begun unless it is withdrawn.
+    Begins(CancellationToken),
 }
 
 impl Default for CopyTable {
@@ -55,33 +103,78 @@ impl CopyTable {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How the copy stands; `None`: it has to be begun, and is noted as begun by now.
-    fn enter(&self, id: VmId, copy: &VolumeCopy) -> Option<Result<Copied, HypervisorError>> {
+    fn enter(&self, id: VmId, copy: &VolumeCopy) -> Entered {
         let mut jobs = self.jobs();
         match jobs.remove(&id) {
-            Some(job) if job.ended.is_none() => {
+            Some(Job { copy: known, stage: Stage::Ended(ended) }) if known == *copy => {
+                Entered::Stands(ended.map(Copied::Whole))
+            }
+            None | Some(Job { stage: Stage::Ended(_), .. }) => {
+                let turn = CancellationToken::new();
+                let stage = Stage::Waiting(turn.clone().drop_guard());
+                jobs.insert(id, Job { copy: copy.clone(), stage });
+                Entered::Begins(turn)
+            }
+            Some(job) => {
                 // Also another one: it has to end before the next begins.
                 jobs.insert(id, job);
-                Some(Ok(Copied::UnderWay))
-            }
-            Some(Job { copy: known, ended: Some(ended), .. }) if known == *copy => {
-                Some(ended.map(Copied::Whole))
-            }
-            _ => {
-                jobs.insert(id, Job { copy: copy.clone(), expected: None, ended: None });
-                None
+                Entered::Stands(Ok(Copied::UnderWay))
             }
         }
     }
 
+    /// Hands the copy over to libvirt; not if it was withdrawn.
+    fn begin(&self, id: VmId, turn: &CancellationToken) -> bool {
+        let mut jobs = self.jobs();
+        if turn.is_cancelled() {
+            return false;
+        }
+        let Some(job) = jobs.get_mut(&id) else { return false };
+        let waiting = std::mem::replace(&mut job.stage, Stage::Made(Making::begun(Instant::now())));
+        if let Stage::Waiting(guard) = waiting {
+            guard.disarm();
+        }
+        true
+    }
+
+    fn withdraw(&self, id: VmId) {
+        self.jobs().retain(|of, job| *of != id || !matches!(job.stage, Stage::Waiting(_)));
+    }
+
     /// What has ended is nobody's affair any more.
     pub(super) fn forget(&self, id: VmId) {
-        self.jobs().retain(|of, job| *of != id || job.ended.is_none());
+        self.jobs().retain(|of, job| *of != id || !matches!(job.stage, Stage::Ended(_)));
+    }
+
+    fn expect(&self, id: VmId, bytes: u64) {
+        if let Some(Job { stage: Stage::Made(making), .. }) = self.jobs().get_mut(&id) {
+            making.expected = Some(bytes);
+        }
+    }
+
+    fn look(&self, id: VmId, there: Option<u64>, now: Instant) -> Copying {
+        match self.jobs().get_mut(&id) {
+            None | Some(Job { stage: Stage::Ended(_), .. }) => Copying::Nothing,
+            Some(Job { stage: Stage::Waiting(_), .. }) => Copying::UnderWay(None),
+            Some(Job { stage: Stage::Made(making), copy }) => {
+                let standing = making.look(there, now);
+                if standing == Copying::Stalled && !std::mem::replace(&mut making.stalled, true) {
+                    tracing::warn!(
+                        vm = %id,
+                        pool = copy.pool,
+                        from_pool = copy.from_pool,
+                        "a copy does not move; it keeps its place, its VM and the one that is copied until libvirt \
+                         ends it"
+                    );
+                }
+                standing
+            }
+        }
     }
 
     fn end(&self, id: VmId, outcome: Result<PathBuf, HypervisorError>) {
         if let Some(job) = self.jobs().get_mut(&id) {
-            job.ended = Some(outcome);
+            job.stage = Stage::Ended(outcome);
         }
     }
 }
@@ -89,25 +182,27 @@ impl CopyTable {
 #[async_trait]
 impl Copies for LibvirtHypervisor {
     async fn copy_volume(&self, id: VmId, copy: VolumeCopy) -> Result<Copied, HypervisorError> {
-        if let Some(standing) = self.copies.enter(id, &copy) {
-            return standing;
-        }
+        let turn = match self.copies.enter(id, &copy) {
+            Entered::Stands(standing) => return standing,
+            Entered::Begins(turn) => turn,
+        };
         let (table, link, limit) =
             (Arc::clone(&self.copies), Arc::clone(&self.link), self.config.call_timeout);
         let events = self.events.clone();
         tokio::spawn(async move {
             // The semaphore is never closed; if it were, there would be no bound.
-            let place = Arc::clone(&table.places).acquire_owned().await;
+            let place = tokio::select! {
+                () = turn.cancelled() => return,
+                place = Arc::clone(&table.places).acquire_owned() => place,
+            };
+            if !table.begin(id, &turn) {
+                return;
+            }
             let at_work = Arc::clone(&table);
             let operation = format!("copy volume {:?} of pool {:?}", copy.from_name, copy.from_pool);
             let words = operation.clone();
             let work = tokio::task::spawn_blocking(move || {
-                let noted = |bytes| {
-                    if let Some(job) = at_work.jobs().get_mut(&id) {
-                        job.expected = Some(bytes);
-                    }
-                };
-                run(&link, &operation, limit, &copy, noted)
+                run(&link, &operation, limit, &copy, |bytes| at_work.expect(id, bytes))
             });
             let outcome = work.await.unwrap_or_else(|join| {
                 Err(HypervisorError::Invalid {
@@ -123,12 +218,26 @@ impl Copies for LibvirtHypervisor {
         Ok(Copied::UnderWay)
     }
 
+    async fn withdraw_copy(&self, id: VmId) {
+        self.copies.withdraw(id);
+    }
+
     async fn copying(&self, id: VmId) -> Copying {
-        let (copy, expected) = match self.copies.jobs().get(&id) {
-            Some(Job { copy, expected, ended: None }) => (copy.clone(), *expected),
-            _ => return Copying::Nothing,
+        let copy = match self.copies.jobs().get(&id) {
+            Some(Job { copy, stage: Stage::Made(making) }) if making.expected.is_some() => Some(copy.clone()),
+            _ => None,
         };
-        let Some(expected) = expected.filter(|bytes| *bytes > 0) else { return Copying::UnderWay(None) };
+        let there = match copy {
+            Some(copy) => self.there(id, copy).await,
+            None => None,
+        };
+        self.copies.look(id, there, Instant::now())
+    }
+}
+
+impl LibvirtHypervisor {
+    /// Bytes of a copy that are there, where that can be told.
+    async fn there(&self, id: VmId, copy: VolumeCopy) -> Option<u64> {
         let operation = format!("look how far volume {:?} is", copy.name);
         // About what no other call is about: one that hangs here lets only the next question wait. It is
         // asked at every look, and would else take all places one after the other.
@@ -136,8 +245,7 @@ impl Copies for LibvirtHypervisor {
             let pool = call.ask(|conn| conn.lookup_storage_pool_by_name(&copy.pool))?;
             allocation(call, &pool, &copy.name)
         });
-        let there = asked.await.ok().flatten();
-        Copying::UnderWay(there.map(|bytes| percent(bytes, expected)))
+        asked.await.ok().flatten()
     }
 }
 
@@ -238,26 +346,67 @@ mod tests {
         }
     }
 
+    fn begins(table: &CopyTable, id: VmId, name: &str) -> CancellationToken {
+        match table.enter(id, &copy(name)) {
+            Entered::Begins(turn) => turn,
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+
     #[test]
     fn a_copy_is_begun_once_and_its_end_told_once() {
         let (table, id) = (CopyTable::default(), VmId::generate());
-        assert!(table.enter(id, &copy("b")).is_none(), "it is begun");
-        for name in ["b", "c"] {
-            assert!(matches!(table.enter(id, &copy(name)), Some(Ok(Copied::UnderWay))), "{name}");
+        let turn = begins(&table, id, "b");
+        for begun in [false, true] {
+            for name in ["b", "c"] {
+                let found = table.enter(id, &copy(name));
+                assert!(matches!(found, Entered::Stands(Ok(Copied::UnderWay))), "{name}");
+            }
+            assert!(begun || table.begin(id, &turn));
         }
         table.end(id, Ok("/p/b".into()));
-        assert!(matches!(table.enter(id, &copy("b")), Some(Ok(Copied::Whole(_)))));
-        assert!(table.enter(id, &copy("b")).is_none(), "asked again, it begins anew");
+        assert!(matches!(table.enter(id, &copy("b")), Entered::Stands(Ok(Copied::Whole(_)))));
+        assert!(table.begin(id, &begins(&table, id, "b")), "asked again, it begins anew");
         table.end(id, Err(HypervisorError::NotFound { operation: String::new() }));
-        assert!(matches!(table.enter(id, &copy("b")), Some(Err(_))));
+        assert!(matches!(table.enter(id, &copy("b")), Entered::Stands(Err(_))));
     }
 
     #[test]
     fn an_end_that_nobody_asked_for_is_nobody_elses() {
         let (table, id) = (CopyTable::default(), VmId::generate());
-        assert!(table.enter(id, &copy("b")).is_none());
+        assert!(table.begin(id, &begins(&table, id, "b")));
         table.end(id, Ok("/p/b".into()));
-        assert!(table.enter(id, &copy("c")).is_none(), "another copy is begun");
+        begins(&table, id, "c");
+    }
+
+    #[test]
+    fn only_a_copy_that_waits_can_be_withdrawn() {
+        let (table, id, now) = (CopyTable::default(), VmId::generate(), Instant::now());
+        let waiting = begins(&table, id, "b");
+        assert_eq!(table.look(id, None, now), Copying::UnderWay(None));
+        table.forget(id);
+        assert!(!waiting.is_cancelled(), "it has not ended");
+        table.withdraw(id);
+        assert!(waiting.is_cancelled());
+        assert_eq!(table.look(id, None, now), Copying::Nothing);
+        // Its turn came at that very moment, and another one was begun.
+        let turn = begins(&table, id, "c");
+        assert!(!table.begin(id, &waiting), "what was withdrawn is made");
+        assert!(table.begin(id, &turn) && !turn.is_cancelled());
+        table.withdraw(id);
+        assert_eq!(table.look(id, None, now), Copying::UnderWay(None), "libvirt makes it");
+    }
+
+    #[test]
+    fn a_copy_that_does_not_grow_for_minutes_is_told_until_it_grows() {
+        let begun = Instant::now();
+        let mut making = Making { expected: Some(100), ..Making::begun(begun) };
+        let mut at = |seconds: u64, there| making.look(there, begun + Duration::from_secs(seconds));
+        assert_eq!(at(299, Some(0)), Copying::UnderWay(Some(0)));
+        assert_eq!(at(300, None), Copying::Stalled, "also where nothing can be seen");
+        assert_eq!(at(301, Some(40)), Copying::UnderWay(Some(40)));
+        assert_eq!(at(600, Some(40)), Copying::UnderWay(Some(40)));
+        assert_eq!(at(601, Some(40)), Copying::Stalled);
     }
 
     #[test]

@@ -98,7 +98,7 @@ pub(super) fn progress(look: &Look<'_>) -> i32 {
         });
     let now = match look.observed.copying {
         Copying::UnderWay(Some(percent)) => usize::from(percent),
-        Copying::UnderWay(None) | Copying::Nothing => 0,
+        Copying::UnderWay(None) | Copying::Stalled | Copying::Nothing => 0,
     };
     i32::try_from((made.count() * 100 + now).min(disks * 100) * 80 / (disks * 100)).unwrap_or(0)
 }
@@ -108,6 +108,9 @@ pub(super) fn stage(look: &Look<'_>) -> Option<&'static str> {
     let disks = !look.passed(Milestone::DiskCreated) && look.memory.failure.is_none();
     match look.observed.loan {
         Loan::Awaited if disks => Some("waiting for the VM that is copied"),
+        Loan::Stands if disks && look.observed.copying == Copying::Stalled => {
+            Some("copying the disks; nothing was written for 5 min: look at their pools")
+        }
         Loan::Stands if disks => Some("copying the disks"),
         _ => None,
     }

@@ -3,8 +3,11 @@
 use std::borrow::Cow;
 
 use super::{Look, OperationUpdate, Step, clone, course::Course, installing};
-use crate::vm::{
-    DomainObservation, FirstBoot, Milestone, Operation, OperationError, OperationKind, OperationStatus,
+use crate::{
+    hypervisor::Copying,
+    vm::{
+        DomainObservation, FirstBoot, Milestone, Operation, OperationError, OperationKind, OperationStatus,
+    },
 };
 
 pub(super) fn update(look: &Look<'_>, course: &Course) -> Vec<OperationUpdate> {
@@ -35,7 +38,7 @@ fn one(look: &Look<'_>, course: &Course, operation: &Operation) -> Option<Operat
     let reached = intent.satisfied.max(course.satisfied.unwrap_or(0)) >= operation.generation;
     match operation.kind {
         // Closed by `Forget`, in the transaction that removes the VM.
-        OperationKind::Delete => progress(operation, 50, deletion_stage(course)),
+        OperationKind::Delete => progress(operation, 50, deletion_stage(look, course)),
         OperationKind::Start | OperationKind::Stop | OperationKind::Suspend | OperationKind::Save
             if reached =>
         {
@@ -127,13 +130,19 @@ fn plain_stage(look: &Look<'_>, course: &Course) -> &'static str {
     }
 }
 
-fn deletion_stage(course: &Course) -> &'static str {
+fn deletion_stage(look: &Look<'_>, course: &Course) -> &'static str {
     match &course.step {
         Some(Step::Destroy) => "stopping the domain",
         Some(Step::Undefine) => "undefining the domain",
         Some(Step::Remove(_) | Step::RemoveSocket) => "removing disks and files",
         Some(_) => "closing",
-        None => "waiting",
+        None => match look.observed.copying {
+            Copying::Nothing => "waiting",
+            Copying::UnderWay(_) => "waiting for the end of a disk's copy, which libvirt makes",
+            Copying::Stalled => {
+                "waiting for a disk's copy, of which nothing was written for 5 min: look at its pool"
+            }
+        },
     }
 }
 

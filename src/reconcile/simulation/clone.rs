@@ -81,6 +81,32 @@ async fn a_copy_deleted_in_between_gives_its_original_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_copy_that_waits_for_its_turn_keeps_nobody_when_it_is_not_needed() {
+    let crowded = async || {
+        let world = World::with_clone();
+        world.crowd();
+        let run = Run::start(&world);
+        until(&world, "a copy that waits", World::copy_waits).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(!world.is_free(), "its original is not lent while it waits");
+        (world, run)
+    };
+    let (world, run) = crowded().await;
+    world.ask_delete();
+    run.waker.wake(world.vm());
+    until(&world, "no copy", |world| world.is_gone() && world.is_free()).await;
+    run.stop().await;
+    assert_eq!((world.copies(), world.copy_waits(), world.volumes()), ((0, 0), false, 2));
+
+    let (world, run) = crowded().await;
+    world.delete_lender();
+    run.waker.wake(world.lender());
+    until(&world, "an end of the copy", |world| ended(world, OperationKind::Clone).is_some()).await;
+    until(&world, "nothing that waits", |world| !world.copy_waits()).await;
+    run.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_original_deleted_in_between_is_gone_and_its_copy_says_so() {
     after_each("a copy", is_cloned, async |world, gate| {
         world.delete_lender();

@@ -51,12 +51,16 @@ fn what_is_whole_needs_its_original_no_more() {
 
 #[test]
 fn progress_is_that_of_the_disks() {
-    let decided = look(&copy(), DomainObservation::Absent, Loan::Stands, Copying::UnderWay(Some(50)));
-    let told = decided.operations.iter().map(|update| match update {
-        OperationUpdate::Progress { progress, stage, .. } => (*progress, stage.as_str()),
-        OperationUpdate::Finish { .. } => (-1, ""),
-    });
-    assert_eq!(told.collect::<Vec<_>>(), [(40, "copying the disks")]);
+    let told = |copying| {
+        let decided = look(&copy(), DomainObservation::Absent, Loan::Stands, copying);
+        let mut told = decided.operations.into_iter().map(|update| match update {
+            OperationUpdate::Progress { progress, stage, .. } => (progress, stage),
+            OperationUpdate::Finish { .. } => (-1, String::new()),
+        });
+        told.next().expect("it is told")
+    };
+    assert_eq!(told(Copying::UnderWay(Some(50))), (40, "copying the disks".to_owned()));
+    assert!(told(Copying::Stalled).1.contains("look at their pools"));
 }
 
 #[test]
@@ -64,9 +68,16 @@ fn a_copy_that_is_being_made_is_not_removed_under_libvirts_hands() {
     let mut copy = copy();
     copy.record.intent.deleting = true;
     let absent = || DomainObservation::Absent;
-    let decided = look(&copy, absent(), Loan::Stands, Copying::UnderWay(None));
-    assert_eq!(decided.step, None);
-    assert!(decided.wake_at.is_some(), "it would wait for ever");
+    copy.operations[0].kind = OperationKind::Delete;
+    for (copying, words) in
+        [(Copying::UnderWay(None), "libvirt makes"), (Copying::Stalled, "look at its pool")]
+    {
+        let decided = look(&copy, absent(), Loan::Stands, copying);
+        assert_eq!(decided.step, None);
+        assert!(decided.wake_at.is_some(), "it would wait for ever");
+        let told = |update: &OperationUpdate| matches!(update, OperationUpdate::Progress { stage, .. } if stage.contains(words));
+        assert!(decided.operations.iter().any(told), "{:?}", decided.operations);
+    }
     assert_eq!(look(&copy, absent(), Loan::Stands, Copying::Nothing).step, Some(Step::Forget));
 }
 

@@ -37,6 +37,9 @@ pub(super) struct Lending {
     domain: Option<DomainState>,
     /// What libvirt makes, whoever is there to hear of it.
     job: Option<Job>,
+    /// Other copies have all places, and this one waits for its turn.
+    is_crowded: bool,
+    waiting: Option<VolumeCopy>,
     /// Whether that was begun by the process that runs now.
     is_ours: bool,
     /// It was written to while it was read.
@@ -88,6 +91,7 @@ impl Lending {
     /// The process that asked is gone.
     pub(super) fn forget(&mut self) {
         self.is_ours = false;
+        self.waiting = None;
     }
 }
 
@@ -210,6 +214,16 @@ impl World {
         self.state().lending.bundle.is_none()
     }
 
+    /// All places are taken by copies of others.
+    pub(in crate::reconcile::simulation) fn crowd(&self) {
+        self.state().lending.is_crowded = true;
+    }
+
+    /// Whether a copy waits for its turn.
+    pub(in crate::reconcile::simulation) fn copy_waits(&self) -> bool {
+        self.state().lending.waiting.is_some()
+    }
+
     /// How many copies were begun, and how many volumes are not whole.
     pub(in crate::reconcile::simulation) fn copies(&self) -> (u32, usize) {
         let state = self.state();
@@ -235,6 +249,9 @@ impl Copies for World {
         let now = self.now();
         self.on_host("copy volume", |state| {
             settle(state, now);
+            if state.lending.waiting.is_some() {
+                return Ok(Copied::UnderWay);
+            }
             let path = PathBuf::from("/pool").join(&copy.name);
             match (&state.lending.job, state.lending.is_ours) {
                 (Some(job), true) if now < job.end => return Ok(Copied::UnderWay),
@@ -257,6 +274,10 @@ impl Copies for World {
             );
             assert!(state.volumes.contains(&copy.from_name), "what is not there is copied");
             assert_eq!(state.lending.domain, Some(DomainState::Shutoff), "a VM is copied that is not off");
+            if state.lending.is_crowded {
+                state.lending.waiting = Some(copy);
+                return Ok(Copied::UnderWay);
+            }
             state.volumes.insert(copy.name.clone());
             state.lending.torn.insert(copy.name.clone());
             state.lending.begun += 1;
@@ -267,11 +288,19 @@ impl Copies for World {
         .await?
     }
 
+    async fn withdraw_copy(&self, id: VmId) {
+        let waiting = &mut self.state().lending.waiting;
+        *waiting = waiting.take().filter(|copy| !copy.name.contains(&id.to_string()));
+    }
+
     async fn copying(&self, id: VmId) -> Copying {
         let now = self.now();
         let mut state = self.state();
         settle(&mut state, now);
         let lending = &state.lending;
+        if lending.waiting.as_ref().is_some_and(|copy| copy.name.contains(&id.to_string())) {
+            return Copying::UnderWay(None);
+        }
         let job = lending.job.as_ref().filter(|job| lending.is_ours && now < job.end);
         match job.filter(|job| job.copy.name.contains(&id.to_string())) {
             Some(job) => {
