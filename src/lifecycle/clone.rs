@@ -16,9 +16,9 @@ use crate::{
     install,
     store::{NewClone, StoreError, VmView},
     vm::{
-        DesiredPower, DiskTarget, LendChange, NetworkAttachment, NicSource, Operation, Origin, Plugged,
-        PluggedDisk, PluggedInterface, PowerKeeping, Provisioning, Unattended, VmChange, VmId, VmName,
-        VmRecord, VmSpec, WrongState, truncate_to_micros,
+        Base, DesiredPower, DiskTarget, Installation, LendChange, NetworkAttachment, NicSource, Operation,
+        Origin, Plugged, PluggedDisk, PluggedInterface, PowerKeeping, Provisioning, Unattended, VmChange,
+        VmId, VmName, VmRecord, VmSpec, WrongState, truncate_to_micros,
     },
 };
 
@@ -57,6 +57,7 @@ impl Wanted {
         };
         VmSpec {
             name: self.name.clone(),
+            base: base(&spec.base),
             network: self.network.clone().unwrap_or_else(|| spec.network.clone()),
             unattended,
             origin: Origin::Cloned { from: source.id },
@@ -70,6 +71,16 @@ impl Wanted {
 /// Whether a copy's first boot reads settings. What an installer once asked for it does not ask again.
 fn reads_settings(spec: &VmSpec) -> bool {
     spec.image().is_some_and(|image| image.provisioning == Provisioning::CloudInit)
+}
+
+/// The same system. The installer that put it there has nothing to report of the copy.
+fn base(of: &Base) -> Base {
+    match of {
+        Base::Image(_) => of.clone(),
+        Base::Installation(installation) => {
+            Base::Installation(Box::new(Installation { token: None, ..(**installation).clone() }))
+        }
+    }
 }
 
 /// The same disks and cards at the same places, under names and addresses of their own.
@@ -209,6 +220,25 @@ impl Lifecycle {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vm::{Disc, FirstBootSecret, InstallFamily};
+
+    #[test]
+    fn a_copy_of_an_installed_vm_reports_nothing() {
+        let installation = Installation {
+            disc: Disc { medium: "debian".parse().unwrap(), path: "/media/debian.iso".into() },
+            family: InstallFamily::Debian,
+            label: Some("Debian 13".to_owned()),
+            kernel: None,
+            drivers: None,
+            mirror: None,
+            edition: None,
+            medium_language: None,
+            agent: true,
+            token: Some(FirstBootSecret::new("token".to_owned())),
+        };
+        let expected = Installation { token: None, ..installation.clone() };
+        assert_eq!(base(&Base::Installation(Box::new(installation))), Base::Installation(Box::new(expected)));
+    }
 
     #[test]
     fn a_copys_devices_are_its_own() {
