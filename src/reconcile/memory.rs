@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{note::Digested, progress::Progress, step::Step, times::Times};
-use crate::vm::{AgentConnectivity, OperationId};
+use crate::vm::{AgentConnectivity, OperationId, Resource, ResourceKind, ResourceState};
 
 /// Times that a VM is started again without being asked, within [`RESTARTS_WITHIN`].
 pub const MAX_RESTARTS: usize = 5;
@@ -72,6 +72,8 @@ pub struct Memory {
     pub times: Times,
     /// When an installation last showed anything new.
     pub install: Progress,
+    /// Volumes of the VM's that were whole at the last look.
+    whole: usize,
 }
 
 impl Memory {
@@ -94,6 +96,7 @@ impl Memory {
             note: Digested::default(),
             times: Times::default(),
             install: Progress::default(),
+            whole: 0,
         }
     }
 
@@ -190,6 +193,17 @@ impl Memory {
         }
     }
 
+    /// Looks at what was made. A copy that became whole is what its failures waited for: those of the
+    /// next one are counted anew.
+    pub fn made(&mut self, resources: &[Resource]) {
+        let is_whole = |it: &&Resource| it.kind == ResourceKind::Volume && it.state == ResourceState::Created;
+        let whole = resources.iter().filter(is_whole).count();
+        if std::mem::replace(&mut self.whole, whole) < whole {
+            let copying = Step::CopyDisks.name();
+            self.failure = self.failure.take().filter(|failure| failure.step != copying);
+        }
+    }
+
     /// Ends the wait after a failure; how often it failed still counts.
     pub fn retry_now(&mut self, now: DateTime<Utc>) {
         if let Some(failure) = &mut self.failure {
@@ -255,6 +269,39 @@ mod tests {
         assert_eq!((memory.missing_since, memory.stopping_since), (Some(start - hour), Some(start - hour)));
         memory.shift(TimeDelta::MAX);
         assert_eq!(memory.missing_since, Some(start - hour), "a clock beyond all time moves nothing");
+    }
+
+    #[test]
+    fn failures_of_a_copy_are_its_own() {
+        let start = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let wait = Wait { base: Duration::from_secs(2), max: Duration::MAX, jitter: 0.0 };
+        let volume = |name: &str, state| Resource {
+            vm: crate::vm::VmId::generate(),
+            kind: ResourceKind::Volume,
+            place: "p".to_owned(),
+            name: name.to_owned(),
+            state,
+        };
+        let attempts = |memory: &Memory| memory.failure.as_ref().map_or(0, |failure| failure.attempts);
+        let mut memory = Memory::new(start);
+        let mut disks = vec![volume("a", ResourceState::Creating)];
+        for name in ["b", "c", "d"] {
+            memory.made(&disks);
+            for _ in 0..2 {
+                memory.failed(&Step::CopyDisks, true, String::new(), start, wait);
+                memory.succeeded(&Step::CopyDisks, start);
+                memory.made(&disks);
+            }
+            assert_eq!(attempts(&memory), 2, "that it is begun again says nothing");
+            disks.last_mut().unwrap().state = ResourceState::Created;
+            disks.push(volume(name, ResourceState::Creating));
+            memory.made(&disks);
+            assert_eq!(attempts(&memory), 0, "a disk became whole");
+        }
+        memory.failed(&Step::Define, true, String::new(), start, wait);
+        disks.last_mut().unwrap().state = ResourceState::Created;
+        memory.made(&disks);
+        assert_eq!(attempts(&memory), 1, "another step's failure is none of a copy");
     }
 
     #[test]

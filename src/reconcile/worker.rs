@@ -276,6 +276,7 @@ impl Worker {
         let record = &bundle.record;
         let change = bundle.operations.iter().find(|operation| operation.change.is_some());
         self.memory.enter(record.intent.generation, change.map(|operation| operation.id));
+        self.memory.made(&bundle.resources);
         self.memory.times.look(bundle, now);
         match &domain {
             DomainObservation::Absent if record.milestones.at(Milestone::Defined).is_some() => {
