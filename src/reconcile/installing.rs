@@ -1,7 +1,7 @@
 //! What is done for a system that is installed from a disc: the installer's files, the change from its
 //! boot to the disk's, and what is looked at meanwhile.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{
     apply::{Hands, StepError, disk},
@@ -10,7 +10,10 @@ use super::{
 use crate::{
     failpoint::failpoint,
     store::VmBundle,
-    vm::{InstallerBoot, Milestone, Resource, ResourceKind, ResourceState, VmId, chain},
+    vm::{
+        Disc, Installation, InstallerBoot, Milestone, Resource, ResourceKind, ResourceState, VmId, chain,
+        disc_file_name,
+    },
 };
 
 /// The files of an installer, by what their names end in.
@@ -69,11 +72,8 @@ impl Hands {
     /// Everything that an installation put into drives.
     fn media(&self, bundle: &VmBundle) -> Vec<PathBuf> {
         let Some(installation) = bundle.record.spec.installation() else { return Vec::new() };
-        let discs = [Some(&installation.disc), installation.drivers.as_ref()];
-        let discs = discs.into_iter().flatten().map(|disc| disc.path.clone());
         let answers = self.settings.seeds_dir.join(self.installer_file(bundle.record.id, "iso").name);
-        // One that came back from its domain knows of no paths.
-        discs.chain([answers]).filter(|path| path.is_absolute()).collect()
+        discs(installation, &self.settings.discs_dir).chain([answers]).collect()
     }
 
     /// Firmware that was not heard is found as an installation that does not move: a key is no reason
@@ -129,8 +129,48 @@ impl Hands {
     }
 }
 
+/// The discs of the library that a system is installed from. One that came back from its domain knows
+/// their names alone.
+fn discs(installation: &Installation, library: &Path) -> impl Iterator<Item = PathBuf> {
+    let path = |disc: &Disc| match disc.path.is_absolute() {
+        true => disc.path.clone(),
+        false => library.join(disc_file_name(&disc.medium)),
+    };
+    let discs = [Some(path(&installation.disc)), installation.drivers.as_ref().map(path)];
+    discs.into_iter().flatten()
+}
+
 /// The files that a machine boots with.
 fn made(boot: &InstallerBoot) -> Vec<PathBuf> {
     let kernel = boot.kernel.iter().flat_map(|kernel| [Some(kernel.kernel.clone()), kernel.initrd.clone()]);
     kernel.flatten().chain(boot.discs.iter().cloned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::InstallFamily;
+
+    #[test]
+    fn a_disc_whose_path_was_lost_is_found_by_its_name() {
+        let disc = |name: &str, path: &str| Disc { medium: name.parse().unwrap(), path: path.into() };
+        let mut installation = Installation {
+            disc: disc("debian", "/elsewhere/debian.iso"),
+            family: InstallFamily::Debian,
+            label: None,
+            kernel: None,
+            drivers: Some(disc("virtio-win", "")),
+            mirror: None,
+            edition: None,
+            medium_language: None,
+            agent: true,
+            token: None,
+        };
+        let library = Path::new("/media");
+        let name = |name: &str| library.join(disc_file_name(&name.parse().unwrap()));
+        let there: Vec<_> = discs(&installation, library).collect();
+        assert_eq!(there, [PathBuf::from("/elsewhere/debian.iso"), name("virtio-win")]);
+        (installation.disc.path, installation.drivers) = (PathBuf::new(), None);
+        assert_eq!(discs(&installation, library).collect::<Vec<_>>(), [name("debian")]);
+    }
 }
