@@ -199,6 +199,17 @@ on_both! {
         domains.define(VmId::generate(), "copy", |xml| put_note(&xml, good, &copy).unwrap()).await;
 
         let elsewhere = domains.noted("elsewhere", |_, note| note.host = HostId::generate()).await;
+        // Whose files lie in that controller's state directory.
+        let farther = domains
+            .noted("farther", |id, note| {
+                note.host = HostId::generate();
+                note.resources.push(NotedResource {
+                    kind: ResourceKind::ConsoleLog,
+                    place: "/elsewhere/console".to_owned(),
+                    name: format!("vm-{id}.log"),
+                });
+            })
+            .await;
 
         let held = HostLock::acquire(state.path()).unwrap();
         let (done, _) = run(&config, &[]).await;
@@ -213,6 +224,7 @@ on_both! {
             (greedy, "greedy", "which is not this VM's"),
             (broken, "broken", "skipped: its metadata cannot be read"),
             (elsewhere, "elsewhere", "is another controller's"),
+            (farther, "farther", "is another controller's"),
             (old, "old", "skipped: its metadata is of version \"1\""),
         ] {
             let line = words.lines().find(|line| line.starts_with(&format!("{name} ({id}): ")));
@@ -242,6 +254,8 @@ on_both! {
         let (done, words) = run(&config, &["elsewhere"]).await;
         assert!(done.is_ok() && words.contains("restored, VM of ana"), "{words}");
         assert_eq!(db.number("SELECT count(*) FROM vms").await, 3);
+        let (done, words) = run(&config, &["farther"]).await;
+        assert!(done.is_err() && words.contains("which is not this VM's"), "{words}");
     }
 
     async fn what_was_installed_from_a_disc_needs_it_no_more(db: TestDatabase) {

@@ -14,7 +14,7 @@ use crate::{
     accounts::is_user_name,
     config::{Config, HypervisorConfig},
     hypervisor::{Hypervisor, Identity, libvirt::LibvirtHypervisor},
-    lifecycle::{NotedOwner, Places, noted_vm},
+    lifecycle::{NotedOwner, Places, noted_host, noted_vm},
     store::{StoreError, UserRecord},
     vm::{UserId, VmId, chain, truncate_to_micros},
 };
@@ -131,6 +131,13 @@ async fn restore(
     if note.id != Some(id) {
         return Ok(Some(Outcome::Left("is a copy of another VM, and not ours")));
     }
+    // Two controllers may share a libvirt: what the other one made is not ours to take unasked, nor to
+    // judge, with files in places that are not ours.
+    if !named && noted_host(note).is_some_and(|host| host != database.host) {
+        return Ok(Some(Outcome::Left(
+            "is another controller's, or this one lost its state directory; name it to have it restored here",
+        )));
+    }
     let state = &config.paths.state_dir;
     let (seeds_dir, console_dir) = (state.join("seeds"), state.join("console"));
     let places = Places { seeds_dir: &seeds_dir, console_dir: &console_dir };
@@ -139,12 +146,6 @@ async fn restore(
         Ok(checked) => checked,
         Err(why) => return Ok(Some(Outcome::Broken(why))),
     };
-    // Two controllers may share a libvirt: what the other one made is not ours to take unasked.
-    if owner.host != database.host && !named {
-        return Ok(Some(Outcome::Left(
-            "is another controller's, or this one lost its state directory; name it to have it restored here",
-        )));
-    }
     let owner = match heir {
         Some(heir) => heir.clone(),
         None => match owner_of(database, &owner).await? {

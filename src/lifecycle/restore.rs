@@ -46,6 +46,17 @@ pub struct NotedOwner {
     pub name: String,
 }
 
+/// The controller's host that a domain's metadata names, whatever else is in it.
+#[must_use]
+pub fn noted_host(note: &FoundNote) -> Option<HostId> {
+    #[derive(serde::Deserialize)]
+    struct Whose {
+        host: HostId,
+    }
+    let text = Some(&note.text).filter(|text| text.len() <= MAX_NOTE)?;
+    serde_json::from_str(text).ok().map(|Whose { host }| host)
+}
+
 /// A VM as its domain tells it, checked. Its owner is the noted one, who may not exist.
 ///
 /// # Errors
