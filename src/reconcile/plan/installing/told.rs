@@ -66,8 +66,16 @@ pub(in crate::reconcile::plan) fn condition(look: &Look<'_>) -> Option<Draft> {
         let same = old.filter(|old| without_clocks(&old.message) == without_clocks(&message));
         Some((kind, status, reason, same.map_or(message, |old| old.message.clone())))
     };
-    let anew = "Look at its console (`virsh console`, or its screen); `stopVm` and then `startVm` begin the \
-                installation anew.";
+    let anew = match goes_on_from_disk(look) {
+        false => {
+            "Look at its console (`virsh console`, or its screen); `stopVm` and then `startVm` begin the \
+             installation anew."
+        }
+        true => {
+            "Look at its screen. `startVm` does not begin anew what it has put onto the disk: `deleteVm`, and \
+             create the VM again."
+        }
+    };
     match standing(look)? {
         Standing::AtWork => {
             told(ConditionStatus::True, "Installing", format!("The installer is at work{}.", at_stage(look)))
@@ -105,7 +113,13 @@ pub(in crate::reconcile::plan) fn condition(look: &Look<'_>) -> Option<Draft> {
             told(ConditionStatus::False, "Interrupted", words.to_owned())
         }
         Standing::Resting if is_off(look) && !look.bundle.record.intent.power.is_on() => {
-            let words = "The installation was broken off; `startVm` begins it anew.";
+            let words = match goes_on_from_disk(look) {
+                false => "The installation was broken off; `startVm` begins it anew.",
+                true => {
+                    "The installation was broken off; `startVm` goes on with what is on the disk. Where that does not \
+                     boot, `deleteVm`, and create the VM again."
+                }
+            };
             told(ConditionStatus::False, "Interrupted", words.to_owned())
         }
         // As before, until more is known.
@@ -116,6 +130,12 @@ pub(in crate::reconcile::plan) fn condition(look: &Look<'_>) -> Option<Draft> {
             told(old.status, reason, old.message.clone())
         }
     }
+}
+
+/// Whether the machine boots its disk before the installer's disc, so that what an installer that failed
+/// has left there is what starts next.
+fn goes_on_from_disk(look: &Look<'_>) -> bool {
+    under_way(look.bundle).is_some_and(|installation| installation.family.reboots_by_itself())
 }
 
 fn is_off(look: &Look<'_>) -> bool {
@@ -133,9 +153,12 @@ pub(super) fn failed(look: &Look<'_>, facts: &DomainFacts) -> String {
         Some(keeping::Off::ByItself) => "went off",
         Some(keeping::Off::Unseen) | None => "is off",
     };
+    let anew = match goes_on_from_disk(look) {
+        false => "`startVm` begins the installation anew.",
+        true => "`startVm` would boot what it has put onto the disk: `deleteVm`, and create the VM again.",
+    };
     format!(
-        "The installer's machine {how} before the system was installed{}.{} `startVm` begins the installation \
-         anew.",
+        "The installer's machine {how} before the system was installed{}.{} {anew}",
         at_stage(look),
         last_words(look)
     )

@@ -373,6 +373,21 @@ fn windows_goes_on_by_itself_until_it_says_that_it_is_done() {
 }
 
 #[test]
+fn what_begins_a_failed_installation_anew_is_told_as_it_is() {
+    for (vm, created) in [(debian(), false), (windows(), true)] {
+        let (stuck, failed) = (seen(ON), seen(OFF));
+        let mut broken_off = vm.clone();
+        broken_off.record.intent.power = DesiredPower::ForcedOff;
+        for (vm, seen) in [(&vm, &stuck), (&vm, &failed), (&broken_off, &failed)] {
+            let plan = decide(vm, seen, &silent(36_000));
+            let (_, reason, message) = told(&plan);
+            assert_eq!(message.contains("create the VM again"), created, "{reason}: {message}");
+            assert_eq!(message.contains("anew."), !created, "{reason}: {message}");
+        }
+    }
+}
+
+#[test]
 fn firmware_is_given_a_key_for_ten_seconds_after_a_start() {
     let at = |seconds: i64| Some(now() - TimeDelta::seconds(seconds));
     for (uefi, started, pressed, step) in [
