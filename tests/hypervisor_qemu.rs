@@ -5,7 +5,10 @@
 mod support;
 
 use std::{
-    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    os::unix::{
+        fs::{FileTypeExt, MetadataExt, PermissionsExt},
+        net::UnixListener,
+    },
     path::Path,
     process::Command,
 };
@@ -13,7 +16,8 @@ use std::{
 use infinibay::{
     domain_xml::inject_channel,
     hypervisor::{
-        Devices, DomainType, GuestControls, Hypervisor, HypervisorError, OverlayVolume, Storage,
+        BlankVolume, Copied, Copies, Copying, Devices, DomainType, GuestControls, Hypervisor,
+        HypervisorError, OverlayVolume, Storage, VolumeCopy,
         libvirt::{ConfigChange, LiveChange},
     },
     vm::{DomainObservation, DomainState, VmId},
@@ -252,6 +256,91 @@ async fn a_pool_is_looked_through_and_never_started() {
     std::fs::remove_file(&disk).unwrap();
     assert!(found.lookup_storage_vol_by_name("disk.img").is_ok());
     assert!(hypervisor.pool(&pool.name).await.unwrap().volumes.is_empty());
+}
+
+/// A volume whose copies hang for as long as the listener is there.
+fn endless(pool: &Pool, name: &str) -> UnixListener {
+    let socket = pool.directory.path().join("nbd");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let backing = format!("nbd+unix:///x?socket={}", socket.display());
+    let disk = pool.directory.path().join(name);
+    // Not opened: nobody answers.
+    qemu_img(&[
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-u",
+        "-F",
+        "raw",
+        "-b",
+        &backing,
+        disk.to_str().unwrap(),
+        "1M",
+    ]);
+    listener
+}
+
+#[tokio::test]
+async fn a_copy_that_waits_is_taken_back_and_what_is_made_beside_one_waits() {
+    let hypervisor = connect(URI).await;
+    let pool = Pool::new();
+    let images = tempfile::tempdir().unwrap();
+    let base = images.path().join("base.raw");
+    qemu_img(&["create", "-q", "-f", "raw", base.to_str().unwrap(), "1M"]);
+    let listener = endless(&pool, "endless.qcow2");
+    let (id, copies) = (VmId::generate(), [(); 3].map(|()| VmId::generate()));
+    let overlay = OverlayVolume {
+        pool: pool.name.clone(),
+        name: format!("{id}.qcow2"),
+        capacity_bytes: 1 << 20,
+        backing_path: base,
+        backing_format: "raw".to_owned(),
+    };
+    let made = hypervisor.create_overlay(id, overlay.clone()).await.unwrap();
+    let copy = |id: VmId| VolumeCopy {
+        from_pool: pool.name.clone(),
+        from_name: "endless.qcow2".to_owned(),
+        pool: pool.name.clone(),
+        name: format!("{id}.qcow2"),
+        capacity_bytes: 1 << 20,
+    };
+    for id in copies {
+        assert_eq!(hypervisor.copy_volume(id, copy(id)).await.unwrap(), Copied::UnderWay);
+    }
+    let connection = Connect::open(Some(URI)).expect("open libvirt");
+    let found = connection.lookup_storage_pool_by_name(&pool.name).unwrap();
+    let is_begun = |id: &VmId| found.lookup_storage_vol_by_name(&copy(*id).name).is_ok();
+    let begun = until("two copies", async || {
+        let begun: Vec<_> = copies.into_iter().filter(is_begun).collect();
+        (begun.len() == 2).then_some(begun)
+    })
+    .await;
+    let waiting = copies.into_iter().find(|id| !begun.contains(id)).unwrap();
+
+    // What stands there cannot be told from what is half made: not now, and nobody's fault.
+    let late = hypervisor.create_overlay(id, overlay.clone()).await.unwrap_err();
+    assert!(matches!(late, HypervisorError::Deadline { .. }), "{late:?}");
+    assert!(!hypervisor.is_busy(id));
+    let blank = BlankVolume { pool: pool.name.clone(), name: overlay.name.clone(), capacity_bytes: 1 << 20 };
+    let late = hypervisor.create_blank(id, blank).await.unwrap_err();
+    assert!(matches!(late, HypervisorError::Deadline { .. }), "{late:?}");
+    assert!(hypervisor.pool(&pool.name).await.unwrap().volumes.contains(&overlay.name));
+
+    for id in copies {
+        hypervisor.withdraw_copy(id).await;
+        let nothing = hypervisor.copying(id).await == Copying::Nothing;
+        assert_eq!(nothing, id == waiting, "only what waits can be taken back");
+    }
+    drop(listener);
+    for id in begun {
+        until("the end of a copy", async || (hypervisor.copying(id).await == Copying::Nothing).then_some(()))
+            .await;
+        assert!(hypervisor.copy_volume(id, copy(id)).await.is_err(), "its end is told");
+    }
+    assert!(!is_begun(&waiting), "what was taken back is made");
+    assert_eq!(hypervisor.create_overlay(id, overlay.clone()).await.unwrap(), made);
+    hypervisor.delete_volume(id, &pool.name, &overlay.name).await.unwrap();
 }
 
 fn qemu_img(arguments: &[&str]) -> String {

@@ -256,8 +256,9 @@ impl Hypervisor for LibvirtHypervisor {
 
     async fn create_overlay(&self, id: VmId, volume: OverlayVolume) -> Result<PathBuf, HypervisorError> {
         let operation = format!("create volume {:?} in pool {:?}", volume.name, volume.pool);
+        let limit = self.config.call_timeout;
         self.call(operation, Some(Subject::Domain(id)), Lane::Work, move |call| {
-            volumes::create_overlay(call, &volume)
+            volumes::create_overlay(call, &volume, limit)
         })
         .await
     }

@@ -12,14 +12,14 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use virt::{error::ErrorNumber, storage_pool::StoragePool, storage_vol::StorageVol};
+use virt::{storage_pool::StoragePool, storage_vol::StorageVol};
 
 use super::{
     LibvirtHypervisor,
     gate::{Lane, Subject},
     session::{Call, absent_as_none},
     supervisor::Link,
-    volumes::{active_pool, exists_already, find, path_of, plain_xml},
+    volumes::{active_pool, exists_already, find, path_of, plain_xml, still_made},
 };
 use crate::{
     domain_xml::{Malformed, document::Document},
@@ -314,22 +314,6 @@ fn remove(call: &Call<'_>, pool: &StoragePool, name: &str) -> Result<(), Hypervi
     let Some(standing) = find(call, pool, name)? else { return Ok(()) };
     tracing::info!(volume = name, "what is left of a copy that was not seen to end is removed");
     absent_as_none(call.ask(|_| standing.delete(0).map(drop))).map(drop)
-}
-
-/// libvirt lets nobody touch a volume that it is still making for an earlier process, nor its pool:
-/// that call is not over.
-fn still_made(call: &Call<'_>, error: HypervisorError, limit: Duration) -> HypervisorError {
-    match &error {
-        HypervisorError::Refused { source, .. }
-            if matches!(
-                source.code().known(),
-                Some(ErrorNumber::OperationInvalid | ErrorNumber::InternalError)
-            ) =>
-        {
-            HypervisorError::Deadline { operation: call.operation(), limit }
-        }
-        _ => error,
-    }
 }
 
 #[cfg(test)]

@@ -38,8 +38,11 @@ impl Devices for LibvirtHypervisor {
 
     async fn create_blank(&self, id: VmId, volume: BlankVolume) -> Result<PathBuf, HypervisorError> {
         let operation = format!("create volume {:?} in pool {:?}", volume.name, volume.pool);
-        self.call(operation, Some(Subject::Domain(id)), Lane::Work, move |call| volume::create(call, &volume))
-            .await
+        let limit = self.config.call_timeout;
+        self.call(operation, Some(Subject::Domain(id)), Lane::Work, move |call| {
+            volume::create(call, &volume, limit)
+        })
+        .await
     }
 
     async fn volume(&self, id: VmId, pool: &str, name: &str) -> Result<Option<VolumeFacts>, HypervisorError> {

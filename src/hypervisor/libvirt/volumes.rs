@@ -1,6 +1,9 @@
 //! Storage volumes: overlays made, found and removed.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use quick_xml::{
     Writer,
@@ -19,18 +22,24 @@ use crate::{
 
 /// Only for a volume that nothing uses yet: what stands there under its name and is not what is
 /// asked for is deleted.
-pub(super) fn create_overlay(call: &Call<'_>, volume: &OverlayVolume) -> Result<PathBuf, HypervisorError> {
+pub(super) fn create_overlay(
+    call: &Call<'_>,
+    volume: &OverlayVolume,
+    limit: Duration,
+) -> Result<PathBuf, HypervisorError> {
     let xml = overlay_xml(volume).map_err(|reason| call.invalid(reason))?;
-    create_as(call, &volume.pool, &volume.name, &xml, |description| is_overlay(description, volume))
+    let is_it = |description: &str| is_overlay(description, volume);
+    create_as(call, (&volume.pool, &volume.name), &xml, limit, is_it)
 }
 
 /// Makes a volume from its XML; `is_it` tells from libvirt's description whether one that stands
-/// there is the one asked for.
+/// there is the one asked for. While another volume of the pool is being made, that cannot be told, and
+/// the error is a [`HypervisorError::Deadline`] of `limit`.
 pub(super) fn create_as(
     call: &Call<'_>,
-    pool_name: &str,
-    name: &str,
+    (pool_name, name): (&str, &str),
     xml: &str,
+    limit: Duration,
     is_it: impl FnOnce(&str) -> Result<bool, Malformed>,
 ) -> Result<PathBuf, HypervisorError> {
     let pool = active_pool(call, pool_name)?;
@@ -45,7 +54,7 @@ pub(super) fn create_as(
     }
     // What the pool remembers is what was once asked for; refreshed, it tells what the file is.
     // That is refused while a volume of the pool is being made, so nothing unfinished is judged.
-    call.ask(|_| pool.refresh(0).map(drop))?;
+    call.ask(|_| pool.refresh(0).map(drop)).map_err(|error| still_made(call, error, limit))?;
     if let Some(standing) = find(call, &pool, name)? {
         let description = call.ask(|_| standing.xml_desc(0))?;
         if is_it(&description).map_err(|error| call.invalid(error))? {
@@ -107,6 +116,22 @@ pub(super) fn active_pool(call: &Call<'_>, name: &str) -> Result<StoragePool, Hy
             }
         }
     }
+}
+
+/// libvirt lets nobody touch a volume that it is still making, nor its pool as a whole: whoever's call
+/// that is, it is not over.
+pub(super) fn still_made(call: &Call<'_>, error: HypervisorError, limit: Duration) -> HypervisorError {
+    if is_occupied(&error) { HypervisorError::Deadline { operation: call.operation(), limit } } else { error }
+}
+
+pub(super) fn is_occupied(error: &HypervisorError) -> bool {
+    matches!(
+        error,
+        HypervisorError::Refused { source, .. } if matches!(
+            source.code().known(),
+            Some(ErrorNumber::OperationInvalid | ErrorNumber::InternalError)
+        )
+    )
 }
 
 pub(super) fn exists_already(error: &HypervisorError) -> bool {

@@ -1,6 +1,9 @@
 //! The volumes of disks that are plugged in later, and their growth.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use virt::{storage_vol::StorageVol, sys};
 
@@ -16,9 +19,14 @@ use crate::{
     vm::VmId,
 };
 
-pub(super) fn create(call: &Call<'_>, volume: &BlankVolume) -> Result<PathBuf, HypervisorError> {
+pub(super) fn create(
+    call: &Call<'_>,
+    volume: &BlankVolume,
+    limit: Duration,
+) -> Result<PathBuf, HypervisorError> {
     let xml = plain_xml(&volume.name, volume.capacity_bytes).map_err(|error| call.invalid(error))?;
-    create_as(call, &volume.pool, &volume.name, &xml, |description| is_blank(description, volume))
+    let is_it = |description: &str| is_blank(description, volume);
+    create_as(call, (&volume.pool, &volume.name), &xml, limit, is_it)
 }
 
 pub(super) fn facts(call: &Call<'_>, pool: &str, name: &str) -> Result<Option<VolumeFacts>, HypervisorError> {
