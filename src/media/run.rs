@@ -106,9 +106,12 @@ impl Media {
         if deleting {
             failpoint!("delete-medium.removed");
             self.store().medium_gone(medium.id).await?;
+            failpoint!("delete-medium.gone");
             tracing::info!(medium = %medium.id, name = %medium.name, "a medium was deleted");
         } else {
+            failpoint!("cancel-medium.removed");
             self.store().medium_discarded(medium.id).await?;
+            failpoint!("cancel-medium.discarded");
         }
         Ok(())
     }
