@@ -13,6 +13,7 @@ mod story_kill {
     pub mod library;
     pub mod life;
     pub mod living;
+    pub mod rebuilding;
     pub mod stranger;
 }
 #[macro_use]
@@ -21,13 +22,21 @@ mod support;
 use std::collections::BTreeSet;
 
 use infinibay::failpoint::OPERATIONS;
-use story_kill::{copies, installs, library, life, living, stranger};
+use story_kill::{copies, installs, library, life, living, rebuilding, stranger};
 
 #[test]
 fn every_operation_has_its_story() {
     let listed: BTreeSet<_> = OPERATIONS.iter().map(|(name, _)| *name).collect();
-    let told =
-        [copies::TOLD, installs::TOLD, life::TOLD, living::TOLD, stranger::TOLD, library::TOLD].concat();
+    let told = [
+        copies::TOLD,
+        installs::TOLD,
+        life::TOLD,
+        living::TOLD,
+        rebuilding::TOLD,
+        stranger::TOLD,
+        library::TOLD,
+    ]
+    .concat();
     assert_eq!(told.into_iter().collect::<BTreeSet<_>>(), listed);
 }
 
@@ -50,6 +59,11 @@ async fn copies_are_whole_and_what_is_lent_is_given_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_installation_goes_on_to_its_end() {
     installs::story().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_database_is_made_anew_once() {
+    rebuilding::story().await;
 }
 
 on_both! {

@@ -119,7 +119,7 @@ impl Media {
     fn complain(&self, medium: MediumId, stopped: &Stop) {
         match stopped {
             Stop::Told => tracing::debug!(%medium, "work on a medium was broken off"),
-            Stop::Failed(Failure { message, .. }) => {
+            Stop::Failed(Failure { message, .. }) | Stop::Later(Failure { message, .. }) => {
                 tracing::warn!(%medium, reason = message, "work on a medium failed; it is tried again");
             }
             Stop::Store(error) => self.wait_for_store(error),

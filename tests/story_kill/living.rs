@@ -3,6 +3,7 @@
 
 mod devices;
 mod power;
+mod settings;
 mod snapshots;
 
 use std::time::{Duration, Instant};
@@ -19,14 +20,27 @@ use crate::support::{
 pub const TOLD: &[&str] = &[
     "create-snapshot",
     "thaw",
+    "retake-snapshot",
     "revert-snapshot",
     "delete-snapshot",
     "attach-disk",
     "detach-disk",
+    "undo-disk",
+    "grow-disk",
+    "attach-interface",
+    "detach-interface",
     "resize",
+    "note",
+    "set-autostart",
+    "set-policy",
     "power",
+    "give-up",
     "rename",
+    "take-name-back",
+    "reset",
+    "reboot",
     "insert-medium",
+    "eject-medium",
 ];
 
 const ATTACH: &str = "mutation($id: UUID!) { attachVmDisk(id: $id, bytes: 1048576) { operation { id } } }";
@@ -41,17 +55,22 @@ struct Scene {
 }
 
 pub async fn story() {
-    let stage = Stage::set("killed");
+    // What fails is tried again soon, and given up soon.
+    let stage = Stage::with("killed", &[("INFINIBAY__RECONCILE__RETRY_MAX", "1s")]);
     let daemon = stage.home.start();
     let (client, vm) = stage.create(&daemon).await;
     qemu_agent::start(&client, &vm, 0).await;
     let mut scene = Scene { stage, vm, daemon: Some(daemon) };
     scene.snapshots().await;
     scene.disks().await;
+    scene.cards().await;
     scene.sizes().await;
+    scene.settings().await;
     scene.asks_for_a_drive().await;
     scene.power_and_name().await;
     scene.media().await;
+    scene.boots().await;
+    scene.undone_disk().await;
     // In the end it goes with a disk that is half attached.
     scene.killed(&["attach-disk.made"], ATTACH, json!({})).await;
     assert_eq!(scene.stage.pool.volumes().len(), 2);
