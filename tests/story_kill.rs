@@ -10,6 +10,7 @@ mod story_kill {
     pub mod copies;
     pub mod death;
     pub mod installs;
+    pub mod keys;
     pub mod library;
     pub mod life;
     pub mod living;
@@ -22,7 +23,7 @@ mod support;
 use std::collections::BTreeSet;
 
 use infinibay::failpoint::OPERATIONS;
-use story_kill::{copies, installs, library, life, living, rebuilding, stranger};
+use story_kill::{copies, installs, keys, library, life, living, rebuilding, stranger};
 
 #[test]
 fn every_operation_has_its_story() {
@@ -30,6 +31,7 @@ fn every_operation_has_its_story() {
     let told = [
         copies::TOLD,
         installs::TOLD,
+        keys::TOLD,
         life::TOLD,
         living::TOLD,
         rebuilding::TOLD,
@@ -59,6 +61,7 @@ async fn copies_are_whole_and_what_is_lent_is_given_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_installation_goes_on_to_its_end() {
     installs::story().await;
+    keys::story().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
