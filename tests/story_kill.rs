@@ -54,6 +54,11 @@ async fn what_is_asked_of_a_vm_is_done_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_switched_is_switched_once() {
+    living::story_of_power().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn copies_are_whole_and_what_is_lent_is_given_back() {
     copies::story().await;
 }
