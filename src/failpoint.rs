@@ -67,7 +67,17 @@ pub const OPERATIONS: &[(&str, &[&str])] = &[
             "power.stored",
         ],
     ),
+    // A request for power that fails so often that it is given up.
+    ("give-up", &["commit.given-up"]),
+    ("reboot", &["change.stored", "reboot.requested", "settle.ended"]),
+    ("reset", &["change.stored", "change.done", "change.ended"]),
     ("rename", &["change.stored", "change.done", "change.ended"]),
+    // Of a VM whose new name another one got meanwhile.
+    ("take-name-back", &["take-name-back.renamed", "refuse.ended"]),
+    ("set-autostart", &["change.stored", "change.done", "change.ended"]),
+    ("set-policy", &["change.stored", "change.done", "change.ended"]),
+    // What a domain carries of its VM, after whatever changed that.
+    ("note", &["note.written"]),
     (
         "create-snapshot",
         &[
@@ -83,6 +93,8 @@ pub const OPERATIONS: &[(&str, &[&str])] = &[
     ),
     // What comes first after a crash that left file systems frozen.
     ("thaw", &["thaw.thawed", "thaw.noted"]),
+    // Of one that was taken of file systems that were at work again.
+    ("retake-snapshot", &["retake-snapshot.deleted"]),
     (
         "revert-snapshot",
         &["change.stored", "revert-snapshot.noted", "revert-snapshot.paused", "change.done", "change.ended"],
@@ -107,12 +119,24 @@ pub const OPERATIONS: &[(&str, &[&str])] = &[
             "unplug.unplugged",
             "detach-disk.unplugged",
             "detach-disk.deleted",
+            "detach-disk.released",
             "change.done",
             "change.ended",
         ],
     ),
-    ("insert-medium", &["change.stored", "insert-medium.configured", "change.done", "change.ended"]),
-    ("resize", &["change.stored", "resize.configured", "change.done", "change.ended"]),
+    // Of a disk that libvirt refuses to make, or to plug in.
+    (
+        "undo-disk",
+        &["change.stored", "attach-disk.reserved", "undo-disk.deleted", "undo-disk.released", "refuse.ended"],
+    ),
+    // What stands where a volume is to be made, and is another one.
+    ("remake-volume", &["remake-volume.deleted"]),
+    ("grow-disk", &["change.stored", "change.done", "change.ended"]),
+    ("attach-interface", &["change.stored", "plug.configured", "change.done", "change.ended"]),
+    ("detach-interface", &["change.stored", "unplug.unplugged", "change.done", "change.ended"]),
+    ("insert-medium", &["change.stored", "change-medium.configured", "change.done", "change.ended"]),
+    ("eject-medium", &["change.stored", "change-medium.configured", "change.done", "change.ended"]),
+    ("resize", &["change.stored", "resize.configured", "resize.processors", "change.done", "change.ended"]),
     ("adopt", &["adopt.stored", "adopt.defined", "adopt.noted", "change.done", "change.ended"]),
     (
         "release",
@@ -121,6 +145,7 @@ pub const OPERATIONS: &[(&str, &[&str])] = &[
             "release.detached",
             "release.forgotten",
             "release.released",
+            "release.cleared",
             "change.done",
             "change.ended",
         ],
@@ -153,21 +178,34 @@ pub const OPERATIONS: &[(&str, &[&str])] = &[
     (
         "install",
         &[
+            "write-installer.listed",
             "write-installer.reserved",
             "write-installer.made",
+            "keep-installer.kept",
+            "keep-installer.removed",
+            "keep-installer.released",
             "write-installer.noted",
             "write-installer.passed",
             "define.made",
             "start.started",
+            "replace-boot.ejected",
             "replace-boot.edited",
             "replace-boot.started",
             "replace-boot.passed",
+            "clear-installer.overwritten",
             "clear-installer.shredded",
             "clear-installer.released",
             "clear-installer.forgotten",
         ],
     ),
-    ("delete-medium", &["delete-medium.stored", "delete-medium.hidden", "delete-medium.removed"]),
+    // An installer that waits for a key.
+    ("press-key", &["press-key.pressed"]),
+    (
+        "delete-medium",
+        &["delete-medium.stored", "delete-medium.hidden", "delete-medium.removed", "delete-medium.gone"],
+    ),
+    ("cancel-medium", &["cancel-medium.stored", "cancel-medium.removed", "cancel-medium.discarded"]),
+    ("rebuild", &["rebuild.migrated", "rebuild.owned", "rebuild.restored"]),
 ];
 
 /// A point of this name, which must be in [`OPERATIONS`].

@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use infinibay::failpoint::OPERATIONS;
+use infinibay::{
+    failpoint::OPERATIONS,
+    vm::{DeviceChange, GuestChange, IdentityChange, SettingChange, SizeChange, SnapshotChange, VmChange},
+};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -62,6 +65,49 @@ fn names_are_step_and_moment() {
                 point.split_once('.').is_some_and(|(step, moment)| is_word(step) && is_word(moment));
             assert!(regular, "{point} of {operation}");
         }
+    }
+}
+
+/// Each change with its operation of the list. It is one table for the compiler, which misses a new
+/// change in it, and for the test, which looks the operations up. (Steps have theirs beside them.)
+macro_rules! changes {
+    ($($change:pat => $operation:literal;)*) => {
+        fn is_told(change: &VmChange) -> bool {
+            match change { $($change => true),* }
+        }
+        const TOLD: &[&str] = &[$($operation),*];
+    };
+}
+
+changes! {
+    VmChange::Guest(GuestChange::Reset) => "reset";
+    VmChange::Guest(GuestChange::Reboot { .. }) => "reboot";
+    VmChange::Setting(SettingChange::Autostart(_)) => "set-autostart";
+    VmChange::Setting(SettingChange::Rename(_)) => "rename";
+    VmChange::Setting(SettingChange::Policy { .. }) => "set-policy";
+    VmChange::Size(SizeChange::Resize { .. }) => "resize";
+    VmChange::Size(SizeChange::GrowDisk { .. }) => "grow-disk";
+    VmChange::Device(DeviceChange::AttachDisk { .. }) => "attach-disk";
+    VmChange::Device(DeviceChange::DetachDisk { .. }) => "detach-disk";
+    VmChange::Device(DeviceChange::InsertMedium { .. }) => "insert-medium";
+    VmChange::Device(DeviceChange::EjectMedium { .. }) => "eject-medium";
+    VmChange::Device(DeviceChange::AttachInterface { .. }) => "attach-interface";
+    VmChange::Device(DeviceChange::DetachInterface { .. }) => "detach-interface";
+    VmChange::Snapshot(SnapshotChange::Create(_)) => "create-snapshot";
+    VmChange::Snapshot(SnapshotChange::Revert { .. }) => "revert-snapshot";
+    VmChange::Snapshot(SnapshotChange::Delete { .. }) => "delete-snapshot";
+    VmChange::Identity(IdentityChange::Adopt) => "adopt";
+    VmChange::Identity(IdentityChange::Release) => "release";
+    VmChange::Lend(_) => "clone";
+}
+
+#[test]
+fn on_the_way_of_every_change_lie_failpoints() {
+    assert!(is_told(&VmChange::Guest(GuestChange::Reset)));
+    assert_eq!(TOLD.iter().collect::<BTreeSet<_>>().len(), TOLD.len(), "{TOLD:?}");
+    for change in TOLD {
+        let listed = OPERATIONS.iter().find(|(name, _)| name == change);
+        assert!(listed.is_some_and(|(_, points)| !points.is_empty()), "{change} has no points");
     }
 }
 

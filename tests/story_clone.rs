@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 use infinibay::vm::VmId;
 use serde_json::{Value, json};
 use support::{
-    daemon::Client,
+    daemon::{Client, Home, Setup},
     guest::{FakeGuest, well_behaved},
+    host::{self, DomainGuard, Pool},
     trial::Trial,
 };
 
+const READY: Duration = Duration::from_secs(120);
 const SOON: Duration = Duration::from_secs(60);
 const CLONE: &str = "mutation($id: UUID!, $input: CloneVmInput!) {
     cloneVm(id: $id, input: $input) { vm { id phase } operation { id kind vmId } } }";
@@ -266,20 +268,45 @@ on_both! {
         trial.daemon.stop();
     }
 
+    /// On QEMU: the test driver's host dies with its daemon, and with it what is to be copied.
     async fn a_copy_goes_on_after_a_crash(db: TestDatabase) {
-        let mut trial = Trial::start(&db).await;
-        let source = off(&trial, "source").await;
-        let asked = trial.client.ask(CLONE, json!({ "id": source, "input": { "name": "copy" } })).await;
-        // The test driver's host dies with the daemon: what was not copied yet has no original any more.
-        trial.home.between(&mut trial.daemon, |_| ());
-        trial.client = trial.daemon.client(&trial.token);
-        let (status, _) = ended(&trial.client, &id_of(&asked, "operation")).await;
-        assert!(["FAILED", "SUCCEEDED"].contains(&status.as_str()), "{status}");
+        host::need_image("pocket");
+        let home = Home::new(Setup {
+            uri: "qemu:///system".into(),
+            database_url: Some(db.url.clone()),
+            images_dir: host::test_images(),
+            base_dir: host::test_base_dir(),
+            env: vec![],
+        });
+        let pool = Pool::new(home.path());
+        let token = home.admin();
+        let name = format!("story-crash-{}", VmId::generate());
+        let copy_name = format!("{name}-copy");
+        let _guards = (DomainGuard(name.clone()), DomainGuard(copy_name.clone()));
+        let mut daemon = home.start();
+        let client = daemon.client(&token);
+        let input = json!({
+            "name": name, "image": "pocket", "vcpus": 1, "memoryMib": 192, "pool": pool.name, "network": "none",
+        });
+        let (source, create) = client.create(input).await;
+        client.succeeded(&create, READY).await;
+        done(&client, "stopVm", &format!("id: \"{source}\"")).await;
+        client.phase_is(&source, "STOPPED", SOON).await;
+
+        let asked = client.ask(CLONE, json!({ "id": source, "input": { "name": copy_name } })).await;
+        home.between(&mut daemon, |_| ());
+        let client = daemon.client(&token);
+        assert_eq!(ended(&client, &id_of(&asked, "operation")).await, ("SUCCEEDED".to_owned(), None));
+        let copy = id_of(&asked, "vm");
+        client.phase_is(&copy, "STOPPED", SOON).await;
         counts(&db, OPEN_LOANS, 0).await;
-        for vm in [&source, &id_of(&asked, "vm")] {
-            done(&trial.client, "deleteVm", &format!("id: \"{vm}\"")).await;
+        assert_eq!(pool.volumes().len(), 2, "{:?}", pool.volumes());
+        for vm in [&source, &copy] {
+            done(&client, "deleteVm", &format!("id: \"{vm}\"")).await;
+            assert!(!host::domain_exists(vm), "the domain of {vm} is left");
         }
+        assert_eq!(pool.volumes(), Vec::<std::path::PathBuf>::new());
         assert_eq!(db.number("SELECT count(*) FROM resources").await, 0);
-        trial.daemon.stop();
+        daemon.stop();
     }
 }

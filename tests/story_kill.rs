@@ -10,9 +10,11 @@ mod story_kill {
     pub mod copies;
     pub mod death;
     pub mod installs;
+    pub mod keys;
     pub mod library;
     pub mod life;
     pub mod living;
+    pub mod rebuilding;
     pub mod stranger;
 }
 #[macro_use]
@@ -21,13 +23,22 @@ mod support;
 use std::collections::BTreeSet;
 
 use infinibay::failpoint::OPERATIONS;
-use story_kill::{copies, installs, library, life, living, stranger};
+use story_kill::{copies, installs, keys, library, life, living, rebuilding, stranger};
 
 #[test]
 fn every_operation_has_its_story() {
     let listed: BTreeSet<_> = OPERATIONS.iter().map(|(name, _)| *name).collect();
-    let told =
-        [copies::TOLD, installs::TOLD, life::TOLD, living::TOLD, stranger::TOLD, library::TOLD].concat();
+    let told = [
+        copies::TOLD,
+        installs::TOLD,
+        keys::TOLD,
+        life::TOLD,
+        living::TOLD,
+        rebuilding::TOLD,
+        stranger::TOLD,
+        library::TOLD,
+    ]
+    .concat();
     assert_eq!(told.into_iter().collect::<BTreeSet<_>>(), listed);
 }
 
@@ -43,6 +54,11 @@ async fn what_is_asked_of_a_vm_is_done_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_switched_is_switched_once() {
+    living::story_of_power().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn copies_are_whole_and_what_is_lent_is_given_back() {
     copies::story().await;
 }
@@ -50,6 +66,12 @@ async fn copies_are_whole_and_what_is_lent_is_given_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_installation_goes_on_to_its_end() {
     installs::story().await;
+    keys::story().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_database_is_made_anew_once() {
+    rebuilding::story().await;
 }
 
 on_both! {

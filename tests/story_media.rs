@@ -391,6 +391,32 @@ on_both! {
         drop(library);
     }
 
+    async fn what_is_kept_free_on_the_disk_is_not_filled(db: TestDatabase) {
+        let work = tempfile::tempdir().unwrap();
+        let iso = Arc::new(debian(work.path(), 1 << 20));
+        let origin = Origin::new().await;
+        let fine = origin.on("/fine", Manner::Fine(Arc::clone(&iso)));
+        // More than any disk has.
+        let reserve = (1_u64 << 46).to_string();
+        let env = [
+            ("INFINIBAY__MEDIA__ALLOW_ADDRESSES", ALLOWED),
+            ("INFINIBAY__MEDIA__RESERVE_BYTES", reserve.as_str()),
+        ];
+        let trial = Trial::start_with(&db, &env).await;
+        import(&trial.client, "tight", &fine, None).await;
+        let failed = becomes(&trial.client, "tight", "FAILED").await;
+        assert_eq!(failed["error"]["code"], "NO_SPACE", "{failed}");
+        let words = failed["error"]["message"].as_str().unwrap();
+        assert!(words.contains("media.reserve_bytes") && words.contains(&reserve), "{words}");
+        assert_eq!(failed["bytesDone"], "0", "{failed}");
+        let asked = origin.asked("/fine").len();
+        assert_eq!(asked, 1, "asked {asked} times for what there is no room for");
+        trial.client.ask(DELETE, json!({ "name": "tight" })).await;
+        gone(&trial.client, "tight").await;
+        assert_eq!(listed(&trial.home.state_dir().join("media")), [""; 0]);
+        trial.daemon.stop();
+    }
+
     async fn an_import_can_be_cancelled_and_asked_for_again(db: TestDatabase) {
         let work = tempfile::tempdir().unwrap();
         let iso = Arc::new(debian(work.path(), 8 << 20));

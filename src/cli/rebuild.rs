@@ -13,6 +13,7 @@ use super::{
 use crate::{
     accounts::is_user_name,
     config::{Config, HypervisorConfig},
+    failpoint::failpoint,
     hypervisor::{Hypervisor, Identity, libvirt::LibvirtHypervisor},
     lifecycle::{NotedOwner, Places, noted_host, noted_vm},
     store::{StoreError, UserRecord},
@@ -60,6 +61,7 @@ async fn rebuild(
     mut out: impl Write,
 ) -> anyhow::Result<()> {
     database.store.migrate().await?;
+    failpoint!("rebuild.migrated");
     let heir =
         match args.owner {
             None => None,
@@ -155,7 +157,7 @@ async fn restore(
     };
     found.vm.owner = owner.id;
     match database.store.restore_vm(&found, now).await {
-        Ok(()) => {}
+        Ok(()) => failpoint!("rebuild.restored"),
         Err(StoreError::IdTaken) => return Ok(Some(Outcome::Left("is there already"))),
         Err(StoreError::NameTaken) => {
             return Ok(Some(Outcome::Broken("another VM of this host has its name".to_owned())));
@@ -187,5 +189,6 @@ async fn owner_of(database: &Exclusive, noted: &NotedOwner) -> anyhow::Result<Re
         created_at: truncate_to_micros(Utc::now()),
     };
     store.add_user(&user).await?;
+    failpoint!("rebuild.owned");
     Ok(Ok(user))
 }

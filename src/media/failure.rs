@@ -23,6 +23,8 @@ pub(super) struct Failure {
 pub(super) enum Stop {
     /// It failed.
     Failed(Failure),
+    /// It failed where it cannot be given up: what is in its place stays there. It is tried again.
+    Later(Failure),
     /// The database could not be asked or told; what stands there is true, and is taken up again.
     Store(StoreError),
     /// It was cancelled, or the daemon stops.

@@ -17,6 +17,19 @@ use crate::{
     vm::{Medium, MediumId, MediumKind, ResourceName, disc_file_name},
 };
 
+/// How the putting in its place went.
+#[derive(Debug)]
+pub(super) enum Put {
+    /// It stands there, and stays.
+    Done,
+    /// Something else stands there.
+    Taken,
+    /// There is nothing to put there.
+    Lost,
+    /// It stands there, and can neither be made to stay nor be taken back.
+    Loose(io::Error),
+}
+
 /// The two directories.
 #[derive(Debug, Clone)]
 pub(super) struct Places {
@@ -95,9 +108,17 @@ impl Places {
         }
     }
 
-    /// Puts the whole file in its place, with the manifest of a disk image; `false` where
-    /// something stands there already. Blocking.
-    pub(super) fn put(&self, medium: &Medium, manifest: Option<&str>) -> io::Result<bool> {
+    /// Puts the whole file in its place, with the manifest of a disk image. Blocking.
+    pub(super) fn put(&self, medium: &Medium, manifest: Option<&str>) -> io::Result<Put> {
+        self.put_and(medium, manifest, sync_entry)
+    }
+
+    fn put_and(
+        &self,
+        medium: &Medium,
+        manifest: Option<&str>,
+        sync: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> io::Result<Put> {
         let hidden = self.hidden(medium, "part");
         if let Some(manifest) = manifest {
             let flags = OFlags::NOFOLLOW.bits().cast_signed();
@@ -117,13 +138,27 @@ impl Places {
         let whole = self.whole(medium);
         match rustix::fs::renameat_with(CWD, &hidden, CWD, &whole, RenameFlags::NOREPLACE) {
             Ok(()) => {}
-            Err(rustix::io::Errno::EXIST | rustix::io::Errno::NOTEMPTY) => return Ok(false),
+            Err(rustix::io::Errno::EXIST | rustix::io::Errno::NOTEMPTY) => return Ok(Put::Taken),
             Err(error) => return Err(error.into()),
         }
         failpoint!("import-medium.placed");
-        let directory = whole.parent().unwrap_or(Path::new("/"));
-        File::open(directory)?.sync_all()?;
-        Ok(true)
+        self.keep_and(medium, sync)
+    }
+
+    /// Has what stands in its place stay there. Blocking.
+    pub(super) fn keep(&self, medium: &Medium) -> io::Result<Put> {
+        self.keep_and(medium, sync_entry)
+    }
+
+    /// What cannot be made to stay is taken back: of an import that is given up, nothing stands in
+    /// its place.
+    fn keep_and(&self, medium: &Medium, sync: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<Put> {
+        let (whole, hidden) = (self.whole(medium), self.hidden(medium, "part"));
+        let Err(error) = sync(&whole) else { return Ok(Put::Done) };
+        match rustix::fs::renameat_with(CWD, &whole, CWD, &hidden, RenameFlags::NOREPLACE) {
+            Ok(()) => Err(error),
+            Err(_) => Ok(Put::Loose(error)),
+        }
     }
 
     /// Removes what is not in its place yet. Blocking.
@@ -146,6 +181,11 @@ impl Places {
     }
 }
 
+/// The name of this is on the disk.
+fn sync_entry(path: &Path) -> io::Result<()> {
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
 fn hidden_name(id: MediumId, what: &str) -> String {
     format!(".{id}.{what}")
 }
@@ -160,5 +200,72 @@ fn remove(path: &Path) -> io::Result<()> {
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::{
+        DiskFacts, HostId, ImageFormat, MediumFacts, MediumSource, MediumState, OsFamily, Provisioning,
+        UserId,
+    };
+
+    fn medium(kind: MediumKind) -> Medium {
+        let disk = DiskFacts {
+            description: String::new(),
+            os_family: OsFamily::Linux,
+            provisioning: Provisioning::None,
+            format: ImageFormat::Qcow2,
+        };
+        Medium {
+            id: MediumId::generate(),
+            host: HostId::generate(),
+            name: "fresh".parse().unwrap(),
+            kind,
+            source: MediumSource::Path("/source".to_owned()),
+            expected_sha256: None,
+            sha256: None,
+            disk: (kind == MediumKind::DiskImage).then_some(disk),
+            state: MediumState::Checking,
+            bytes_done: 4,
+            bytes_total: Some(4),
+            validator: None,
+            partial: true,
+            discard: false,
+            facts: MediumFacts::default(),
+            failure: None,
+            requested_by: UserId::generate(),
+            created_at: chrono::Utc::now(),
+            started_at: None,
+            finished_at: None,
+        }
+    }
+
+    #[test]
+    fn what_may_not_stay_is_not_in_its_place() {
+        for (kind, manifest) in
+            [(MediumKind::Installation, None), (MediumKind::DiskImage, Some("description = \"\"\n"))]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            let places = Places { discs: dir.path().join("discs"), images: dir.path().join("images") };
+            let medium = medium(kind);
+            places.prepare(&medium).unwrap();
+            fs::write(places.partial(&medium), "disc").unwrap();
+            let broken = |_: &Path| Err(io::Error::other("the disk is broken"));
+            let told = places.put_and(&medium, manifest, broken).unwrap_err();
+            assert_eq!(told.to_string(), "the disk is broken");
+            assert!(!places.is_taken(kind, &medium.name).unwrap(), "{kind:?}: it stands there all the same");
+            assert_eq!(fs::read(places.partial(&medium)).unwrap(), b"disc", "{kind:?}");
+
+            // Asked for again.
+            assert!(matches!(places.put(&medium, manifest).unwrap(), Put::Done));
+            assert_eq!(fs::read(places.file(&medium)).unwrap(), b"disc", "{kind:?}");
+            // From before a crash, with somebody's file where it could go back to.
+            fs::write(places.hidden(&medium, "part"), "in the way").unwrap();
+            assert!(matches!(places.keep_and(&medium, broken).unwrap(), Put::Loose(_)));
+            assert!(places.is_taken(kind, &medium.name).unwrap());
+            assert!(matches!(places.keep(&medium).unwrap(), Put::Done));
+        }
     }
 }

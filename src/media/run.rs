@@ -106,9 +106,12 @@ impl Media {
         if deleting {
             failpoint!("delete-medium.removed");
             self.store().medium_gone(medium.id).await?;
+            failpoint!("delete-medium.gone");
             tracing::info!(medium = %medium.id, name = %medium.name, "a medium was deleted");
         } else {
+            failpoint!("cancel-medium.removed");
             self.store().medium_discarded(medium.id).await?;
+            failpoint!("cancel-medium.discarded");
         }
         Ok(())
     }
@@ -116,7 +119,7 @@ impl Media {
     fn complain(&self, medium: MediumId, stopped: &Stop) {
         match stopped {
             Stop::Told => tracing::debug!(%medium, "work on a medium was broken off"),
-            Stop::Failed(Failure { message, .. }) => {
+            Stop::Failed(Failure { message, .. }) | Stop::Later(Failure { message, .. }) => {
                 tracing::warn!(%medium, reason = message, "work on a medium failed; it is tried again");
             }
             Stop::Store(error) => self.wait_for_store(error),

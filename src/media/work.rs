@@ -17,6 +17,7 @@ use super::{
     failure::{Failure, Stop, apart},
     intake::Intake,
     local::{self, LocalFile},
+    place::Put,
     sink,
 };
 use crate::{
@@ -33,15 +34,6 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Read at once of a local file.
 const CHUNK: u64 = 1 << 20;
-
-/// How the putting in its place went.
-enum Put {
-    Done,
-    /// Something else stands there.
-    Taken,
-    /// There is nothing to put there.
-    Lost,
-}
 
 impl Media {
     /// Brings a medium in and notes how that ended.
@@ -167,7 +159,7 @@ impl Media {
     async fn keep(&self, intake: &mut Intake) {
         match intake.tell().await {
             Ok(()) | Err(Stop::Told) => {}
-            Err(Stop::Failed(failure)) => {
+            Err(Stop::Failed(failure) | Stop::Later(failure)) => {
                 tracing::debug!(reason = failure.message, "what came last was not kept");
             }
             Err(Stop::Store(error)) => {
@@ -222,13 +214,15 @@ impl Media {
         let (places, row) = (self.places().clone(), medium.clone());
         let put = apart("putting the file in its place", move || {
             if places.partial(&row).try_exists()? {
-                return Ok(if places.put(&row, manifest.as_deref())? { Put::Done } else { Put::Taken });
+                return places.put(&row, manifest.as_deref());
             }
             // Ours, from before a crash, or somebody else's.
             match File::open(places.file(&row)) {
                 Ok(mut file) => {
-                    let same = sink::sha256_of(&mut file)? == sha256;
-                    Ok(if same { Put::Done } else { Put::Taken })
+                    if sink::sha256_of(&mut file)? != sha256 {
+                        return Ok(Put::Taken);
+                    }
+                    places.keep(&row)
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Put::Lost),
                 Err(error) => Err(error),
@@ -237,6 +231,7 @@ impl Media {
         .await?;
         match put {
             Put::Done => Ok(()),
+            Put::Loose(error) => Err(Stop::Later(Failure::disk("keeping the file in its place", &error))),
             Put::Taken => {
                 let words = format!("something named {} stands in its place already", medium.name);
                 Err(Failure::over("NAME_TAKEN", words).into())

@@ -98,7 +98,9 @@ impl Hands {
             Step::Settle(operation) => {
                 let outcome = ChangeOutcome { effect: Some(Effect::Live), ..ChangeOutcome::default() };
                 let now = self.clock.now();
-                return Ok(self.store.finish_change(bundle.record.id, *operation, &outcome, now).await?);
+                let ended = self.store.finish_change(bundle.record.id, *operation, &outcome, now).await?;
+                failpoint!("settle.ended");
+                return Ok(ended);
             }
             _ => {}
         }
@@ -109,7 +111,10 @@ impl Hands {
         let id = bundle.record.id;
         match step {
             Step::Change(_) | Step::Settle(_) => {}
-            Step::RequestReboot(_) => self.hypervisor.request_reboot(id).await?,
+            Step::RequestReboot(_) => {
+                self.hypervisor.request_reboot(id).await?;
+                failpoint!("reboot.requested");
+            }
             Step::Thaw(_) => change::thaw(self, bundle).await.map_err(StepError::Change)?,
             Step::CreateDisk => self.create_disk(bundle).await?,
             Step::CopyDisks => copy::copy_disks(self, bundle).await?,
@@ -117,7 +122,10 @@ impl Hands {
             Step::WriteSeed => self.write_seed(bundle).await?,
             Step::Define => self.define(bundle).await?,
             Step::ReplaceBoot => self.replace_boot(bundle).await?,
-            Step::PressKey => self.press_key(id).await,
+            Step::PressKey => {
+                self.press_key(id).await;
+                failpoint!("press-key.pressed");
+            }
             Step::Start | Step::Restart => {
                 self.hypervisor.start(id).await?;
                 failpoint!("start.started");
@@ -175,20 +183,29 @@ impl Hands {
                 // Another VM was asked for under the new name meanwhile.
                 Err(StoreError::NameTaken) => {
                     change::take_name_back(self, bundle).await.map_err(StepError::Change)?;
+                    failpoint!("take-name-back.renamed");
                     let message = "another VM has that name by now; choose another name".to_owned();
-                    let error = OperationError { code: "NAME_TAKEN".to_owned(), message };
-                    let status = OperationStatus::Failed;
-                    Ok(self.store.finish_operation(id, status, Some(error), now).await?)
+                    self.refuse(id, "NAME_TAKEN", message, now).await
                 }
                 ended => Ok(ended?),
             },
-            Err(ChangeError::Refused { code, message }) => {
-                let error = OperationError { code: code.to_owned(), message };
-                let status = OperationStatus::Failed;
-                Ok(self.store.finish_operation(id, status, Some(error), now).await?)
-            }
+            Err(ChangeError::Refused { code, message }) => self.refuse(id, code, message, now).await,
             Err(error) => Err(StepError::Change(error)),
         }
+    }
+
+    /// Ends the operation of a change that never can be.
+    async fn refuse(
+        &self,
+        id: OperationId,
+        code: &str,
+        message: String,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Operation>, StepError> {
+        let error = OperationError { code: code.to_owned(), message };
+        let ended = self.store.finish_operation(id, OperationStatus::Failed, Some(error), now).await?;
+        failpoint!("refuse.ended");
+        Ok(ended)
     }
 
     async fn finish_change(
@@ -312,7 +329,9 @@ impl Hands {
         // What was passed in the look that asked for this is not in the bundle it was asked with.
         let Some(bundle) = self.store.load_vm(bundle.record.id).await? else { return Ok(()) };
         let note = note::write(self, &bundle.record, &bundle.resources).await?;
-        Ok(self.hypervisor.note(bundle.record.id, note).await?)
+        self.hypervisor.note(bundle.record.id, note).await?;
+        failpoint!("note.written");
+        Ok(())
     }
 
     async fn remove(&self, resource: &Resource) -> Result<(), StepError> {

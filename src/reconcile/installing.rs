@@ -25,6 +25,7 @@ impl Hands {
         let rows = FILES.map(|ending| self.installer_file(id, ending));
         for row in &rows {
             self.store.reserve_resource(row).await?;
+            failpoint!("write-installer.listed");
         }
         failpoint!("write-installer.reserved");
         let boot = self.files.write_installer(id, spec, &self.settings.seeds_dir).await?;
@@ -33,9 +34,12 @@ impl Hands {
         for row in &rows {
             if made.contains(&self.settings.seeds_dir.join(&row.name)) {
                 self.store.resource_created(row).await?;
+                failpoint!("keep-installer.kept");
             } else {
                 self.files.remove(&self.settings.seeds_dir, &row.name).await?;
+                failpoint!("keep-installer.removed");
                 self.store.release_resource(row).await?;
+                failpoint!("keep-installer.released");
             }
         }
         failpoint!("write-installer.noted");

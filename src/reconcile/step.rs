@@ -108,3 +108,58 @@ impl Step {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failpoint::OPERATIONS;
+
+    /// Each step with an operation that takes it and a point behind its effect. It is one table for the
+    /// compiler, which misses a new step in it, and for the test, which looks its points up.
+    macro_rules! steps {
+        ($($step:pat => $operation:literal, $point:literal;)*) => {
+            fn is_told(step: &Step) -> bool {
+                match step { $($step => true),* }
+            }
+            const TOLD: &[(&str, &str)] = &[$(($operation, $point)),*];
+        };
+    }
+
+    steps! {
+        Step::CreateDisk => "create", "create-disk.made";
+        Step::CopyDisks => "clone", "copy-disks.begun";
+        Step::WriteSeed => "create", "write-seed.made";
+        Step::Define => "create", "define.made";
+        Step::ReplaceBoot => "install", "replace-boot.edited";
+        Step::PressKey => "press-key", "press-key.pressed";
+        Step::Start => "create", "start.started";
+        Step::Restart => "power", "start.started";
+        Step::DiscardSaved => "power", "discard-saved.discarded";
+        Step::Resume => "power", "resume.resumed";
+        Step::Suspend => "power", "suspend.suspended";
+        Step::Save => "power", "save.saved";
+        Step::RequestShutdown => "power", "shutdown.requested";
+        Step::Destroy => "delete", "destroy.destroyed";
+        Step::ScrubSeed => "create", "scrub-seed.scrubbed";
+        Step::Note => "note", "note.written";
+        // Which has further ones: see `tests/failpoints.rs`.
+        Step::Change(_) => "rename", "change.done";
+        Step::Lend(_) => "clone", "lend.noted";
+        Step::RequestReboot(_) => "reboot", "reboot.requested";
+        Step::Settle(_) => "reboot", "settle.ended";
+        Step::Thaw(_) => "thaw", "thaw.thawed";
+        Step::Undefine => "delete", "undefine.undefined";
+        Step::RemoveSocket => "delete", "remove-socket.removed";
+        Step::Remove(_) => "delete", "remove.released";
+        Step::Forget => "delete", "forget.forgotten";
+    }
+
+    #[test]
+    fn behind_every_step_lies_a_failpoint() {
+        assert!(is_told(&Step::Forget));
+        for (operation, point) in TOLD {
+            let listed = OPERATIONS.iter().find(|(name, _)| name == operation);
+            assert!(listed.is_some_and(|(_, points)| points.contains(point)), "{point} of {operation}");
+        }
+    }
+}

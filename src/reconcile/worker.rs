@@ -363,7 +363,9 @@ impl Worker {
         }
         if let Some((generation, error)) = &plan.given_up {
             tracing::warn!(vm = %self.id, code = error.code, error = error.message, "a request is given up");
-            for operation in store.give_up(self.id, *generation, error, now).await? {
+            let ended = store.give_up(self.id, *generation, error, now).await?;
+            failpoint!("commit.given-up");
+            for operation in ended {
                 self.shared.events.publish(VmEvent::Operation(Arc::new(operation)));
             }
         }

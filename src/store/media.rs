@@ -180,6 +180,7 @@ impl Store {
         note(&mut tx, now, by, "medium.cancel", details).await?;
         let stored = locked(&mut tx, OPERATION, host, name).await?;
         tx.commit(OPERATION).await?;
+        failpoint!("cancel-medium.stored");
         Ok(stored)
     }
 

@@ -2,8 +2,8 @@
 
 use infinibay::{
     failpoint::OPERATIONS,
-    store::Store,
-    vm::{OperationId, VmId},
+    store::{NewVm, Store},
+    vm::{DesiredPower, OperationId, VmId, VmSpec},
 };
 use serde_json::Value;
 
@@ -50,6 +50,21 @@ pub async fn delete_meanwhile(home: &Home, vm: &str) -> String {
     let asked = store.request_delete(id, OperationId::generate(), owner, chrono::Utc::now()).await;
     store.close().await;
     asked.unwrap().1.id.to_string()
+}
+
+/// Stores another VM like this one, which is to be off, under this name, before any daemon looks; its id.
+pub async fn made_meanwhile(home: &Home, like: &str, name: &str) -> String {
+    let store = open_store(home).await;
+    let like = VmId::from(like.parse::<uuid::Uuid>().unwrap());
+    let record = store.vm(like).await.unwrap().unwrap().record;
+    let spec = VmSpec { name: name.parse().unwrap(), devices: Default::default(), ..record.spec };
+    let other = NewVm { id: VmId::generate(), host: record.host, owner: record.owner, spec };
+    let now = chrono::Utc::now();
+    store.create_vm(&other, OperationId::generate(), now).await.unwrap();
+    let off = (DesiredPower::ForcedOff, OperationId::generate());
+    store.request_power(other.id, off.0, off.1, record.owner, now).await.unwrap();
+    store.close().await;
+    other.id.to_string()
 }
 
 /// The operation that nobody was told of, by what is stored; none when it is ended.

@@ -21,7 +21,7 @@ use crate::support::{
 
 pub const TOLD: &[&str] = &["install"];
 
-const CREATE: &str =
+pub const CREATE: &str =
     "mutation($input: CreateVmInput!) { createVm(input: $input) { operation { id } vm { id } } }";
 const MEDIUM: &str = "pretended";
 
@@ -58,7 +58,7 @@ pub async fn story() {
     let dirs = media.path().display().to_string();
     let stage = Stage::with("installed", &[("INFINIBAY__MEDIA__IMPORT_DIRS", &dirs)]);
     let daemon = stage.home.start();
-    import(&daemon.client(&stage.token), &disc).await;
+    import(&daemon.client(&stage.token), MEDIUM, &disc).await;
     daemon.stop();
 
     for points in lives(points_of("install")) {
@@ -101,14 +101,14 @@ async fn boots_from_its_disk(stage: &Stage, vm: &str, points: &[&str]) {
     assert_eq!(stage.pool.volumes().len(), 1, "{points:?}");
 }
 
-async fn import(client: &Client, disc: &Path) {
+pub async fn import(client: &Client, name: &str, disc: &Path) {
     const IMPORT: &str = "mutation($i: ImportMediumInput!) { importMedium(input: $i) { id } }";
-    let input = json!({ "name": MEDIUM, "kind": "INSTALLATION", "path": disc });
+    let input = json!({ "name": name, "kind": "INSTALLATION", "path": disc });
     client.ask(IMPORT, json!({ "i": input })).await;
     let deadline = Instant::now() + SOON;
     loop {
         const LOOK: &str = "query($n: String!) { medium(name: $n) { state error { message } } }";
-        let now: Value = client.ask(LOOK, json!({ "n": MEDIUM })).await["medium"].take();
+        let now: Value = client.ask(LOOK, json!({ "n": name })).await["medium"].take();
         if now["state"] == "READY" {
             return;
         }

@@ -13,13 +13,15 @@ use crate::support::{
     daemon::{Client, Daemon},
     database::TestDatabase,
     host,
+    origin::{ALLOWED, Manner, Origin},
     stage::SOON,
     trial::Trial,
 };
 
-pub const TOLD: &[&str] = &["import-medium", "delete-medium"];
+pub const TOLD: &[&str] = &["import-medium", "cancel-medium", "delete-medium"];
 
 const IMPORT: &str = "mutation($input: ImportMediumInput!) { importMedium(input: $input) { state } }";
+const CANCEL: &str = "mutation($name: String!) { cancelMediumImport(name: $name) { state } }";
 const DELETE: &str = "mutation($name: String!) { deleteMedium(name: $name) { state } }";
 
 pub async fn story(db: &TestDatabase) {
@@ -30,7 +32,11 @@ pub async fn story(db: &TestDatabase) {
     let dirs = inbox.path().to_str().unwrap();
     let Trial { daemon, home, token, library, .. } = Trial::start_with(
         db,
-        &[("INFINIBAY__MEDIA__IMPORT_DIRS", dirs), ("INFINIBAY__MEDIA__RESERVE_BYTES", "0")],
+        &[
+            ("INFINIBAY__MEDIA__IMPORT_DIRS", dirs),
+            ("INFINIBAY__MEDIA__RESERVE_BYTES", "0"),
+            ("INFINIBAY__MEDIA__ALLOW_ADDRESSES", ALLOWED),
+        ],
     )
     .await;
     daemon.kill();
@@ -79,6 +85,46 @@ pub async fn story(db: &TestDatabase) {
         assert_eq!(standing(), before, "{point}");
     }
     assert_eq!(deletions.next(), None, "more ways to delete a medium than to bring one in");
+
+    // One that never ends is given up on the way.
+    let origin = Origin::new().await;
+    let url = origin.on("/endless", Manner::Drips);
+    for (number, point) in points_of("cancel-medium").iter().enumerate() {
+        let name = format!("endless-{number}");
+        {
+            let (_daemon, client) = start();
+            let input = json!({ "input": { "name": name, "kind": "INSTALLATION", "url": url } });
+            client.ask(IMPORT, input).await;
+            comes_to(&client, &name, |now| now["state"] == "DOWNLOADING").await;
+        }
+        let at_work = async |client: &Client| {
+            comes_to(client, &name, |now| now["state"] == "DOWNLOADING").await;
+        };
+        ask_to_death(at, point, at_work, CANCEL, &json!({ "name": name })).await;
+        let discs = home.state_dir().join("media");
+        let (_daemon, client) = start();
+        comes_to(&client, &name, |now| now["state"] == "FAILED" && now["error"]["code"] == "CANCELLED").await;
+        let deadline = Instant::now() + SOON;
+        while !host::files_in(&discs).is_empty() {
+            assert!(Instant::now() < deadline, "{point}: left: {:?}", host::files_in(&discs));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        client.ask(DELETE, json!({ "name": name })).await;
+        comes_to(&client, &name, Value::is_null).await;
+    }
+}
+
+async fn comes_to(client: &Client, name: &str, is_there: impl Fn(&Value) -> bool) {
+    const MEDIUM: &str = "query($name: String!) { medium(name: $name) { state error { code } } }";
+    let deadline = Instant::now() + SOON;
+    loop {
+        let now = client.ask(MEDIUM, json!({ "name": name })).await["medium"].take();
+        if is_there(&now) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{name} is {now}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 fn is_whole(place: &Path, source: &Path) -> bool {

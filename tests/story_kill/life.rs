@@ -13,7 +13,7 @@ use crate::support::{
     stage::{READY, SOON, Stage},
 };
 
-pub const TOLD: &[&str] = &["create", "delete"];
+pub const TOLD: &[&str] = &["create", "delete", "remake-volume"];
 
 const CREATE: &str =
     "mutation($input: CreateVmInput!) { createVm(input: $input) { operation { id } vm { id } } }";
@@ -70,6 +70,19 @@ pub async fn story() {
     for point in points_of("create") {
         half_made(&stage, point).await;
     }
+    for point in points_of("remake-volume") {
+        remade(&stage, point).await;
+    }
+}
+
+/// Something half made stands where the VM's disk is to be.
+async fn remade(stage: &Stage, point: &'static str) {
+    let vm = uuid::Uuid::new_v4().to_string();
+    let before = stage.inventory(&vm);
+    std::fs::write(stage.pool.dir.join(format!("infinibay-{vm}.qcow2")), "half").unwrap();
+    made(stage, &vm, &[point]).await;
+    deleted(stage, &vm, &[]).await;
+    assert_eq!(stage.inventory(&vm), before, "left after {point}");
 }
 
 /// A VM whose deletion is asked for before anybody went on with it: nothing but the rows says then

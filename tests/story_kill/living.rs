@@ -1,8 +1,10 @@
-//! What is asked of a VM that lives: snapshots, disks, power, its name. One VM goes through all of it;
-//! each request is killed at one point and finished by the next daemon before the next one is asked.
+//! What is asked of a VM that lives: snapshots, disks, power, its name. Two VMs go through it, each
+//! through a half; each request is killed at one point and finished by the next daemon before the next
+//! one is asked.
 
 mod devices;
 mod power;
+mod settings;
 mod snapshots;
 
 use std::time::{Duration, Instant};
@@ -19,14 +21,27 @@ use crate::support::{
 pub const TOLD: &[&str] = &[
     "create-snapshot",
     "thaw",
+    "retake-snapshot",
     "revert-snapshot",
     "delete-snapshot",
     "attach-disk",
     "detach-disk",
+    "undo-disk",
+    "grow-disk",
+    "attach-interface",
+    "detach-interface",
     "resize",
+    "note",
+    "set-autostart",
+    "set-policy",
     "power",
+    "give-up",
     "rename",
+    "take-name-back",
+    "reset",
+    "reboot",
     "insert-medium",
+    "eject-medium",
 ];
 
 const ATTACH: &str = "mutation($id: UUID!) { attachVmDisk(id: $id, bytes: 1048576) { operation { id } } }";
@@ -40,27 +55,49 @@ struct Scene {
     daemon: Option<Daemon>,
 }
 
+/// What it has, and how it is treated.
 pub async fn story() {
-    let stage = Stage::set("killed");
-    let daemon = stage.home.start();
-    let (client, vm) = stage.create(&daemon).await;
-    qemu_agent::start(&client, &vm, 0).await;
-    let mut scene = Scene { stage, vm, daemon: Some(daemon) };
+    let mut scene = Scene::set("killed").await;
     scene.snapshots().await;
     scene.disks().await;
+    scene.cards().await;
     scene.sizes().await;
+    scene.settings().await;
+    scene.ends().await;
+}
+
+/// What goes on and off, in and out.
+pub async fn story_of_power() {
+    let mut scene = Scene::set("switched").await;
+    scene.client().output(&scene.vm, "echo kept >/tmp/mark").await;
     scene.asks_for_a_drive().await;
     scene.power_and_name().await;
     scene.media().await;
+    scene.boots().await;
+    scene.undone_disk().await;
     // In the end it goes with a disk that is half attached.
     scene.killed(&["attach-disk.made"], ATTACH, json!({})).await;
     assert_eq!(scene.stage.pool.volumes().len(), 2);
-    let operation = delete_meanwhile(&scene.stage.home, &scene.vm).await;
-    scene.finished(Some(operation)).await;
-    scene.stage.nothing_is_left(&scene.vm);
+    scene.ends().await;
 }
 
 impl Scene {
+    async fn set(story: &str) -> Self {
+        // What fails is tried again soon, and given up soon.
+        let stage = Stage::with(story, &[("INFINIBAY__RECONCILE__RETRY_MAX", "1s")]);
+        let daemon = stage.home.start();
+        let (client, vm) = stage.create(&daemon).await;
+        qemu_agent::start(&client, &vm, 0).await;
+        Self { stage, vm, daemon: Some(daemon) }
+    }
+
+    async fn ends(mut self) {
+        drop(self.daemon.take());
+        let operation = delete_meanwhile(&self.stage.home, &self.vm).await;
+        self.finished(Some(operation)).await;
+        self.stage.nothing_is_left(&self.vm);
+    }
+
     fn client(&self) -> Client {
         self.daemon.as_ref().unwrap().client(&self.stage.token)
     }

@@ -14,8 +14,9 @@ exec 3<>$1
 while :; do read -r line <&3 || { sleep 1; continue; }
     case $line in
     *guest-sync*) id=${line##*\"id\":}; id=${id# }; id=${id%%\}*}; echo "{\"return\": $id}" >&3 ;;
-    *fsfreeze-freeze*) echo freeze >>/tmp/qga.log; sleep PAUSE; echo '{"return": 1}' >&3 ;;
-    *fsfreeze-thaw*) echo thaw >>/tmp/qga.log; echo '{"return": 1}' >&3 ;;
+    *fsfreeze-freeze*) echo freeze >>/tmp/qga.log; : >/tmp/qga.frozen; sleep PAUSE; echo '{"return": 1}' >&3 ;;
+    *fsfreeze-thaw*) echo thaw >>/tmp/qga.log; count=0; [ -e /tmp/qga.frozen ] && rm /tmp/qga.frozen && count=1
+        echo "{\"return\": $count}" >&3 ;;
     *guest-get-time*) echo '{"return": 1700000000000000000}' >&3 ;;
     *) echo '{"error": {"class": "CommandNotFound", "desc": "unknown"}}' >&3 ;;
     esac

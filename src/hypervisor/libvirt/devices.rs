@@ -161,6 +161,7 @@ fn resize(call: &Call<'_>, id: VmId, vcpus: u32, memory_mib: u64) -> Result<(), 
         let outcome = call.ask(|_| domain.set_vcpus_flags(vcpus, sys::VIR_DOMAIN_VCPU_LIVE));
         unless_refused(outcome.map(drop), "processors")?;
     }
+    failpoint!("resize.processors");
     if live.memory_mib != memory_mib && memory_mib <= live.max_memory_mib {
         let kib = memory_mib.saturating_mul(1024);
         let outcome = call.ask(|_| domain.set_memory_flags(kib, sys::VIR_DOMAIN_MEM_LIVE));

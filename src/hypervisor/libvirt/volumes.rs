@@ -17,6 +17,7 @@ use crate::{
         Malformed,
         document::{Document, Element},
     },
+    failpoint::failpoint,
     hypervisor::{HypervisorError, OverlayVolume},
 };
 
@@ -66,6 +67,7 @@ pub(super) fn create_as(
             "a volume of that name is not the one to be made; it is replaced"
         );
         absent_as_none(call.ask(|_| standing.delete(0).map(drop)))?;
+        failpoint!("remake-volume.deleted");
     }
     path_of(call, &create()?)
 }

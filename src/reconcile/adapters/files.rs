@@ -19,6 +19,7 @@ use async_trait::async_trait;
 use crate::{
     agents::{SocketOwners, inspect_socket},
     domain_xml::mac_address,
+    failpoint::failpoint,
     install::{AgentFiles, Recipes, SeedFile, SeedInputs, build_iso, scrubbed_seed_files, seed_files},
     reconcile::{
         observation::InstallSigns,
@@ -114,9 +115,10 @@ impl Files for HostFiles {
     async fn shred(&self, dir: &Path, name: &str) -> Result<(), FilesError> {
         let (dir, name) = (dir.to_owned(), name.to_owned());
         blocking("removing secrets", move || {
-            overwrite(&dir.join(&name), &[])
-                .and_then(|()| remove_with_siblings(&dir, &name))
-                .map_err(failed(format!("overwriting and removing {name}")))
+            let failed = |error| failed(format!("overwriting and removing {name}"))(error);
+            overwrite(&dir.join(&name), &[]).map_err(failed)?;
+            failpoint!("clear-installer.overwritten");
+            remove_with_siblings(&dir, &name).map_err(failed)
         })
         .await
     }

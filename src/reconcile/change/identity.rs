@@ -2,6 +2,7 @@
 
 use super::ChangeError;
 use crate::{
+    failpoint::failpoint,
     hypervisor::GivenBack,
     reconcile::{apply::Hands, note},
     store::{ChangeOutcome, VmBundle},
@@ -29,6 +30,7 @@ pub(super) async fn carry_out(
                 let seen = hands.files.inspect_socket(&path).await;
                 if matches!(seen, SocketObservation::Present | SocketObservation::Unknown) {
                     hands.files.remove_socket(&path).await?;
+                    failpoint!("release.cleared");
                 }
             }
             let effect = Some(effect(given_back == GivenBack::Done));

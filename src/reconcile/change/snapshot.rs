@@ -65,6 +65,7 @@ async fn create(
         }
         // Taken, and thawed before that was known.
         hypervisor.delete_snapshot(id, &new.name, false).await?;
+        failpoint!("retake-snapshot.deleted");
     }
     if hypervisor.snapshot_names(id).await?.len() >= MAX_SNAPSHOTS {
         return Err(too_many());

@@ -29,7 +29,11 @@ impl Scene {
             assert_eq!(host::domain_state(&self.vm).as_deref(), Some(expected), "{point}");
             let client = self.client();
             match *point {
-                "shutdown.requested" => self.rename().await,
+                "shutdown.requested" => {
+                    self.rename().await;
+                    self.loses_its_name(RENAME).await;
+                    self.is_given_up().await;
+                }
                 "start.started" | "discard-saved.discarded" => {
                     client.agent_is(&self.vm, "ONLINE", READY).await;
                     assert_eq!(client.output(&self.vm, MARK).await, "", "{point}: not a new start");

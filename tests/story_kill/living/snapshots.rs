@@ -42,6 +42,21 @@ impl Scene {
             assert!(told.ends_with("thaw"), "{points:?}: left frozen: {told}");
         }
 
+        for point in points_of("retake-snapshot") {
+            let name = "retaken".to_owned();
+            qemu_agent::forget(&self.client(), &self.vm).await;
+            let operation = self.killed(&["create-snapshot.taken"], TAKE, json!({ "name": name })).await;
+            // The guest's file systems did not rest until the end: somebody else let them go.
+            virsh(&["domfsthaw", &self.vm]);
+            self.stage.home.dies_at(point, SOON);
+            assert!(!virsh(&["snapshot-list", "--name", &self.vm]).contains(&name), "{point}");
+            self.finished(operation).await;
+            taken.insert(name);
+            assert_eq!(self.listed().await, taken, "killed at {point}");
+            let told = qemu_agent::told(&self.client(), &self.vm).await;
+            assert!(told.matches("freeze").count() > 1 && told.ends_with("thaw"), "{point}: {told}");
+        }
+
         for point in points_of("revert-snapshot") {
             let off = *point == "revert-snapshot.paused";
             let to = if off { "snapshot-0" } else { "with-memory" };

@@ -65,7 +65,7 @@ pub(super) fn change_medium(
 ) -> Result<Live, HypervisorError> {
     let domain = call.domain(id)?;
     edit_config(call, &domain, |xml| set_medium(xml, target, medium))?;
-    failpoint!("insert-medium.configured");
+    failpoint!("change-medium.configured");
     if !is_active(call, &domain)? {
         return Ok(Live::Done);
     }
@@ -103,6 +103,7 @@ pub(super) fn boot_from_disk(call: &Call<'_>, id: VmId, media: &[PathBuf]) -> Re
             }
         }
     }
+    failpoint!("replace-boot.ejected");
     edit_config(call, &domain, |xml| domain_xml::boot_from_disk(xml, media))
 }
 

@@ -87,10 +87,12 @@ async fn undo(hands: &Hands, row: &Resource, error: ChangeError) -> ChangeError 
     if let Err(error) = hands.hypervisor.delete_volume(row.vm, &row.place, &row.name).await {
         return error.into();
     }
-    match hands.store.release_resource(row).await {
-        Ok(()) => refusal,
-        Err(error) => error.into(),
+    failpoint!("undo-disk.deleted");
+    if let Err(error) = hands.store.release_resource(row).await {
+        return error.into();
     }
+    failpoint!("undo-disk.released");
+    refusal
 }
 
 fn free_target(bundle: &VmBundle, now: &DomainHardware) -> Option<DiskTarget> {
@@ -146,6 +148,7 @@ pub(super) async fn detach(
         hands.hypervisor.delete_volume(id, &row.place, &row.name).await?;
         failpoint!("detach-disk.deleted");
         hands.store.release_resource(&row).await?;
+        failpoint!("detach-disk.released");
     }
     let mut spec = bundle.record.spec.clone();
     spec.devices.disks.retain(|other| other.target != disk.target);
