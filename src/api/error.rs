@@ -168,6 +168,7 @@ impl From<CommandError> for ApiError {
         match error {
             CommandError::Store(error) => error.into(),
             CommandError::Task(_) => Self::internal(&error),
+            CommandError::Invalid { field: Some(field), reason } => Self::invalid(field, reason),
             error => Self::new(error.code(), error.to_string()),
         }
     }
