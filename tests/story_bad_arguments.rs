@@ -414,7 +414,45 @@ async fn as_it_should_be(stage: &Stage, request: &Request, mutation: &Mutation) 
     }
 }
 
+/// Asked of a VM that is being deleted, these make sense.
+const LAST: [&str; 3] = ["deleteVm", "resync", "cancelVmCommand"];
+
 on_both! {
+    async fn a_vm_that_is_being_deleted_takes_nothing_else(db: TestDatabase) {
+        let stage = Stage::set(&db).await;
+        let (client, mutations, promised) = (&stage.trial.client, mutations(), promised());
+        let off = &stage.things.off;
+        // As long as somebody listens on its socket, its deletion cannot end.
+        let id = VmId(off.parse().unwrap());
+        let listens = FakeGuest::listen(&stage.trial.home.socket_dir(), id, |s, r| well_behaved(s, r, 4, Vec::new()));
+        let delete = client.change("deleteVm", off).await;
+        client.phase_is(off, "DELETING", SOON).await;
+        let operations = db.number("SELECT count(*) FROM operations").await;
+        let (mut wrong, mut asked) = (Vec::new(), BTreeSet::new());
+        for request in requests(&stage.things) {
+            let (name, mutation) = (request.mutation, &mutations[request.mutation]);
+            let Some(vm) = request.rows.iter().find(|row| matches!(row.means, Means::Vm)) else { continue };
+            if LAST.contains(&name) {
+                continue;
+            }
+            let listed = mutation.arguments.iter().any(|argument| argument.path == vm.path && argument.list);
+            let of = if listed { json!([off]) } else { json!(off) };
+            let variables = with(&request.variables, vm.path, of);
+            let answer = client.send(&query(name, mutation, &variables), variables.clone()).await;
+            wrong.extend(judged((name, &variables), &answer, ("VM_DELETING", None), &promised));
+            asked.insert(name);
+        }
+        assert!(wrong.is_empty(), "{} are answered wrongly:\n{}", wrong.len(), wrong.join("\n"));
+        assert!(asked.len() > 20, "{asked:?}");
+        assert_eq!(db.number("SELECT count(*) FROM operations").await, operations);
+        // To ask for its end once more is to ask for the same.
+        assert_eq!(client.change("deleteVm", off).await, delete);
+        client.ask("mutation($id: UUID!) { resync(id: $id) { phase } }", json!({ "id": off })).await;
+        drop(listens);
+        client.succeeded(&delete, SOON).await;
+        stage.trial.daemon.stop();
+    }
+
     async fn what_is_wrong_about_an_argument_is_told_and_changes_nothing(db: TestDatabase) {
         let stage = Stage::set(&db).await;
         let (client, mutations, promised) = (&stage.trial.client, mutations(), promised());

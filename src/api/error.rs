@@ -201,6 +201,7 @@ impl From<LifecycleError> for ApiError {
             LifecycleError::Busy { .. } => coded("VM_BUSY"),
             LifecycleError::SnapshotExists(_) => coded("SNAPSHOT_EXISTS"),
             LifecycleError::SnapshotNotFound(_) => coded("SNAPSHOT_NOT_FOUND"),
+            LifecycleError::SnapshotUnsupported(_) => coded("SNAPSHOT_UNSUPPORTED"),
             LifecycleError::TooManySnapshots => coded("TOO_MANY_SNAPSHOTS"),
             LifecycleError::Forbidden(_) => coded("FORBIDDEN"),
             LifecycleError::Image(error) => error.into(),
