@@ -190,7 +190,7 @@ impl Commands {
         command: &GuestCommand,
         timeout: Duration,
     ) -> Result<usize, CommandError> {
-        check(id, command, timeout, self.config.max_timeout).map_err(CommandError::Invalid)
+        Ok(check(id, command, timeout, self.config.max_timeout)?)
     }
 
     /// `safe` or `unsafe`, for those who decide who may cancel it.

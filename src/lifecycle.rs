@@ -36,7 +36,7 @@ use crate::{
     store::{Store, StoreError},
     vm::{
         HostId, Lacking, MAX_SNAPSHOTS, NetworkAttachment, Operation, OperationId, OsFamily, ResourceName,
-        VmChange, VmId, VmRecord, VmSpec, WrongState, truncate_to_micros,
+        Unfit, VmChange, VmId, VmRecord, VmSpec, WrongState, truncate_to_micros,
     },
 };
 
@@ -153,6 +153,9 @@ pub enum LifecycleError {
     /// `SNAPSHOT_NOT_FOUND`.
     #[error("the VM has no snapshot {0:?}")]
     SnapshotNotFound(String),
+    /// `SNAPSHOT_UNSUPPORTED`.
+    #[error("{0}")]
+    SnapshotUnsupported(&'static str),
     /// `TOO_MANY_SNAPSHOTS`.
     #[error("the VM has {MAX_SNAPSHOTS} snapshots; delete some first")]
     TooManySnapshots,
@@ -183,6 +186,15 @@ pub enum LifecycleError {
     /// `INTERNAL`, with a correlation id.
     #[error("no random token could be made")]
     Randomness(#[source] std::io::Error),
+}
+
+impl From<Unfit> for LifecycleError {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::WrongState(why) => Self::WrongState(why),
+            Unfit::SnapshotUnsupported(why) => Self::SnapshotUnsupported(why),
+        }
+    }
 }
 
 impl LifecycleError {

@@ -36,7 +36,7 @@ pub use alert::{
 };
 pub use change::{
     Before, DeviceChange, Effect, Frost, GuestChange, IdentityChange, LendChange, NewSnapshot, SettingChange,
-    SizeChange, SnapshotChange, VmChange, WrongState,
+    SizeChange, SnapshotChange, Unfit, VmChange, WrongState,
 };
 pub use command::{CommandOutcome, GuestCommand, LinkEnd, UnsafeCommand};
 pub use condition::{Condition, ConditionKind, ConditionStatus};

@@ -12,12 +12,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use infinibay::{
-    install::{SeedFile, build_medium},
-    vm::{InstallFamily, InstallerKernel, VmId},
-};
+use infinibay::vm::{InstallFamily, InstallerKernel, VmId};
 use serde_json::{Value, json};
-use support::{daemon::Client, database::TestDatabase, trial::Trial};
+use support::{
+    daemon::Client,
+    database::TestDatabase,
+    discs::{disc, windows},
+    trial::Trial,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -62,11 +64,7 @@ impl Bench {
 
     /// Puts a disc into the library.
     async fn has(&self, name: &str, label: &str, files: &[(&str, &[u8])]) {
-        let files: Vec<_> = files
-            .iter()
-            .map(|(path, contents)| SeedFile { path: (*path).to_owned(), contents: contents.to_vec() })
-            .collect();
-        self.imports(name, &build_medium(label, &files).unwrap()).await;
+        self.imports(name, &disc(label, files)).await;
         self.becomes(name, "READY").await;
     }
 
@@ -161,20 +159,6 @@ impl Installer {
     async fn asks(&self, query: &str) -> u16 {
         self.http.get(format!("{}{query}", self.url)).send().await.unwrap().status().as_u16()
     }
-}
-
-fn windows(build: &str) -> Vec<u8> {
-    let xml = format!(
-        "\u{feff}<WIM><IMAGE INDEX=\"1\"><WINDOWS><ARCH>9</ARCH><INSTALLATIONTYPE>Client</INSTALLATIONTYPE>\
-         <VERSION><MAJOR>10</MAJOR><BUILD>{build}</BUILD></VERSION></WINDOWS><NAME>Windows Pro</NAME></IMAGE></WIM>"
-    );
-    let xml: Vec<u8> = xml.encode_utf16().flat_map(u16::to_le_bytes).collect();
-    let mut wim = vec![0; 208];
-    wim[..8].copy_from_slice(b"MSWIM\0\0\0");
-    wim[72..80].copy_from_slice(&(xml.len() as u64 | 2 << 56).to_le_bytes());
-    wim[80..88].copy_from_slice(&208_u64.to_le_bytes());
-    wim.extend(xml);
-    wim
 }
 
 /// The request with the value at that place: a field, or one of `install`.

@@ -168,6 +168,7 @@ impl From<CommandError> for ApiError {
         match error {
             CommandError::Store(error) => error.into(),
             CommandError::Task(_) => Self::internal(&error),
+            CommandError::Invalid { field: Some(field), reason } => Self::invalid(field, reason),
             error => Self::new(error.code(), error.to_string()),
         }
     }
@@ -200,6 +201,7 @@ impl From<LifecycleError> for ApiError {
             LifecycleError::Busy { .. } => coded("VM_BUSY"),
             LifecycleError::SnapshotExists(_) => coded("SNAPSHOT_EXISTS"),
             LifecycleError::SnapshotNotFound(_) => coded("SNAPSHOT_NOT_FOUND"),
+            LifecycleError::SnapshotUnsupported(_) => coded("SNAPSHOT_UNSUPPORTED"),
             LifecycleError::TooManySnapshots => coded("TOO_MANY_SNAPSHOTS"),
             LifecycleError::Forbidden(_) => coded("FORBIDDEN"),
             LifecycleError::Image(error) => error.into(),

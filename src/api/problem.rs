@@ -40,14 +40,41 @@ impl ApiError {
     }
 }
 
+/// Longest message about a query, in characters.
+const MAX_MESSAGE: usize = 500;
+
 /// Every error has a code: those of GraphQL itself (syntax, validation, limits) get
-/// `INVALID_QUERY`.
+/// `INVALID_QUERY`. Their messages repeat what was sent, which may be a megabyte, or meant for a
+/// terminal.
 pub(super) fn coded(mut answer: Answer) -> Answer {
     for error in &mut answer.errors {
         let extensions = error.extensions.get_or_insert_with(ErrorExtensionValues::default);
         if extensions.get("code").is_none() {
             extensions.set("code", "INVALID_QUERY");
+            error.message = repeated(&error.message);
         }
     }
     answer
+}
+
+fn repeated(message: &str) -> String {
+    let plain = |c: char| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c };
+    let mut said: String = message.chars().take(MAX_MESSAGE).map(plain).collect();
+    if message.chars().nth(MAX_MESSAGE).is_some() {
+        said.push('…');
+    }
+    said
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_graphql_repeats_is_bounded_and_steers_no_terminal() {
+        assert_eq!(repeated("no \u{1b}[2J\0 of that\n  |"), "no \u{fffd}[2J\u{fffd} of that\n  |");
+        let most = "ä".repeat(MAX_MESSAGE);
+        assert_eq!(repeated(&most), most);
+        assert_eq!(repeated(&format!("{most}a")), format!("{most}…"));
+    }
 }

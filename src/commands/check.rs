@@ -14,46 +14,63 @@ const MAX_ENV_KEY_BYTES: usize = 256;
 const MAX_ENV_VALUE_BYTES: usize = 32 << 10;
 const MIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Gives a command's bytes on the wire, or what is wrong with it, in words for its author.
+/// What is wrong with a command, in words for its author.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Wrong {
+    /// The input's field, as the API names it; none where it is the whole.
+    pub(super) field: Option<&'static str>,
+    pub(super) reason: String,
+}
+
+fn wrong<T>(field: &'static str, reason: impl Into<String>) -> Result<T, Wrong> {
+    Err(Wrong { field: Some(field), reason: reason.into() })
+}
+
+/// Gives a command's bytes on the wire, or what is wrong with it.
 pub(super) fn check(
     id: CommandId,
     command: &GuestCommand,
     timeout: Duration,
     max_timeout: Duration,
-) -> Result<usize, String> {
+) -> Result<usize, Wrong> {
     if timeout < MIN_TIMEOUT || timeout > max_timeout {
         let (min, max) = (MIN_TIMEOUT.as_secs(), max_timeout.as_secs());
-        return Err(format!("the timeout must be {min} to {max} seconds"));
+        return wrong("timeoutSeconds", format!("the timeout must be {min} to {max} seconds"));
     }
     match command {
-        GuestCommand::Safe(action) => action.check().map_err(|error| error.to_string())?,
+        GuestCommand::Safe(action) => {
+            action.check().map_err(|error| Wrong { field: None, reason: error.to_string() })?;
+        }
         GuestCommand::Unsafe(command) => check_unsafe(command)?,
     }
     let max = agent_protocol::MAX_FRAME_BYTES;
     // The frame limit does not count the newline.
     let bytes = encode_command(id, command, timeout).len();
     if bytes > max + 1 {
-        return Err(format!("the command has more than {max} bytes on the wire"));
+        let reason = format!("the command has more than {max} bytes on the wire");
+        return Err(Wrong { field: None, reason });
     }
     Ok(bytes)
 }
 
-fn check_unsafe(command: &UnsafeCommand) -> Result<(), String> {
+fn check_unsafe(command: &UnsafeCommand) -> Result<(), Wrong> {
     let UnsafeCommand { raw_command, shell, working_dir, env_vars } = command;
     if raw_command.trim().is_empty() {
-        return Err("the command is empty".to_owned());
+        return wrong("rawCommand", "the command is empty");
     }
-    text("the command", raw_command, MAX_RAW_BYTES)?;
-    for (what, path) in [("the shell", shell), ("the working directory", working_dir)] {
+    text("rawCommand", "the command", raw_command, MAX_RAW_BYTES)?;
+    for (field, what, path) in
+        [("shell", "the shell", shell), ("workingDir", "the working directory", working_dir)]
+    {
         if let Some(path) = path {
             if path.is_empty() {
-                return Err(format!("{what} is empty"));
+                return wrong(field, format!("{what} is empty"));
             }
-            text(what, path, MAX_PATH_BYTES)?;
+            text(field, what, path, MAX_PATH_BYTES)?;
         }
     }
     if env_vars.len() > MAX_ENV {
-        return Err(format!("at most {MAX_ENV} environment variables"));
+        return wrong("envVars", format!("at most {MAX_ENV} environment variables"));
     }
     for (key, value) in env_vars {
         let mut chars = key.chars();
@@ -61,22 +78,25 @@ fn check_unsafe(command: &UnsafeCommand) -> Result<(), String> {
             && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
             && key.len() <= MAX_ENV_KEY_BYTES;
         if !named {
-            return Err(format!(
-                "an environment variable's name has letters, digits and '_', no digit first, and at most \
-                 {MAX_ENV_KEY_BYTES} characters"
-            ));
+            return wrong(
+                "envVars",
+                format!(
+                    "an environment variable's name has letters, digits and '_', no digit first, and at most \
+                     {MAX_ENV_KEY_BYTES} characters"
+                ),
+            );
         }
-        text("an environment variable's value", value, MAX_ENV_VALUE_BYTES)?;
+        text("envVars", "an environment variable's value", value, MAX_ENV_VALUE_BYTES)?;
     }
     Ok(())
 }
 
-fn text(what: &str, text: &str, max: usize) -> Result<(), String> {
+fn text(field: &'static str, what: &str, text: &str, max: usize) -> Result<(), Wrong> {
     if text.contains('\0') {
-        return Err(format!("{what} holds a NUL"));
+        return wrong(field, format!("{what} holds a NUL"));
     }
     if text.len() > max {
-        return Err(format!("{what} has more than {max} bytes"));
+        return wrong(field, format!("{what} has more than {max} bytes"));
     }
     Ok(())
 }
@@ -88,7 +108,7 @@ mod tests {
 
     const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 
-    fn judge(command: &GuestCommand, timeout: Duration) -> Result<(), String> {
+    fn judge(command: &GuestCommand, timeout: Duration) -> Result<(), Wrong> {
         check(CommandId::generate(), command, timeout, MAX_TIMEOUT).map(drop)
     }
 
@@ -145,7 +165,7 @@ mod tests {
     #[test]
     fn a_refusal_never_repeats_what_may_be_secret() {
         let command = shell(|c| c.env_vars = [("se cret".to_owned(), "hunter2\0".to_owned())].into());
-        let why = judge(&command, MIN_TIMEOUT).unwrap_err();
+        let why = judge(&command, MIN_TIMEOUT).unwrap_err().reason;
         assert!(!why.contains("hunter2") && !why.contains("se cret"), "{why}");
     }
 }

@@ -1,6 +1,6 @@
 //! Why a command was not accepted.
 
-use super::turns::Full;
+use super::{check::Wrong, turns::Full};
 use crate::store::StoreError;
 
 /// Why a command was not accepted. Once accepted, it is in the log with an outcome.
@@ -37,8 +37,13 @@ pub enum CommandError {
         limit: usize,
     },
     /// Code `INVALID_INPUT`.
-    #[error("{0}")]
-    Invalid(String),
+    #[error("{reason}")]
+    Invalid {
+        /// The input's field, as the API names it; none where it is the whole.
+        field: Option<&'static str>,
+        /// What is wrong.
+        reason: String,
+    },
     /// Code `ACTION_UNSUPPORTED`: this guest cannot carry it out.
     #[error("{action} {reason}")]
     Unsupported {
@@ -72,7 +77,7 @@ impl CommandError {
             | Self::ShareFull { .. }
             | Self::QueuesFull { .. }
             | Self::QueuesTooLarge { .. } => "QUEUE_FULL",
-            Self::Invalid(_) => "INVALID_INPUT",
+            Self::Invalid { .. } => "INVALID_INPUT",
             Self::Unsupported { .. } => "ACTION_UNSUPPORTED",
             Self::IdTaken => "ID_TAKEN",
             Self::NotFound => "COMMAND_NOT_FOUND",
@@ -94,6 +99,12 @@ impl From<StoreError> for CommandError {
             StoreError::IdTaken => Self::IdTaken,
             error => Self::Store(error),
         }
+    }
+}
+
+impl From<Wrong> for CommandError {
+    fn from(Wrong { field, reason }: Wrong) -> Self {
+        Self::Invalid { field, reason }
     }
 }
 

@@ -8,9 +8,21 @@ use crate::{
     store::StoreError,
     vm::{
         DeviceChange, DiscSource, Operation, OperationId, SettingChange, VmChange, VmId, VmName, VmRecord,
-        truncate_to_micros,
+        VmStatus, truncate_to_micros,
     },
 };
+
+/// Whether the VM takes a change as it is.
+pub(super) fn takes(
+    change: &VmChange,
+    record: &VmRecord,
+    status: Option<&VmStatus>,
+) -> Result<(), LifecycleError> {
+    match record.intent.deleting {
+        true => Err(LifecycleError::Deleting(record.id)),
+        false => Ok(change.check(record, status)?),
+    }
+}
 
 impl Lifecycle {
     /// Asks for a change, which is refused where the VM's state forbids it.
@@ -27,10 +39,7 @@ impl Lifecycle {
         let owner = found.as_ref().map(|view| view.record.owner);
         authorize(actor, Action::ControlVm { owner }).map_err(|denied| LifecycleError::denied(denied, vm))?;
         let view = found.ok_or(LifecycleError::NotFound(vm))?;
-        if view.record.intent.deleting {
-            return Err(LifecycleError::Deleting(vm));
-        }
-        change.check(&view.record, view.status.as_ref())?;
+        takes(&change, &view.record, view.status.as_ref())?;
         if let VmChange::Setting(SettingChange::Rename(name)) = &change {
             self.check_new_name(vm, name).await?;
         }
@@ -61,3 +70,6 @@ impl Lifecycle {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@
 use chrono::Utc;
 use uuid::Uuid;
 
-use super::{Lifecycle, LifecycleError, changed, request};
+use super::{Lifecycle, LifecycleError, change::takes, changed, request};
 use crate::{
     access::{Action, Actor, Denied, authorize},
     domain_xml::{DiskKind, extra_mac_address, mac_address},
@@ -162,9 +162,6 @@ impl Lifecycle {
         authorize(actor, Action::ControlVm { owner })
             .map_err(|denied| LifecycleError::denied(denied, from))?;
         let VmView { record, status, .. } = found.ok_or(LifecycleError::NotFound(from))?;
-        if record.intent.deleting {
-            return Err(LifecycleError::Deleting(from));
-        }
         if record.spec.is_adopted() {
             return Err(LifecycleError::AdoptedSource(from));
         }
@@ -177,7 +174,8 @@ impl Lifecycle {
             let why = "the VM has a network card on a bridge of the host, which is for admins to choose";
             return Err(LifecycleError::Forbidden(why));
         }
-        VmChange::Lend(LendChange { to: wanted.id, still: false }).check(&record, status.as_ref())?;
+        let loan = VmChange::Lend(LendChange { to: wanted.id, still: false });
+        takes(&loan, &record, status.as_ref())?;
         self.check_host(wanted.is_given.then_some(wanted.id), &wanted.spec(&record)).await?;
         self.check_disks(&record).await
     }

@@ -1,7 +1,7 @@
 //! Requests about snapshots: checked against those that are there, so that a name that cannot be
 //! meant is refused at once. The loop looks again; between the two the host may change.
 
-use super::{Lifecycle, LifecycleError};
+use super::{Lifecycle, LifecycleError, change::takes};
 use crate::{
     access::{Action, Actor, authorize},
     hypervisor::HypervisorError,
@@ -37,11 +37,8 @@ impl Lifecycle {
         let owner = view.as_ref().map(|view| view.record.owner);
         authorize(actor, Action::ControlVm { owner }).map_err(|denied| LifecycleError::denied(denied, vm))?;
         let view = view.ok_or(LifecycleError::NotFound(vm))?;
-        if view.record.intent.deleting {
-            return Err(LifecycleError::Deleting(vm));
-        }
         let change = VmChange::Snapshot(change);
-        change.check(&view.record, view.status.as_ref())?;
+        takes(&change, &view.record, view.status.as_ref())?;
         if let VmChange::Snapshot(change) = &change {
             fits(change, &none_if_gone(self.hypervisor.snapshot_names(vm).await)?)?;
         }

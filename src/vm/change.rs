@@ -61,6 +61,17 @@ pub enum Effect {
 #[error("{0}")]
 pub struct WrongState(pub String);
 
+/// Why a change may not be asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// As the VM is now.
+    #[error(transparent)]
+    WrongState(#[from] WrongState),
+    /// QEMU takes no such snapshot of what the VM is made of: a sentence that says what to do.
+    #[error("{0}")]
+    SnapshotUnsupported(&'static str),
+}
+
 impl VmChange {
     /// The kind of its operation.
     #[must_use]
@@ -108,19 +119,21 @@ impl VmChange {
     ///
     /// # Errors
     /// Why not, and what to do.
-    pub fn check(&self, record: &VmRecord, status: Option<&VmStatus>) -> Result<(), WrongState> {
+    pub fn check(&self, record: &VmRecord, status: Option<&VmStatus>) -> Result<(), Unfit> {
         if record.milestones.defined.is_none() {
-            return Err(WrongState("the VM is still being made; wait for its operation to end".to_owned()));
+            let words = "the VM is still being made; wait for its operation to end";
+            return Err(WrongState(words.to_owned()).into());
         }
         match self {
-            Self::Guest(change) => change.check(status),
-            Self::Setting(change) => change.check(status),
-            Self::Size(change) => change.check(record, status),
-            Self::Device(change) => change.check(record, status),
-            Self::Snapshot(change) => change.check(record, status),
-            Self::Identity(change) => change.check(record),
-            Self::Lend(_) => LendChange::check(record, status),
+            Self::Guest(change) => change.check(status)?,
+            Self::Setting(change) => change.check(status)?,
+            Self::Size(change) => change.check(record, status)?,
+            Self::Device(change) => change.check(record, status)?,
+            Self::Snapshot(change) => change.check(record, status)?,
+            Self::Identity(change) => change.check(record)?,
+            Self::Lend(_) => LendChange::check(record, status)?,
         }
+        Ok(())
     }
 
     /// Whether a request for this power ends it: what was to be done to the guest is beside the

@@ -8,6 +8,7 @@ pub(crate) mod api;
 pub(crate) mod away;
 pub(crate) mod clock;
 pub(crate) mod daemon;
+pub(crate) mod discs;
 pub(crate) mod guest;
 pub(crate) mod guests;
 pub(crate) mod host;

@@ -72,9 +72,7 @@ async fn create(
     }
     let running = state.is_active();
     if running && bundle.record.spec.firmware.is_uefi() {
-        let words = "QEMU keeps no snapshot of a running VM with UEFI, whose variables are in a file of their own; \
-                     stop the VM first";
-        return Err(refused("SNAPSHOT_UNSUPPORTED", words.to_owned()));
+        return Err(refused("SNAPSHOT_UNSUPPORTED", SnapshotChange::NO_LIVE_UEFI.to_owned()));
     }
     let memory = new.memory.unwrap_or(running);
     if memory && !running {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::WrongState;
+use super::{Unfit, WrongState};
 use crate::vm::{OperationKind, Quiesce, SnapshotName, VmPhase, VmRecord, VmStatus};
 
 /// See the module.
@@ -67,6 +67,10 @@ pub struct Before {
 }
 
 impl SnapshotChange {
+    /// Why none is taken of a VM with UEFI that runs or is paused.
+    pub const NO_LIVE_UEFI: &str = "QEMU keeps no snapshot of a running VM with UEFI, whose variables are in a \
+                                    file of their own; stop the VM first";
+
     pub(super) fn kind(&self) -> OperationKind {
         match self {
             Self::Create(_) => OperationKind::CreateSnapshot,
@@ -89,9 +93,9 @@ impl SnapshotChange {
         Duration::from_secs(3600)
     }
 
-    pub(super) fn check(&self, record: &VmRecord, status: Option<&VmStatus>) -> Result<(), WrongState> {
+    pub(super) fn check(&self, record: &VmRecord, status: Option<&VmStatus>) -> Result<(), Unfit> {
         let phase = status.map(|status| status.phase);
-        let refused = |words: &str| Err(WrongState(words.to_owned()));
+        let refused = |words: &str| Err(WrongState(words.to_owned()).into());
         match (self, phase) {
             (Self::Create(new), Some(VmPhase::Stopped | VmPhase::Crashed)) if new.memory == Some(true) => {
                 refused("the VM is off and has no memory to keep; ask without `memory`, or start it first")
@@ -100,6 +104,11 @@ impl SnapshotChange {
             // into the middle of it would not find its seed again.
             (Self::Create(_), _) if record.spec.is_provisioned() && record.milestones.installed.is_none() => {
                 refused("its first boot is not finished; wait for the operation that made it")
+            }
+            (Self::Create(_), Some(VmPhase::Running | VmPhase::Installing | VmPhase::Paused))
+                if record.spec.firmware.is_uefi() =>
+            {
+                Err(Unfit::SnapshotUnsupported(Self::NO_LIVE_UEFI))
             }
             (
                 Self::Create(_),
