@@ -8,8 +8,10 @@
 
 # What a guest of Debian has, cloud-init included: enough to run it, and our scripts, in a chroot.
 VALIDATOR_GUEST=cloud-init,dash,coreutils,libc-bin,base-passwd,sed,grep
-# The first release of Debian whose cloud-init brings a schema of network-config; only that is read.
+# The first release of Debian whose cloud-init brings a schema of network-config; only that is read. The
+# schema lets unknown keys of a card pass, netplan does not; base-files has the links that it runs by.
 VALIDATOR_LATER=trixie
+VALIDATOR_LATER_GUEST=cloud-init,netplan.io,base-files
 
 # need_validators DIR: lays them out in DIR. Does nothing, and asks no server, when all is there.
 need_validators() {
@@ -17,7 +19,7 @@ need_validators() {
     install -d -m 0755 -- "$dir"
     need_python_validators "$dir"
     need_guest_validators "$dir/guest" "$GUEST_SUITE" "$VALIDATOR_GUEST"
-    need_guest_validators "$dir/later" "$VALIDATOR_LATER" cloud-init
+    need_guest_validators "$dir/later" "$VALIDATOR_LATER" "$VALIDATOR_LATER_GUEST"
 }
 
 # need_python_validators DIR: DIR/venv, with what validators.txt says.

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    process::Output,
 };
 
 use infinibay::{
@@ -126,33 +127,48 @@ fn cloud_init_takes_meta_data_and_network_config() {
     }
 }
 
-/// Netplan's words, by the JSON schema that cloud-init has of them.
+/// Netplan's words: by the JSON schema that cloud-init has of them, and by netplan, which refuses the
+/// keys and words that the schema lets pass.
 fn judge_network(config: &Value, dir: &Path) {
-    let file = dir.join("judged-network.json");
-    std::fs::write(&file, serde_json::to_vec(config).unwrap()).unwrap();
-    approve(&venv("check-jsonschema"), &["--schemafile", text(&network_schema()), text(&file)]);
+    let judged = network_schema_says(config, dir);
+    assert!(judged.status.success(), "{config}: {}", String::from_utf8_lossy(&judged.stdout));
+    let judged = netplan_says(config);
+    assert!(judged.status.success(), "{config}: {}", String::from_utf8_lossy(&judged.stderr));
 }
 
-fn network_schema() -> PathBuf {
+fn network_schema_says(config: &Value, dir: &Path) -> Output {
     let schemas = validators().join("later/usr/lib/python3/dist-packages/cloudinit/config/schemas");
-    schemas.join("schema-network-config-v2.json")
+    let schema = schemas.join("schema-network-config-v2.json");
+    let file = dir.join("judged-network.json");
+    std::fs::write(&file, serde_json::to_vec(config).unwrap()).unwrap();
+    run(&venv("check-jsonschema"), &["--schemafile", text(&schema), text(&file)], b"")
+}
+
+fn netplan_says(config: &Value) -> Output {
+    let later = validators().join("later");
+    let root = tempfile::tempdir_in(later.join("tmp")).unwrap();
+    let dir = root.path().join("etc/netplan");
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join("50-judged.yaml"), json!({ "network": config }).to_string()).unwrap();
+    let inside = Path::new("/tmp").join(root.path().file_name().unwrap());
+    let netplan = [text(&later), "/usr/libexec/netplan/generate", "--root-dir", text(&inside)];
+    run(Path::new("chroot"), &netplan, b"")
 }
 
 #[test]
-fn the_schema_of_networks_refuses_what_is_wrong() {
+fn the_judges_of_networks_refuse_what_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("wrong.json");
-    for (card, wrong) in [
-        (json!({ "dhcp4": true }), false),
-        (json!({ "dhcp4": "perhaps" }), true),
-        (json!({ "match": { "macadress": MAC } }), true),
-        (json!({ "set-name": 5 }), true),
-        (json!({ "dhcp-identifier": 5 }), true),
+    for (card, by_schema, by_netplan) in [
+        (json!({ "dhcp4": true, "dhcp-identifier": "mac" }), true, true),
+        (json!({ "dhcp4": "perhaps" }), false, false),
+        (json!({ "match": { "macadress": MAC } }), false, false),
+        (json!({ "dhcp4": true, "dhcp-identifyer": "mac" }), true, false),
+        (json!({ "dhcp4": true, "dhcp-identifier": "ip" }), true, false),
     ] {
-        std::fs::write(&file, json!({ "version": 2, "ethernets": { "eth0": card } }).to_string()).unwrap();
-        let judged =
-            run(&venv("check-jsonschema"), &["--schemafile", text(&network_schema()), text(&file)], b"");
-        assert_eq!(judged.status.success(), !wrong, "{card}: {}", String::from_utf8_lossy(&judged.stdout));
+        let config = json!({ "version": 2, "ethernets": { "eth0": card } });
+        let says = |output: Output| output.status.success();
+        assert_eq!(says(network_schema_says(&config, dir.path())), by_schema, "the schema, of {config}");
+        assert_eq!(says(netplan_says(&config)), by_netplan, "netplan, of {config}");
     }
 }
 
