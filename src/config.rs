@@ -35,7 +35,8 @@ section! {
         base_dir: PathBuf = "/usr/share/infinibay",
         /// The image library: one directory per image, each with a `manifest.toml`.
         images_dir: PathBuf = "/var/lib/infinibay/images",
-        /// Domain templates that replace the built-in ones; empty: none.
+        /// Templates that replace the built-in ones: `linux.xml` and `windows.xml` for domains,
+        /// `unattended/` for installs; empty: none. A broken one keeps the daemon from starting.
         templates_dir: Option<PathBuf> = "",
     }
 }

@@ -4,9 +4,10 @@
 //! The rooms, from the ground up. A room knows rooms below its own floor, never above, and of its own
 //! floor only where `docs/ARCHITECTURE.md` says so; `tests/architecture.rs` watches over that.
 
-// Floor 0: the nouns, and the places to crash at.
+// Floor 0: the nouns, the places to crash at, and an operator's templates.
 pub mod config;
 pub mod failpoint;
+pub mod template;
 pub mod vm;
 
 // Floor 1: pure crafts, each with one subject.

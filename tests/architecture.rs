@@ -4,10 +4,11 @@
 use std::{fs, path::Path};
 
 /// Each room with its floor, and whom of its own floor it knows.
-const ROOMS: [(&str, u8, &[&str]); 21] = [
+const ROOMS: [(&str, u8, &[&str]); 22] = [
     ("vm", 0, &[]),
     ("config", 0, &["vm"]),
     ("failpoint", 0, &[]),
+    ("template", 0, &[]),
     ("access", 1, &[]),
     ("domain_xml", 1, &[]),
     ("events", 1, &[]),

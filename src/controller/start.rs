@@ -53,7 +53,7 @@ pub enum ControllerError {
     #[error("reading the rules of redaction")]
     Redaction(#[from] RedactionError),
     /// A domain template is broken.
-    #[error("reading the domain templates")]
+    #[error("the domain templates")]
     Templates(#[source] crate::domain_xml::RenderError),
     /// A template of an unattended install is broken.
     #[error("the install templates")]
@@ -94,6 +94,11 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     make_dir(&config.agents.socket_dir, 0o775)?;
     let host = host_id::load_or_create(&config.paths.state_dir).map_err(io_error("reading the host's id"))?;
 
+    // An operator's mistake is refused before the database is opened.
+    let templates =
+        Templates::load(config.paths.templates_dir.as_deref()).map_err(ControllerError::Templates)?;
+    let recipes = Recipes::load(config.paths.templates_dir.as_deref()).map_err(ControllerError::Recipes)?;
+
     let store = open_store(&config).await?;
     let database_lock = store.lock(host).await?;
 
@@ -125,9 +130,6 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     );
     let hypervisor = libvirt(&config).await;
     let accounts = Accounts::new(store.clone());
-    let templates =
-        Templates::load(config.paths.templates_dir.as_deref()).map_err(ControllerError::Templates)?;
-    let recipes = Recipes::load(config.paths.templates_dir.as_deref()).map_err(ControllerError::Recipes)?;
     let images = Images::new(config.paths.images_dir.clone())
         .remembering(config.paths.state_dir.join("image-digests.json"))
         .await

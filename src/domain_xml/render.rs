@@ -2,10 +2,12 @@
 //!
 //! Templates say how a VM is built and are files that an operator may replace, so a rendered text
 //! is not trusted: it must be a whole document and carry the identity, the metadata and the
-//! channel that the rest of the house relies on.
+//! channel that the rest of the house relies on. What an operator wrote is tried with VMs of every
+//! shape before any is made from it.
+
+mod trial;
 
 use std::{
-    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -15,14 +17,14 @@ use minijinja::{AutoEscape, Environment, ErrorKind, Output, State, UndefinedBeha
 use super::{
     AGENT_CHANNEL, FactsError, METADATA_NAMESPACE, METADATA_SCHEMA,
     boot_edit::{boots_kernel, drives_with},
-    document::escape_attribute,
+    document::{Document, escape_attribute},
     mac_address, read_facts,
     syntax::is_xml_text,
 };
-use crate::vm::{Firmware, InstallerBoot, NetworkAttachment, OsFamily, VmId, VmSpec};
-
-/// Longest template file read, bytes.
-const MAX_TEMPLATE_BYTES: u64 = 1 << 20;
+use crate::{
+    template::{Place, ReadError, TemplateText},
+    vm::{Firmware, InstallerBoot, NetworkAttachment, OsFamily, VmId, VmSpec},
+};
 
 /// The hypervisor that a domain is written for; libvirt's `domain/@type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,20 +73,14 @@ pub struct DomainInputs<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError {
     /// A template file cannot be read.
-    #[error("reading the domain template {path}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// A template is no template, or asks for a value that there is not.
-    #[error("the domain template {name}")]
+    #[error("the domain template {place}")]
     Template {
-        /// Its name.
-        name: &'static str,
-        /// Why; says the line.
+        /// Where.
+        place: Place,
+        /// Why.
         #[source]
         source: minijinja::Error,
     },
@@ -95,28 +91,32 @@ pub enum RenderError {
     #[error("the path {0:?} is not absolute, or is not UTF-8")]
     Path(PathBuf),
     /// What came out cannot be read as a domain.
-    #[error("the domain template {name} does not give a domain")]
+    #[error("the domain template {place} does not give a domain")]
     NotADomain {
-        /// Its name.
-        name: &'static str,
+        /// Where, as far as what came out tells.
+        place: Place,
         /// Why.
         #[source]
         source: FactsError,
     },
     /// What came out is a domain, but not the one that was asked for.
-    #[error("the domain template {name} does not carry the VM's {part}")]
+    #[error("the domain template {place} does not carry the VM's {part}")]
     Missing {
-        /// Its name.
-        name: &'static str,
+        /// Where it stands, or where it would.
+        place: Place,
         /// What is missing or wrong.
         part: &'static str,
     },
+    /// A VM to try templates with cannot be thought up.
+    #[error("the domain templates cannot be tried out: {0}")]
+    Trial(String),
 }
 
 /// The templates, compiled. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Templates {
     environment: Arc<Environment<'static>>,
+    texts: Arc<[TemplateText]>,
 }
 
 fn file_name(family: OsFamily) -> &'static str {
@@ -126,36 +126,46 @@ fn file_name(family: OsFamily) -> &'static str {
     }
 }
 
-fn built_in(family: OsFamily) -> Option<&'static str> {
+fn built_in(family: OsFamily) -> &'static str {
     match family {
-        OsFamily::Linux => Some(include_str!("../../domain-templates/linux.xml")),
-        OsFamily::Windows => Some(include_str!("../../domain-templates/windows.xml")),
+        OsFamily::Linux => include_str!("../../domain-templates/linux.xml"),
+        OsFamily::Windows => include_str!("../../domain-templates/windows.xml"),
     }
 }
 
 impl Templates {
-    /// The built-in templates, replaced by those of the same name in `dir`. Reads files: not for
-    /// an async thread.
+    /// The built-in templates, replaced by those of the same name in `dir`. Each of these is filled
+    /// in for made-up VMs of every shape, so that a mistake is found here. Reads files: not for an
+    /// async thread.
     ///
     /// # Errors
-    /// A file that is there and cannot be read or compiled. One that is not there is none.
+    /// A file that is there and cannot be read, compiled or filled in, or whose domain lacks something.
+    /// One that is not there is none.
     pub fn load(dir: Option<&Path>) -> Result<Self, RenderError> {
+        let templates = Self::compile(dir)?;
+        for family in OsFamily::ALL {
+            if templates.text(file_name(family)).is_some_and(|text| text.path.is_some()) {
+                trial::try_every_shape(&templates, family)?;
+            }
+        }
+        Ok(templates)
+    }
+
+    fn compile(dir: Option<&Path>) -> Result<Self, RenderError> {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_auto_escape_callback(|_| AutoEscape::Custom("xml".into()));
         environment.set_formatter(write_escaped);
+        let mut texts = Vec::new();
         for family in OsFamily::ALL {
             let name = file_name(family);
-            let replaced = match dir {
-                Some(dir) => read_template(&dir.join(name))?,
-                None => None,
-            };
-            let Some(source) = replaced.or_else(|| built_in(family).map(str::to_owned)) else { continue };
+            let text = TemplateText::load(dir, name, built_in(family))?;
             environment
-                .add_template_owned(name, source)
-                .map_err(|source| RenderError::Template { name, source })?;
+                .add_template_owned(name, text.text.clone())
+                .map_err(|source| RenderError::Template { place: text.at(source.line()), source })?;
+            texts.push(text);
         }
-        Ok(Self { environment: Arc::new(environment) })
+        Ok(Self { environment: Arc::new(environment), texts: texts.into() })
     }
 
     /// Whether there is a template for VMs of this family.
@@ -163,17 +173,9 @@ impl Templates {
     pub fn has(&self, family: OsFamily) -> bool {
         self.environment.get_template(file_name(family)).is_ok()
     }
-}
 
-fn read_template(path: &Path) -> Result<Option<String>, RenderError> {
-    let fail = |source| RenderError::Read { path: path.to_owned(), source };
-    match std::fs::metadata(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(fail(e)),
-        Ok(found) if !found.is_file() || found.len() > MAX_TEMPLATE_BYTES => {
-            Err(fail(io::Error::other(format!("not a file of at most {MAX_TEMPLATE_BYTES} bytes"))))
-        }
-        Ok(_) => std::fs::read_to_string(path).map(Some).map_err(fail),
+    fn text(&self, name: &str) -> Option<&TemplateText> {
+        self.texts.iter().find(|text| text.name == name)
     }
 }
 
@@ -211,7 +213,9 @@ fn path_text(path: &Path) -> Result<&str, RenderError> {
 pub fn render(templates: &Templates, inputs: &DomainInputs<'_>) -> Result<String, RenderError> {
     let spec = inputs.spec;
     let name = file_name(spec.os_family());
-    let template = templates.environment.get_template(name).map_err(|_| RenderError::NoTemplate(name))?;
+    let none = || RenderError::NoTemplate(name);
+    let template = templates.environment.get_template(name).map_err(|_| none())?;
+    let text = templates.text(name).ok_or_else(none)?;
     let of_image = spec.image().and_then(|image| image.kernel.as_ref());
     let kernel = match inputs.installer.map_or(of_image, |installer| installer.kernel.as_ref()) {
         Some(boot) => context! {
@@ -260,8 +264,12 @@ pub fn render(templates: &Templates, inputs: &DomainInputs<'_>) -> Result<String
         metadata_namespace => METADATA_NAMESPACE,
         metadata_schema => METADATA_SCHEMA,
     };
-    let xml = template.render(context).map_err(|source| RenderError::Template { name, source })?;
-    check(name, &xml, inputs)?;
+    let xml = template.render(context).map_err(|source| {
+        // One may include the other.
+        let of = source.name().and_then(|name| templates.text(name)).unwrap_or(text);
+        RenderError::Template { place: of.at(source.line()), source }
+    })?;
+    check(text, &xml, inputs)?;
     Ok(xml)
 }
 
@@ -269,37 +277,46 @@ fn reboots_by_itself(spec: &VmSpec) -> bool {
     spec.installation().is_some_and(|installation| installation.family.reboots_by_itself())
 }
 
+/// What a text lacks, and the words that stand where it would.
+type Lack = (&'static str, &'static [&'static str]);
+
 /// What of an installer's boot a text lacks.
-fn lacks_installer(xml: &str, installer: &InstallerBoot) -> Result<Option<&'static str>, FactsError> {
+fn lacks_installer(xml: &str, installer: &InstallerBoot) -> Result<Option<Lack>, FactsError> {
     let drives = drives_with(xml, &installer.discs).map_err(|error| FactsError(error.to_string()))?;
     let kernel = boots_kernel(xml)?;
     Ok(if drives.len() < installer.discs.len() {
-        Some("installer's discs")
+        Some(("installer's discs", &["in discs", "<devices"]))
     } else if kernel != installer.kernel.is_some() {
-        Some("installer's kernel")
+        Some(("installer's kernel", &["<kernel", "<os"]))
     } else {
         None
     })
 }
 
-fn check(name: &'static str, xml: &str, inputs: &DomainInputs<'_>) -> Result<(), RenderError> {
-    let facts = read_facts(xml).map_err(|source| RenderError::NotADomain { name, source })?;
-    let wrong = if facts.id != inputs.id {
-        "id"
+fn check(text: &TemplateText, xml: &str, inputs: &DomainInputs<'_>) -> Result<(), RenderError> {
+    if let Err(malformed) = Document::parse(xml) {
+        let before = xml.get(..malformed.offset).unwrap_or(xml);
+        let place = text.gave(xml, before.matches('\n').count() + 1);
+        return Err(RenderError::NotADomain { place, source: malformed.into() });
+    }
+    let not_a_domain = |source| RenderError::NotADomain { place: text.mentions(&["<domain", "<"]), source };
+    let facts = read_facts(xml).map_err(not_a_domain)?;
+    let (part, stands_at): (_, &[&str]) = if facts.id != inputs.id {
+        ("id", &["<uuid"])
     } else if facts.name != inputs.spec.name.as_str() {
-        "name"
+        ("name", &["<name"])
     } else if facts.channel.is_none_or(|channel| channel.path != inputs.socket_path) {
-        "agent channel"
+        ("agent channel", &["{{ channel_name", AGENT_CHANNEL, "{{ socket", "<channel", "<devices"])
     } else if !facts.managed {
-        "metadata element"
+        ("metadata element", &["{{ metadata_namespace", METADATA_NAMESPACE, "<metadata"])
     } else {
         let lacking = inputs.installer.map(|installer| lacks_installer(xml, installer)).transpose();
-        match lacking.map_err(|source| RenderError::NotADomain { name, source })?.flatten() {
-            Some(part) => part,
+        match lacking.map_err(not_a_domain)?.flatten() {
+            Some(lack) => lack,
             None => return Ok(()),
         }
     };
-    Err(RenderError::Missing { name, part: wrong })
+    Err(RenderError::Missing { place: text.mentions(&[stands_at, &["<domain"]].concat()), part })
 }
 
 #[cfg(test)]

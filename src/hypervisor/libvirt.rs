@@ -27,6 +27,8 @@ mod supervisor;
 mod volumes;
 
 pub use channels::{ChannelChange, ConfigChange, LiveChange};
+pub use snapshots::snapshot_xml;
+pub use volumes::{overlay_xml, plain_xml};
 
 use std::{
     path::PathBuf,

@@ -10,18 +10,13 @@ mod output;
 
 pub(super) use json::from_json;
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use minijinja::{AutoEscape, Environment, ErrorKind, Output, State, UndefinedBehavior, Value};
 
+use self::output::Fault;
 use super::media::{MediaError, try_every_recipe};
-
-/// Longest template file read, bytes.
-const MAX_TEMPLATE_BYTES: u64 = 1 << 20;
+use crate::template::{Place, ReadError, TemplateText};
 
 /// What is written, and so how values are escaped and what must come out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,29 +58,23 @@ impl Recipe {
 #[derive(Debug, thiserror::Error)]
 pub enum RecipeError {
     /// A template file cannot be read.
-    #[error("reading the install template {path}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// A template is no template, asks for a value that there is not, or puts a value where the
     /// format cannot carry it.
-    #[error("the install template {place}: {source}")]
+    #[error("the install template {place}")]
     Template {
-        /// The file, or its name where it is built in.
-        place: String,
-        /// Why; says the line.
+        /// Where.
+        place: Place,
+        /// Why.
         #[source]
         source: minijinja::Error,
     },
     /// What came out is not what an installer reads.
     #[error("the install template {place} does not give what the installer reads: {reason}")]
     Output {
-        /// The file, or its name where it is built in.
-        place: String,
+        /// Where, as far as what came out tells.
+        place: Place,
         /// What is wrong; says the line that came out, if one is at fault.
         reason: String,
     },
@@ -103,8 +92,7 @@ pub enum RecipeError {
 #[derive(Debug, Clone)]
 pub struct Recipes {
     environment: Arc<Environment<'static>>,
-    /// Where those came from that are not built in.
-    replaced: Arc<Vec<(&'static str, PathBuf)>>,
+    texts: Arc<[TemplateText]>,
 }
 
 impl Recipes {
@@ -119,38 +107,42 @@ impl Recipes {
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_auto_escape_callback(|_| AutoEscape::Custom("install".into()));
         environment.set_formatter(write_escaped);
-        let mut replaced = Vec::new();
+        let mut texts = Vec::new();
         for recipe in Recipe::ALL {
-            let name = recipe.name();
-            let path = dir.map(|dir| dir.join(name));
-            let source = match &path {
-                Some(path) => read_template(path)?,
-                None => None,
-            };
-            let source = match (source, path) {
-                (Some(source), Some(path)) => {
-                    replaced.push((name, path));
-                    source
-                }
-                _ => recipe.built_in().to_owned(),
-            };
+            let text = TemplateText::load(dir, recipe.name(), recipe.built_in())?;
             environment
-                .add_template_owned(name, source)
-                .map_err(|source| RecipeError::Template { place: place(&replaced, name), source })?;
+                .add_template_owned(recipe.name(), text.text.clone())
+                .map_err(|source| RecipeError::Template { place: text.at(source.line()), source })?;
+            texts.push(text);
         }
-        let recipes = Self { environment: Arc::new(environment), replaced: Arc::new(replaced) };
+        let recipes = Self { environment: Arc::new(environment), texts: texts.into() };
         try_every_recipe(&recipes)?;
         Ok(recipes)
     }
 
     /// Fills in a template.
     pub(super) fn render(&self, recipe: Recipe, context: &Value) -> Result<String, RecipeError> {
+        let fail = |source: minijinja::Error| {
+            // One may include another.
+            let of = source.name().and_then(Recipe::of_name).unwrap_or(recipe);
+            RecipeError::Template { place: self.place(of, |text| text.at(source.line())), source }
+        };
+        let template = self.environment.get_template(recipe.name()).map_err(fail)?;
+        let output = template.render(context).map_err(fail)?;
+        output::check(recipe, &output).map_err(|Fault { line, reason }| {
+            let place = self.place(recipe, |text| match line {
+                Some(line) => text.gave(&output, line),
+                None => text.mentions(&["autoinstall:", "<unattend"]),
+            });
+            RecipeError::Output { place, reason: format!("{reason} (of what came out)") }
+        })?;
+        Ok(output)
+    }
+
+    fn place(&self, recipe: Recipe, within: impl FnOnce(&TemplateText) -> Place) -> Place {
         let name = recipe.name();
-        let fail = |source| RecipeError::Template { place: place(&self.replaced, name), source };
-        let text = self.environment.get_template(name).map_err(fail)?.render(context).map_err(fail)?;
-        output::check(recipe, &text)
-            .map_err(|reason| RecipeError::Output { place: place(&self.replaced, name), reason })?;
-        Ok(text)
+        let text = self.texts.iter().find(|text| text.name == name);
+        text.map_or_else(|| Place { file: name.to_owned(), line: None }, within)
     }
 }
 
@@ -159,25 +151,6 @@ pub(super) fn trial_failed(recipe: Recipe, error: MediaError) -> RecipeError {
     match error {
         MediaError::Recipe(error) => error,
         other => RecipeError::Trial { place: recipe.name(), reason: other.to_string() },
-    }
-}
-
-fn place(replaced: &[(&'static str, PathBuf)], name: &str) -> String {
-    replaced
-        .iter()
-        .find(|(replaced, _)| *replaced == name)
-        .map_or_else(|| name.to_owned(), |(_, path)| path.display().to_string())
-}
-
-fn read_template(path: &Path) -> Result<Option<String>, RecipeError> {
-    let fail = |source| RecipeError::Read { path: path.to_owned(), source };
-    match std::fs::metadata(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(fail(e)),
-        Ok(found) if !found.is_file() || found.len() > MAX_TEMPLATE_BYTES => {
-            Err(fail(io::Error::other(format!("not a file of at most {MAX_TEMPLATE_BYTES} bytes"))))
-        }
-        Ok(_) => std::fs::read_to_string(path).map(Some).map_err(fail),
     }
 }
 

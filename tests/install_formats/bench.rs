@@ -193,7 +193,7 @@ pub fn lay_out(recipes: &Recipes, kind: Kind, settings: &Unattended, dir: &Path)
 pub fn validators() -> PathBuf {
     let dir = std::env::var_os("INFINIBAY_TEST_VALIDATORS")
         .map_or_else(|| PathBuf::from("/var/lib/infinibay/validators"), PathBuf::from);
-    for part in ["venv/made-from", "guest/made-from"] {
+    for part in ["venv/made-from", "guest/made-from", "later/made-from"] {
         assert!(
             dir.join(part).exists(),
             "{} is not there: `scripts/test setup` fetches what judges installers' files \

@@ -3,13 +3,14 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    process::Output,
 };
 
 use infinibay::{
     install::{Recipes, SeedInputs, scrubbed_seed_files, seed_files},
-    vm::{InstallFamily, Origin, Unattended, VmId, VmSpec, WindowsRelease},
+    vm::{InstallFamily, NetworkAttachment, Origin, Unattended, VmId, VmSpec, WindowsRelease},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::bench::{
     DEBIAN, Kind, MAC, REDHAT, UBUNTU, agent, approve, inputs, lay_out, plan, read_back, run, spec,
@@ -84,7 +85,121 @@ fn cloud_init_takes_its_files() {
         let file = dir.path().join("user-data");
         ask_cloud_init(&std::fs::read_to_string(&file).unwrap());
         judge_cloud_config(&yaml(&file), dir.path());
+        judge_network(&yaml(&dir.path().join("network-config")), dir.path());
+        let seen = read_seed(dir.path());
+        let hostname = settings.hostname.as_deref().unwrap_or("web-1");
+        assert_eq!(seen["meta-data"]["local-hostname"], hostname);
+        assert_eq!(seen["cards"], json!([{ "name": "eth0", "mac": MAC, "subnets": ["dhcp4"] }]));
     }
+}
+
+/// A network of each sort, for a new guest and for a copy.
+#[test]
+fn cloud_init_takes_meta_data_and_network_config() {
+    let networks = [
+        NetworkAttachment::Network("default".parse().unwrap()),
+        NetworkAttachment::User,
+        NetworkAttachment::None,
+    ];
+    for network in networks {
+        let cards = match network {
+            NetworkAttachment::None => json!([]),
+            _ => json!([{ "name": "eth0", "mac": MAC, "subnets": ["dhcp4"] }]),
+        };
+        for origin in [Origin::Created, Origin::Cloned { from: VmId::generate() }] {
+            let settings = Unattended { hostname: Some("web-1.example".to_owned()), ..Unattended::default() };
+            let is_copy = matches!(origin, Origin::Cloned { .. });
+            let spec = VmSpec { origin, network: network.clone(), ..spec(settings) };
+            let inputs = SeedInputs { id: VmId::generate(), spec: &spec, mac: MAC, url: None };
+            for files in [seed_files(&inputs, &agent()).unwrap(), scrubbed_seed_files(&inputs).unwrap()] {
+                let dir = tempfile::tempdir().unwrap();
+                for file in files.iter().filter(|file| !file.path.contains('/')) {
+                    std::fs::write(dir.path().join(&file.path), &file.contents).unwrap();
+                }
+                let config = yaml(&dir.path().join("network-config"));
+                judge_network(&config, dir.path());
+                assert_eq!(config.to_string().contains("dhcp-identifier"), is_copy && cards != json!([]));
+                let seen = read_seed(dir.path());
+                let meta = json!({ "instance-id": inputs.id.to_string(), "local-hostname": "web-1.example" });
+                assert_eq!((&seen["meta-data"], &seen["cards"]), (&meta, &cards), "{network:?}");
+            }
+        }
+    }
+}
+
+/// Netplan's words: by the JSON schema that cloud-init has of them, and by netplan, which refuses the
+/// keys and words that the schema lets pass.
+fn judge_network(config: &Value, dir: &Path) {
+    let judged = network_schema_says(config, dir);
+    assert!(judged.status.success(), "{config}: {}", String::from_utf8_lossy(&judged.stdout));
+    let judged = netplan_says(config);
+    assert!(judged.status.success(), "{config}: {}", String::from_utf8_lossy(&judged.stderr));
+}
+
+fn network_schema_says(config: &Value, dir: &Path) -> Output {
+    let schemas = validators().join("later/usr/lib/python3/dist-packages/cloudinit/config/schemas");
+    let schema = schemas.join("schema-network-config-v2.json");
+    let file = dir.join("judged-network.json");
+    std::fs::write(&file, serde_json::to_vec(config).unwrap()).unwrap();
+    run(&venv("check-jsonschema"), &["--schemafile", text(&schema), text(&file)], b"")
+}
+
+fn netplan_says(config: &Value) -> Output {
+    let later = validators().join("later");
+    let root = tempfile::tempdir_in(later.join("tmp")).unwrap();
+    let dir = root.path().join("etc/netplan");
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join("50-judged.yaml"), json!({ "network": config }).to_string()).unwrap();
+    let inside = Path::new("/tmp").join(root.path().file_name().unwrap());
+    let netplan = [text(&later), "/usr/libexec/netplan/generate", "--root-dir", text(&inside)];
+    run(Path::new("chroot"), &netplan, b"")
+}
+
+#[test]
+fn the_judges_of_networks_refuse_what_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    for (card, by_schema, by_netplan) in [
+        (json!({ "dhcp4": true, "dhcp-identifier": "mac" }), true, true),
+        (json!({ "dhcp4": "perhaps" }), false, false),
+        (json!({ "match": { "macadress": MAC } }), false, false),
+        (json!({ "dhcp4": true, "dhcp-identifyer": "mac" }), true, false),
+        (json!({ "dhcp4": true, "dhcp-identifier": "ip" }), true, false),
+    ] {
+        let config = json!({ "version": 2, "ethernets": { "eth0": card } });
+        let says = |output: Output| output.status.success();
+        assert_eq!(says(network_schema_says(&config, dir.path())), by_schema, "the schema, of {config}");
+        assert_eq!(says(netplan_says(&config)), by_netplan, "netplan, of {config}");
+    }
+}
+
+/// The files of a seed as cloud-init's own data source reads them in a guest: meta-data, and the cards
+/// that network-config gives it.
+fn read_seed(seed: &Path) -> Value {
+    const SCRIPT: &str = r#"
+import json, sys
+from cloudinit import util
+from cloudinit.net import network_state
+from cloudinit.sources import DataSourceNoCloud as nocloud
+
+names = {"required": ["user-data", "meta-data"], "optional": ["network-config"]}
+empty = {"meta-data": {}, "user-data": "", "vendor-data": "", "network-config": None}
+seed = nocloud._merge_new_seed(empty, util.pathprefix2dict(sys.argv[1], **names))
+state = network_state.parse_net_config_data(seed["network-config"])
+cards = [
+    {"name": it["name"], "mac": it["mac_address"], "subnets": [one["type"] for one in it["subnets"]]}
+    for it in state.iter_interfaces()
+]
+json.dump({"meta-data": seed["meta-data"], "cards": cards}, sys.stdout)
+"#;
+    let guest = validators().join("guest");
+    let dir = tempfile::tempdir_in(guest.join("tmp")).unwrap();
+    for name in ["user-data", "meta-data", "network-config"] {
+        std::fs::copy(seed.join(name), dir.path().join(name)).unwrap();
+    }
+    let inside = Path::new("/tmp").join(dir.path().file_name().unwrap());
+    let output =
+        approve(Path::new("chroot"), &[text(&guest), "/usr/bin/python3", "-c", SCRIPT, text(&inside)]);
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 #[test]
@@ -145,6 +260,7 @@ fn ubuntus_schema_takes_the_answers() {
         for key in answers.keys() {
             assert!(known.contains(&key.as_str()), "autoinstall knows no {key}");
         }
+        judge_network(&answers["network"], dir.path());
         // Without an identity, the account must be there.
         let first_boot = &answers["user-data"];
         assert_eq!(first_boot["users"][0]["name"], settings.user.clone().unwrap());

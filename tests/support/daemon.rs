@@ -170,8 +170,10 @@ impl Home {
 
     /// Starts the daemon where it is expected to refuse; gives its exit code and words.
     pub fn start_refused(&self) -> (Option<i32>, String) {
-        let output = self.command().arg("serve").stdin(Stdio::null()).output().unwrap();
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        let mut daemon = self.spawn(self.command());
+        let limit = Duration::from_secs(30);
+        let status = wait("the daemon to refuse", limit, || daemon.child.try_wait().unwrap());
+        (status.code(), daemon.logged())
     }
 }
 

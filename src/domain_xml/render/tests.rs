@@ -133,52 +133,113 @@ fn an_installers_domain_boots_it_and_ends_when_the_guest_boots_anew() {
     assert_eq!(value_at(&xml, &["on_reboot"], "").as_deref(), Some("restart"));
 }
 
+/// What a template must have, and nothing else.
+const LEAST: &str = "{# <uuid> and {{ channel_name }}\nare told of below #}
+<domain>
+  <name>{{ name|safe }}</name>
+  <uuid>{{ id }}</uuid>
+  <metadata>
+    <i:vm xmlns:i='{{ metadata_namespace }}' id='{{ id }}'/>
+  </metadata>
+  <os>
+    {%- if kernel %}
+    <kernel>{{ kernel.kernel }}</kernel>
+    {%- endif %}
+  </os>
+  <devices>
+    {%- for disc in discs %}
+    <disk device='cdrom'><source file='{{ disc.file }}'/><target dev='{{ disc.target }}'/></disk>
+    {%- endfor %}
+    <channel type='unix'>
+      <source mode='bind' path='{{ socket }}'/>
+      <target type='virtio' name='{{ channel_name }}'/>
+    </channel>
+  </devices>
+</domain>
+";
+
+/// An operator's directory with this template for both families.
+fn with(template: &str) -> (tempfile::TempDir, Result<Templates, RenderError>) {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["linux.xml", "windows.xml"] {
+        std::fs::write(dir.path().join(name), template).unwrap();
+    }
+    let loaded = Templates::load(Some(dir.path()));
+    (dir, loaded)
+}
+
 #[test]
 fn an_operators_template_is_used_and_checked() {
-    let dir = tempfile::tempdir().unwrap();
     let spec = spec();
-    let inputs = inputs(&spec);
-    let try_with = |template: &str| {
-        std::fs::write(dir.path().join("linux.xml"), template).unwrap();
-        render(&Templates::load(Some(dir.path()))?, &inputs)
-    };
-    let good = "<domain><name>{{ name|safe }}</name><uuid>{{ id }}</uuid><metadata>\
-        <i:vm xmlns:i='{{ metadata_namespace }}' id='{{ id }}'/></metadata><devices><channel type='unix'>\
-        <source mode='bind' path='{{ socket }}'/><target type='virtio' name='{{ channel_name }}'/></channel>\
-        </devices></domain>";
-    assert!(try_with(good).unwrap().starts_with("<domain><name>web-1</name>"));
-    for (part, from, to) in [
-        ("id", "<uuid>{{ id }}", "<uuid>018f3c5e-7a10-7cc2-9d1b-6f0f3a2b4c5d"),
-        ("name", "{{ name|safe }}", "x{{ name }}"),
-        ("agent channel", "{{ channel_name }}", "org.example"),
-        ("agent channel", "{{ socket }}", "/tmp/{{ id }}"),
-        ("metadata element", "{{ metadata_namespace }}", "urn:x"),
+    let (_dir, loaded) = with(LEAST);
+    let xml = render(&loaded.unwrap(), &inputs(&spec)).unwrap();
+    assert!(xml.contains("\n<domain>\n  <name>web-1</name>"), "{xml}");
+    for (part, line, from, to) in [
+        ("id", 5, "<uuid>{{ id }}", "<uuid>018f3c5e-7a10-7cc2-9d1b-6f0f3a2b4c5d"),
+        ("name", 4, "{{ name|safe }}", "x{{ name }}"),
+        ("agent channel", 19, "{{ channel_name }}'", "org.example'"),
+        ("agent channel", 20, "{{ socket }}", "/tmp/{{ id }}"),
+        ("agent channel", 20, "<channel type='unix'>", "<channel type='pty'>"),
+        ("metadata element", 6, "{{ metadata_namespace }}", "urn:x"),
+        // One that knows of no installers installs nothing.
+        ("installer's discs", 15, "in discs", "in discs[1:]"),
+        ("installer's discs", 14, "in discs", "in []"),
+        ("installer's kernel", 11, "{%- if kernel %}\n", "{%- if false %}\n"),
+        // Not every VM meets its branch.
+        (
+            "agent channel",
+            19,
+            "{{ channel_name }}'",
+            "{{ 'x' if firmware.secure_boot and tpm else channel_name }}'",
+        ),
     ] {
-        let result = try_with(&good.replace(from, to));
-        assert!(
-            matches!(result, Err(RenderError::Missing { part: p, .. }) if p == part),
-            "{part}: {result:?}"
-        );
+        let (dir, loaded) = with(&LEAST.replace(from, to));
+        let error = loaded.unwrap_err();
+        assert!(matches!(error, RenderError::Missing { part: p, .. } if p == part), "{part}: {error}");
+        assert_at(&error, dir.path(), line);
     }
-    // One that knows of no installers installs nothing.
-    std::fs::write(dir.path().join("linux.xml"), good).unwrap();
-    let installer = InstallerBoot { kernel: None, discs: vec!["/m/a.iso".into()] };
-    let blind = render(
-        &Templates::load(Some(dir.path())).unwrap(),
-        &DomainInputs { installer: Some(&installer), ..inputs },
-    );
-    assert!(matches!(blind, Err(RenderError::Missing { part: "installer's discs", .. })), "{blind:?}");
-    for (broken, why) in
-        [("<domain>{{ id", "syntax"), ("<domain>{{ nonsense }}</domain>", "unknown"), ("{{ seed }}", "unset")]
-    {
-        assert!(matches!(try_with(broken), Err(RenderError::Template { .. })), "{why}");
+}
+
+#[track_caller]
+fn assert_at(error: &RenderError, dir: &Path, line: usize) {
+    let place = format!("{}:{line} ", dir.join("linux.xml").display());
+    assert!(format!("{error} ").contains(&place), "not {place}: {error}");
+}
+
+#[test]
+fn a_broken_template_is_refused_with_its_file_and_line() {
+    for (broken, line, why) in [
+        ("<domain>\n{{ id", 2, "syntax"),
+        ("<domain>\n\n{% if %}</domain>", 3, "syntax"),
+        ("<domain>\n{{ nonsense }}</domain>", 2, "unknown"),
+        ("<domain>\n\n{{ kernel.nonsense }}</domain>", 3, "unknown in what is unset"),
+        ("<domain/>\n{{ seed }}", 2, "unset"),
+        ("{% if network.kind == 'user' and kind == 'kvm' %}\n{{ nonsense }}{% endif %}", 2, "a branch"),
+    ] {
+        let whole = if why == "a branch" { format!("{broken}{LEAST}") } else { broken.to_owned() };
+        let (dir, loaded) = with(&whole);
+        let error = loaded.unwrap_err();
+        assert!(matches!(error, RenderError::Template { .. }), "{why}: {error}");
+        assert_at(&error, dir.path(), line);
     }
-    for broken in ["", "<domain>", "<network/>", "{{ good }}</domain>".trim_start_matches("{{ good }}")] {
-        assert!(matches!(try_with(broken), Err(RenderError::NotADomain { .. })), "{broken:?}");
+    for (broken, line) in [
+        ("", 1),
+        ("\n<domain>", 2),
+        ("\n<network/>", 2),
+        ("{# a #}</domain>", 1),
+        ("<domain>\n<a name='{{ name }}'>\n</b>\n</domain>", 3),
+        ("<domain>\n{% if tpm %}\n<a b=c/>\n{% endif %}\n</domain>", 1),
+        ("<domain>\n<uuid>{{ id }}</uuid>\n<a b={{ name }}/>\n</domain>", 3),
+    ] {
+        let (dir, loaded) = with(broken);
+        let error = loaded.unwrap_err();
+        assert!(matches!(error, RenderError::NotADomain { .. }), "{broken:?}: {error}");
+        assert_at(&error, dir.path(), line);
     }
-    std::fs::remove_file(dir.path().join("linux.xml")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("linux.xml")).unwrap();
-    assert!(matches!(Templates::load(Some(dir.path())), Err(RenderError::Read { .. })));
+    let unread = Templates::load(Some(dir.path())).unwrap_err();
+    assert!(matches!(unread, RenderError::Read(_)), "{unread}");
     assert!(Templates::load(Some(Path::new("/nowhere"))).is_ok(), "a missing directory has no templates");
 }
 

@@ -219,7 +219,11 @@ fn parse(xml: &str, current: Option<&str>) -> Result<Snapshot, String> {
     })
 }
 
-fn snapshot_xml(request: &SnapshotRequest) -> Result<String, String> {
+/// The XML of a snapshot to be taken.
+///
+/// # Errors
+/// Why it cannot be written.
+pub fn snapshot_xml(request: &SnapshotRequest) -> Result<String, String> {
     let description = request.tag.append_to(&request.description);
     let mut writer = Writer::new(Vec::new());
     let mut write = || -> std::io::Result<()> {

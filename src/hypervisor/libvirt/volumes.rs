@@ -167,7 +167,10 @@ fn is_overlay(description: &str, volume: &OverlayVolume) -> Result<bool, Malform
 
 /// The XML of a qcow2 volume over an image's disk. The backing format is always written down: a
 /// probed one lets a guest choose which of the host's files it reads.
-fn overlay_xml(volume: &OverlayVolume) -> Result<String, String> {
+///
+/// # Errors
+/// What of the backing disk cannot be written down.
+pub fn overlay_xml(volume: &OverlayVolume) -> Result<String, String> {
     if !matches!(volume.backing_format.as_str(), "qcow2" | "raw") {
         return Err(format!("{:?} is no format for a backing disk", volume.backing_format));
     }
@@ -199,7 +202,10 @@ fn write_overlay(
 }
 
 /// The XML of a qcow2 volume that stands on nothing.
-pub(super) fn plain_xml(name: &str, capacity_bytes: u64) -> Result<String, String> {
+///
+/// # Errors
+/// Why it cannot be written.
+pub fn plain_xml(name: &str, capacity_bytes: u64) -> Result<String, String> {
     let capacity = capacity_bytes.to_string();
     let mut writer = Writer::new(Vec::new());
     let written = element(&mut writer, BytesStart::new("volume"), |writer| {

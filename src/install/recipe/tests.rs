@@ -30,23 +30,27 @@ fn a_broken_template_is_refused_with_its_file_and_line() {
             let error = with(name, &format!("{text}{broken}\n")).unwrap_err();
             let said = error.to_string();
             assert!(matches!(error, RecipeError::Template { .. }), "{name} {broken}: {said}");
-            assert!(said.contains(&format!("unattended/{name}")), "no file: {said}");
-            assert!(said.contains(&format!(":{}", head + 1)), "no line {}: {said}", head + 1);
+            assert!(said.contains(&format!("/unattended/{name}:{}", head + 1)), "line {}: {said}", head + 1);
         }
     }
 }
 
 #[test]
 fn a_template_that_gives_something_else_is_refused() {
-    for (name, text) in [
-        ("ubuntu.yaml", "autoinstall: {}\n"),
-        ("debian.preseed", "hello\n"),
-        ("fedora.ks", "%post\n"),
-        ("windows.xml", "<html></html>"),
+    for (name, text, line) in [
+        ("ubuntu.yaml", "autoinstall: {}\n", 1),
+        ("ubuntu.yaml", "#cloud-config\n{# a\nb #}\nautoinstall: {}\n", 4),
+        ("debian.preseed", "# fine\nhello {{ locale }}\n", 2),
+        ("fedora.ks", "{% if true %}\n%post\n{%- endif %}\n", 2),
+        ("windows.xml", "\n<html></html>", 2),
+        ("windows.xml", "", 1),
     ] {
         let error = with(name, text).unwrap_err();
         assert!(matches!(error, RecipeError::Output { .. }), "{name}: {error}");
+        let place = format!("/unattended/{name}:{line} ");
+        assert!(error.to_string().contains(&place), "{place}: {error}");
     }
     let error = with("fedora.ks", &"#".repeat((1 << 20) + 1)).unwrap_err();
-    assert!(matches!(error, RecipeError::Read { .. }), "{error}");
+    assert!(matches!(error, RecipeError::Read(_)), "{error}");
+    assert!(error.to_string().ends_with("/unattended/fedora.ks"), "{error}");
 }

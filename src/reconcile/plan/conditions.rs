@@ -1,11 +1,12 @@
-//! What is right and what is not, each with a sentence that says what to do.
+//! What is right and what is not, each with a sentence that says what to do: a mutation of the API, a
+//! command of the host, or a place to look at.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Look, disks, drift, installing, is_anothers};
 use crate::vm::{
-    AgentConnectivity, Condition, ConditionKind, ConditionStatus, DomainObservation, FirstBoot,
-    LinkObservation, Milestone,
+    AgentConnectivity, Condition, ConditionKind, ConditionStatus, DesiredPower, DomainObservation, FirstBoot,
+    InstallFamily, LinkObservation, Milestone, OsFamily,
 };
 
 /// A condition without its time.
@@ -39,21 +40,29 @@ pub(super) fn derive(look: &Look<'_>, agent: AgentConnectivity) -> Vec<Condition
 fn hypervisor(look: &Look<'_>) -> Draft {
     let kind = ConditionKind::HypervisorReachable;
     match look.observed.domain {
-        DomainObservation::Unknown if look.observed.busy => (
-            kind,
-            ConditionStatus::Unknown,
-            "CallUnderWay",
-            "A libvirt call on this domain is still under way, such as one that saves its memory.".to_owned(),
-        ),
+        DomainObservation::Unknown if look.observed.busy => {
+            (kind, ConditionStatus::Unknown, "CallUnderWay", under_way(look))
+        }
         DomainObservation::Unknown => (
             kind,
             ConditionStatus::False,
             "NoAnswer",
-            "libvirt does not answer; what is known of this VM may be out of date. Check that libvirtd runs."
+            "libvirt does not answer; what is known of this VM may be out of date. Check on the host \
+             that libvirtd runs, with `systemctl status libvirtd`."
                 .to_owned(),
         ),
         _ => (kind, ConditionStatus::True, "Answers", "libvirt answers.".to_owned()),
     }
+}
+
+/// Of a call that does not return, and whose work nobody else may do meanwhile.
+fn under_way(look: &Look<'_>) -> String {
+    let name = look.bundle.record.spec.name.as_str();
+    format!(
+        "A libvirt call on this domain is still under way, such as one that saves its memory; nothing else is done \
+         meanwhile. `virsh domjobinfo {name}` on the host says how far it is, and `virsh domjobabort {name}` ends it. \
+         If neither answers, `systemctl restart libvirtd` lets go of it, and leaves guests running."
+    )
 }
 
 fn channel(look: &Look<'_>) -> Option<Draft> {
@@ -101,16 +110,18 @@ fn connected(look: &Look<'_>, agent: AgentConnectivity) -> Draft {
                          while libvirt could not be asked.";
             let message = match unopened(look) {
                 Some(why) => format!("{known} {why}"),
-                None => known.to_owned(),
+                None => format!("{known} Should that last, look at the service infiniservice in the guest."),
             };
             (kind, ConditionStatus::Unknown, "NotHeardYet", message)
         }
         AgentConnectivity::NeverSeen => {
             let message = match silence(look) {
                 Some(why) => format!("The agent has never been heard. {why}"),
-                None => "The agent has never been heard. It will be once the VM runs and the service infiniservice \
-                         runs in the guest."
-                    .to_owned(),
+                None => {
+                    "The agent has never been heard. It will be once the VM runs (`startVm`) and the service \
+                         infiniservice in the guest does."
+                        .to_owned()
+                }
             };
             (kind, ConditionStatus::False, "NeverSeen", message)
         }
@@ -120,8 +131,13 @@ fn connected(look: &Look<'_>, agent: AgentConnectivity) -> Draft {
             (kind, ConditionStatus::False, "NoChannel", message.to_owned())
         }
         AgentConnectivity::Offline => {
-            let why = silence(look)
-                .unwrap_or_else(|| "The VM is not running, or its channel is closed.".to_owned());
+            let why = silence(look).unwrap_or_else(|| match &look.observed.domain {
+                DomainObservation::Present(facts) if facts.state.is_active() => {
+                    "The channel is closed. Look at the service infiniservice in the guest; `resync` looks again."
+                        .to_owned()
+                }
+                _ => "The VM is not running; start it with `startVm`.".to_owned(),
+            });
             (kind, ConditionStatus::False, "Silent", why)
         }
     }
@@ -132,7 +148,15 @@ fn unopened(look: &Look<'_>) -> Option<String> {
     let LinkObservation::Connecting { last_error: Some(error), .. } = &look.observed.link else {
         return None;
     };
-    Some(format!("The channel cannot be opened: {error}"))
+    let path = match &look.observed.domain {
+        DomainObservation::Present(facts) => facts.channel.as_ref().map(|channel| &channel.path),
+        _ => None,
+    };
+    let place = path.map_or_else(|| "its socket".to_owned(), |path| format!("{path:?}"));
+    Some(format!(
+        "The channel cannot be opened: {error}. Look at {place} on the host; libvirt makes it anew when the VM is \
+         stopped with `stopVm` and started with `startVm`."
+    ))
 }
 
 /// What may keep a silent agent from being heard, as far as the link tells.
@@ -154,11 +178,12 @@ fn silence(look: &Look<'_>) -> Option<String> {
         }
         (None, Some(true)) => {
             "The channel is open and the guest holds its end, but nothing is heard: another program of this \
-             host may hold the channel, or the agent hangs."
+             host may hold the channel (`ss -xp` shows it), or the agent hangs (look at the service \
+             infiniservice in the guest)."
         }
         (None, None) => {
             "The channel is open, but nothing is heard: the agent may not run in the guest (look at the \
-             service infiniservice), or another program of this host may hold the channel."
+             service infiniservice), or another program of this host may hold the channel (`ss -xp` shows it)."
         }
     };
     Some(why.to_owned())
@@ -176,7 +201,8 @@ fn clock(look: &Look<'_>) -> Option<Draft> {
             ConditionStatus::True,
             "TooFarOff",
             format!(
-                "The guest's clock is off by about {minutes} minutes; its readings are refused. Set the clock, or enable time synchronisation in the guest."
+                "The guest's clock is off by about {minutes} minutes; its readings are refused. Set the clock, or \
+                 have it set, in the guest: with `timedatectl set-ntp true`, on Windows with `w32tm /resync`."
             ),
         )
     } else {
@@ -197,7 +223,11 @@ fn install(look: &Look<'_>) -> Option<Draft> {
                 kind,
                 ConditionStatus::False,
                 "FinishedWithErrors",
-                format!("The first boot finished, but: {}", errors.join("; ")),
+                format!(
+                    "The first boot finished, but: {}. Look at {} in the guest, by `executeVmCommand` for example.",
+                    errors.join("; "),
+                    first_boot_log(look)
+                ),
             ),
             _ => {
                 // What was said of a finished first boot stands, also when the agent is away.
@@ -235,6 +265,16 @@ fn install(look: &Look<'_>) -> Option<Draft> {
     })
 }
 
+/// Where a first boot writes what it does.
+fn first_boot_log(look: &Look<'_>) -> &'static str {
+    let spec = &look.bundle.record.spec;
+    match spec.installation().map(|installation| installation.family) {
+        _ if spec.os_family() == OsFamily::Windows => "C:\\Windows\\Temp\\infinibay-install.log",
+        Some(InstallFamily::Debian | InstallFamily::RedHat) => "/var/log/infinibay-first-boot.log",
+        _ => "/var/log/cloud-init-output.log",
+    }
+}
+
 /// Told only while something waits.
 fn restart(look: &Look<'_>) -> Option<Draft> {
     let DomainObservation::Present(facts) = &look.observed.domain else { return None };
@@ -242,7 +282,8 @@ fn restart(look: &Look<'_>) -> Option<Draft> {
         return None;
     }
     let message = format!(
-        "Changes wait until the VM is powered off and started again (a reboot from within is not enough): {}.",
+        "Changes wait until the VM is powered off with `stopVm` and started again with `startVm` (a reboot from \
+         within is not enough): {}.",
         facts.waiting.join("; ")
     );
     Some((ConditionKind::RestartRequired, ConditionStatus::True, "ChangesWait", message))
@@ -252,16 +293,15 @@ fn reconciled(look: &Look<'_>) -> Draft {
     let kind = ConditionKind::Reconciled;
     if let Some(failure) = &look.memory.failure {
         let next = match (look.gave_up(), look.memory.boot_loop) {
-            (true, _) => "It was given up; ask again to retry.",
-            (false, true) => "It is left alone until somebody asks for power.",
-            (false, false) => "It is tried again.",
+            (true, _) => format!("It was given up; ask again with `{}` to retry.", asks_again(look)),
+            (false, true) => "It is left alone until somebody starts it with `startVm`.".to_owned(),
+            (false, false) => "It is tried again; `resync` tries it at once.".to_owned(),
         };
         let message = format!("{}: {}. {next}", failure.step, failure.message);
         return (kind, ConditionStatus::False, "StepFailed", message);
     }
     if look.observed.busy {
-        let message = "A libvirt call on this domain does not return; nothing else is done meanwhile.";
-        return (kind, ConditionStatus::Unknown, "CallUnderWay", message.to_owned());
+        return (kind, ConditionStatus::Unknown, "CallUnderWay", under_way(look));
     }
     if look.bundle.record.intent.is_given_up() {
         // Given up before this controller started, or other steps went well since: the words stand.
@@ -269,12 +309,27 @@ fn reconciled(look: &Look<'_>) -> Draft {
             status.conditions.iter().find(|old| old.kind == kind && old.reason == "StepFailed")
         });
         let message = before.map_or_else(
-            || "The last request was given up; its operation says why. Ask again to retry.".to_owned(),
+            || {
+                let again = asks_again(look);
+                format!("The last request was given up; its operation says why. Ask again with `{again}` to retry.")
+            },
             |old| old.message.clone(),
         );
         return (kind, ConditionStatus::False, "StepFailed", message);
     }
     (kind, ConditionStatus::True, "Done", "Nothing is left to do, or all goes well.".to_owned())
+}
+
+/// The mutation by which somebody asked for what was given up.
+fn asks_again(look: &Look<'_>) -> &'static str {
+    let intent = &look.bundle.record.intent;
+    match intent.power {
+        _ if intent.deleting => "deleteVm",
+        DesiredPower::Running | DesiredPower::ColdRunning => "startVm",
+        DesiredPower::Stopped | DesiredPower::ForcedOff => "stopVm",
+        DesiredPower::Paused => "suspendVm",
+        DesiredPower::Saved => "saveVm",
+    }
 }
 
 /// When the install budget ends.

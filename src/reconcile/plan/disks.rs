@@ -84,8 +84,8 @@ pub(super) fn room(look: &Look<'_>) -> Option<Draft> {
     let seen = &look.observed.storage;
     if let Some(pool) = seen.low.first() {
         let message = format!(
-            "The pool {pool:?} is nearly full: less than 5 % or 1 GiB of it is left. Make room in it or grow it: a \
-             guest that cannot write is paused."
+            "The pool {pool:?} is nearly full: less than 5 % or 1 GiB of it is left. See what lies in it with `virsh \
+             vol-list {pool} --details`, and make room or grow it: a guest that cannot write is paused."
         );
         return Some((LOW, ConditionStatus::True, "PoolNearlyFull", message));
     }

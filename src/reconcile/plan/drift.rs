@@ -31,9 +31,17 @@ pub(super) fn derive(look: &Look<'_>) -> Option<Draft> {
                 look.bundle.record.spec.when_gone()
             ),
         )),
-        DomainObservation::Present(facts) if is_renamed(look, facts) => {
-            drifted(("Renamed", "The domain was renamed outside of this controller; rename it back."))
-        }
+        DomainObservation::Present(facts) if is_renamed(look, facts) => Some((
+            kind,
+            ConditionStatus::True,
+            "Renamed",
+            format!(
+                "The domain was renamed outside of this controller; rename it back while it is off, with `virsh \
+                 domrename {:?} {:?}`.",
+                facts.name,
+                look.bundle.record.spec.name.as_str()
+            ),
+        )),
         DomainObservation::Present(facts) if facts.state.is_active() && !facts.persistent => drifted((
             "NotPersistent",
             "The domain's configuration was removed outside of this controller: once it is off, it is gone. \
@@ -76,9 +84,11 @@ fn power(look: &Look<'_>, facts: &DomainFacts) -> Option<(&'static str, &'static
             "It was asked to be off and is on: somebody started it outside of this controller. Take that as \
              asked with `startVm`, or stop it with `stopVm`.",
         )),
-        DesiredPower::Saved if !facts.managed_save => {
-            Some(("SavedStateGone", "What was saved of its memory is gone; the next start boots it anew."))
-        }
+        DesiredPower::Saved if !facts.managed_save => Some((
+            "SavedStateGone",
+            "What was saved of its memory is gone. Boot it anew with `startVm`, or take that as asked with \
+                 `stopVm`.",
+        )),
         DesiredPower::Paused if !on => Some((
             "PoweredOff",
             "It was asked to be paused and is off; start it with `startVm`, or take that as asked with `stopVm`.",
@@ -112,7 +122,11 @@ fn while_halted(facts: &DomainFacts) -> (&'static str, &'static str) {
 
 fn while_off(fate: Fate) -> (&'static str, &'static str) {
     match fate {
-        Fate::Back(_) => ("StartsAgain", "It is off although it was asked to run; it is started again."),
+        Fate::Back(_) => (
+            "StartsAgain",
+            "It is off although it was asked to run; it is started again, unless that is taken as asked with \
+             `stopVm`.",
+        ),
         Fate::Looping => (
             "BootLoop",
             "It went off again and again, and was started 5 times within 10 minutes; it is not started any \

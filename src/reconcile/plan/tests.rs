@@ -5,6 +5,7 @@ mod faults;
 mod frost;
 mod installing;
 mod power;
+mod words;
 
 use std::path::PathBuf;
 
@@ -441,7 +442,7 @@ fn silence_says_what_may_be_the_matter() {
     for (link, guest_connected, words) in [
         (heard(61, FirstBoot::NotReported), None, "fell silent"),
         (unheard(), Some(false), "nobody in the guest listens"),
-        (unheard(), Some(true), "another program of this host may hold the channel, or the agent hangs"),
+        (unheard(), Some(true), "may hold the channel (`ss -xp` shows it), or the agent hangs"),
         (unheard(), None, "the agent may not run in the guest"),
         (unheard(), None, "another program of this host may hold the channel"),
         (connecting("nobody listens on the socket"), None, "cannot be opened: nobody listens"),

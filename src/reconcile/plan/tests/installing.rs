@@ -13,7 +13,7 @@ const ON: DomainState = DomainState::Running;
 const OFF: DomainState = DomainState::Shutoff;
 
 /// A VM whose installer was started an hour ago and is at work.
-fn installing(family: InstallFamily) -> VmBundle {
+pub(super) fn installing(family: InstallFamily) -> VmBundle {
     let mut vm = bundle();
     vm.record.spec.base = Base::Installation(Box::new(Installation {
         disc: Disc { medium: "disc".parse().unwrap(), path: "/media/disc.iso".into() },
@@ -40,7 +40,7 @@ fn installing(family: InstallFamily) -> VmBundle {
     vm
 }
 
-fn debian() -> VmBundle {
+pub(super) fn debian() -> VmBundle {
     installing(InstallFamily::Debian)
 }
 
@@ -57,19 +57,19 @@ fn of(vm: &mut VmBundle) -> &mut Installation {
     }
 }
 
-fn reported(mut vm: VmBundle, stage: &str) -> VmBundle {
+pub(super) fn reported(mut vm: VmBundle, stage: &str) -> VmBundle {
     vm.install_report = Some(InstallReport { stage: stage.to_owned(), at: now() });
     vm
 }
 
-fn seen(state: DomainState) -> Observation {
+pub(super) fn seen(state: DomainState) -> Observation {
     let last_lines = vec!["Retrieving".to_owned(), "Go back?".to_owned()];
     let install = InstallSigns { last_lines, lines: vec![1], ..InstallSigns::default() };
     Observation { install: Some(install), ..observed(domain(state)) }
 }
 
 /// Nothing new for so many seconds; off for as long.
-fn silent(seconds: i64) -> Memory {
+pub(super) fn silent(seconds: i64) -> Memory {
     let since = now() - TimeDelta::seconds(seconds);
     let mut memory = memory();
     memory.off_since = Some(since);
