@@ -2,7 +2,7 @@
 //! it must be the same.
 //!
 //! Other stories run beside, so what is theirs has to be told apart. What belongs to a story alone, its
-//! home and its pool, is taken wholly, down to owners and modes. Elsewhere everything counts that has
+//! home and its pool, is taken wholly. Elsewhere everything counts that has
 //! one of the story's words in its path, or in what it holds: a pool or a network under a name that
 //! nobody gave it still says whose files it is about.
 
@@ -154,8 +154,8 @@ impl Survey {
                     () if kind.is_socket() => "socket",
                     () => "other",
                 };
-                let (mode, owner, group) = (meta.mode() & 0o7777, meta.uid(), meta.gid());
-                found.insert(format!("{kind} {} {mode:o} {owner}:{group}", path.display()));
+                // Not whose it is: libvirt gives a disc to QEMU's user, and others may have it in use.
+                found.insert(format!("{kind} {} {:o}", path.display(), meta.mode() & 0o7777));
             }
             if meta.is_dir() {
                 self.whole(&path, found);
