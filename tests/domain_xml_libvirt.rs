@@ -169,30 +169,56 @@ fn shapes(kind: DomainKind, name: &str) -> Vec<(VmId, String)> {
 
 /// A domain that boots an installer, with its discs.
 fn installer(kind: DomainKind, name: &str) -> (VmId, String) {
-    let id = VmId::generate();
-    let installer = InstallerBoot {
-        kernel: Some(kernel()),
-        discs: vec!["/media/it's <a> disc.iso".into(), "/seeds/a & b.iso".into()],
-    };
     let spec = VmSpec { network: NetworkAttachment::User, ..spec(name) };
+    let discs = vec!["/media/it's <a> disc.iso".into(), "/seeds/a & b.iso".into()];
+    let boot = InstallerBoot { kernel: Some(kernel()), discs };
+    installing(kind, &spec, &boot, Path::new("/disks/disk.qcow2"))
+}
+
+/// One whose firmware boots Windows' disc, with the drivers for virtio beside it or without.
+fn windows_installer(kind: DomainKind, name: &str, virtio: bool, dir: &Path) -> (VmId, String) {
+    let spec = VmSpec {
+        network: NetworkAttachment::User,
+        base: windows(virtio),
+        firmware: Firmware::UefiSecureBoot,
+        tpm: true,
+        ..spec(name)
+    };
+    let discs = windows_discs(virtio).iter().map(|disc| dir.join(disc)).collect();
+    installing(kind, &spec, &InstallerBoot { kernel: None, discs }, &dir.join("disk.qcow2"))
+}
+
+fn windows_discs(virtio: bool) -> &'static [&'static str] {
+    if virtio { &["windows.iso", "answers.iso", "drivers.iso"] } else { &["windows.iso", "answers.iso"] }
+}
+
+fn installing(kind: DomainKind, spec: &VmSpec, boot: &InstallerBoot, disk: &Path) -> (VmId, String) {
+    let id = VmId::generate();
     let inputs = DomainInputs {
         id,
-        spec: &spec,
+        spec,
         kind,
-        disk_path: Path::new("/disks/disk.qcow2"),
+        disk_path: disk,
         seed_path: None,
         socket_path: Path::new(SOCKET),
-        console_log: Some(Path::new("/var/log/domxml.log")),
-        installer: Some(&installer),
+        console_log: boot.kernel.is_some().then_some(Path::new("/var/log/domxml.log")),
+        installer: Some(boot),
     };
     (id, render(&Templates::load(None).unwrap(), &inputs).unwrap())
+}
+
+/// Every domain that boots an installer.
+fn installers(kind: DomainKind, name: &str) -> Vec<(VmId, String)> {
+    let windows = [false, true].map(|virtio| windows_installer(kind, name, virtio, Path::new("/media")));
+    std::iter::once(installer(kind, name)).chain(windows).collect()
 }
 
 #[test]
 fn an_installers_boot_is_replaced_by_the_disks_and_nothing_else_changes() {
     for kind in [DomainKind::Kvm, DomainKind::Qemu, DomainKind::Test] {
-        let (_, xml) = installer(kind, "domxml-installer");
-        succeed("virt-xml-validate", &[path_of(&file_with(&xml)), "domain"]);
+        for (_, xml) in installers(kind, "domxml-installer") {
+            succeed("virt-xml-validate", &[path_of(&file_with(&xml)), "domain"]);
+        }
     }
     let (id, xml) = installer(DomainKind::Qemu, "domxml-installer");
     let (_guard, dumped) = define_on_qemu(id, &xml);
@@ -225,8 +251,8 @@ fn rendered_domains_pass_libvirts_schema() {
 
 #[test]
 fn the_test_driver_defines_and_starts_rendered_domains() {
-    let installer = installer(DomainKind::Test, "domxml-testdriver");
-    for (id, xml) in shapes(DomainKind::Test, "domxml-testdriver").into_iter().chain([installer]) {
+    let installers = installers(DomainKind::Test, "domxml-testdriver");
+    for (id, xml) in shapes(DomainKind::Test, "domxml-testdriver").into_iter().chain(installers) {
         let file = file_with(&xml);
         let script = format!("define {0}; start {id}; dumpxml {id}", path_of(&file));
         let told = succeed("virsh", &["-q", "-c", "test:///default", &script]);
@@ -407,5 +433,42 @@ fn windows_starts_with_all_that_it_wants() {
         }
         let variables = format!("/infinibay-{id}_VARS.fd</nvram>");
         assert!(live.contains(&variables), "the variables' file is not named by the id: {live}");
+    }
+}
+
+/// Windows' set-up at work: its discs lie on SATA beside its disk, firmware tries the disk first, and when
+/// it is done they leave the running domain and its configuration.
+#[test]
+fn windows_is_installed_from_drives_that_it_can_read() {
+    let dir = tempfile::Builder::new().prefix("domxml-").tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let at = |name: &str| dir.path().join(name);
+    succeed("qemu-img", &["create", "-q", "-f", "qcow2", at("disk.qcow2").to_str().unwrap(), "8M"]);
+    for disc in windows_discs(true) {
+        std::fs::write(at(disc), vec![0; 4096]).unwrap();
+    }
+    for virtio in [false, true] {
+        let name = format!("domxml-{}", VmId::generate());
+        let (id, xml) = windows_installer(DomainKind::Qemu, &name, virtio, dir.path());
+        let xml = xml.replace(SOCKET, at("agent.sock").to_str().unwrap());
+        let (_guard, defined) = define_on_qemu(id, &xml);
+        assert_eq!(read_facts(&defined).unwrap(), read_facts(&xml).unwrap(), "{defined}");
+        succeed("virsh", &["-q", "-c", "qemu:///system", "start", &id.to_string()]);
+        let live = succeed("virsh", &["-c", "qemu:///system", "dumpxml", &id.to_string()]);
+        let order = (live.find("<boot dev='hd'/>"), live.find("<boot dev='cdrom'/>"));
+        assert!(matches!(order, (Some(disk), Some(disc)) if disk < disc), "{live}");
+        assert!(live.contains("<on_reboot>restart</on_reboot>"), "{live}");
+        let drives = live.matches("device='cdrom'").count();
+        assert_eq!(drives, windows_discs(virtio).len(), "{live}");
+        let sata = live.matches("bus='sata'").count();
+        assert_eq!(sata, drives + usize::from(!virtio), "{live}");
+
+        let media: Vec<_> = windows_discs(virtio).iter().map(|disc| at(disc)).collect();
+        let from_disk = boot_from_disk(&defined, &media).unwrap();
+        let file = file_with(&from_disk.xml);
+        succeed("virsh", &["-q", "-c", "qemu:///system", "define", "--validate", path_of(&file)]);
+        let after = succeed("virsh", &["-c", "qemu:///system", "dumpxml", "--inactive", &id.to_string()]);
+        assert!(!after.contains("cdrom") && after.contains("<boot dev='hd'/>"), "{after}");
+        assert!(after.contains("<on_reboot>restart</on_reboot>"), "{after}");
     }
 }

@@ -5,10 +5,9 @@
 mod support;
 
 use std::{
-    collections::BTreeSet,
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
@@ -20,6 +19,7 @@ use serde_json::{Value, json};
 use support::{
     daemon::{Client, Home, Setup, wait},
     host::{self, DomainGuard, Pool},
+    inventory::{Inventory, Survey},
     sample,
 };
 
@@ -32,8 +32,6 @@ const SNAPSHOT: &str =
     "mutation($id: UUID!, $name: String!) { createVmSnapshot(id: $id, name: $name) { operation { id } } }";
 const REVERT: &str =
     "mutation($id: UUID!, $name: String!) { revertVmSnapshot(id: $id, name: $name) { operation { id } } }";
-/// Where libvirt keeps what belongs to domains. Its logs stay.
-const LIBVIRTS: [&str; 4] = ["/etc/libvirt", "/run/libvirt", "/var/lib/libvirt", "/run/swtpm"];
 
 struct Stage {
     home: Home,
@@ -41,46 +39,9 @@ struct Stage {
 }
 
 impl Stage {
-    /// Every file of this story's own directories, and of libvirt's those that are named after the VM.
-    fn inventory(&self, names: &[&str]) -> BTreeSet<PathBuf> {
-        let state = self.home.state_dir();
-        let mut found = BTreeSet::new();
-        for own in [self.pool.dir.clone(), self.home.socket_dir(), state.join("seeds"), state.join("console")]
-        {
-            found.extend(host::files_in(&own));
-        }
-        for root in LIBVIRTS {
-            named(Path::new(root), names, &mut found);
-        }
-        let domains = host::virsh(&["list", "--all", "--name", "--uuid"]);
-        let of_it = domains.lines().filter(|line| names.iter().any(|name| line.contains(name)));
-        found.extend(of_it.map(|line| Path::new("domain").join(line.trim())));
-        found
+    fn inventory(&self, vm: &str, names: &[&str]) -> Inventory {
+        Survey::of(&self.home, &self.pool).with_vm(vm, names).take()
     }
-}
-
-/// The paths below `dir` that have one of `names` in them.
-fn named(dir: &Path, names: &[&str], found: &mut BTreeSet<PathBuf>) {
-    // Others' files come and go.
-    let Ok(entries) = std::fs::read_dir(dir) else { return };
-    for path in entries.flatten().map(|entry| entry.path()) {
-        let file = path.file_name().unwrap().to_string_lossy().into_owned();
-        if names.iter().any(|name| file.contains(name)) {
-            found.insert(path.clone());
-        }
-        if path.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
-            named(&path, names, found);
-        }
-    }
-}
-
-/// Whether a process of this program works for that VM.
-fn works_for(program: &str, vm: &str) -> bool {
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok()).any(|line| {
-        let line = String::from_utf8_lossy(&line).into_owned();
-        line.split('\0').next().is_some_and(|first| first.ends_with(program)) && line.contains(vm)
-    })
 }
 
 async fn asked(client: &Client, mutation: &str, vm: &str) {
@@ -121,7 +82,6 @@ async fn finds(client: &Client, vm: &str, firmware: &str, tpm: bool) {
     let told = shell(client, vm, "dmesg | grep -iE 'secure boot|TPM2|secureboot' || true").await;
     assert_eq!(told.contains("Secure boot enabled"), firmware == "UEFI_SECURE_BOOT", "{told}");
     assert_eq!(told.contains("ACPI: TPM2"), tpm, "{told}");
-    assert_eq!(works_for("swtpm", vm), tpm, "a TPM's process");
 }
 
 async fn lives_and_leaves_nothing(stage: &Stage, client: &Client, firmware: &str, tpm: bool) {
@@ -129,7 +89,8 @@ async fn lives_and_leaves_nothing(stage: &Stage, client: &Client, firmware: &str
     let name = format!("story-firmware-{}", &vm[..8]);
     let new_name = format!("{name}-b");
     let _guards = (DomainGuard(name.clone()), DomainGuard(new_name.clone()));
-    let before = stage.inventory(&[&vm, &name]);
+    let names = [name.as_str(), &new_name];
+    let before = stage.inventory(&vm, &names);
     let input = json!({
         "id": vm, "name": name, "image": "pocket", "vcpus": 1, "memoryMib": 256, "pool": stage.pool.name,
         "network": "none", "firmware": firmware, "tpm": tpm,
@@ -140,10 +101,11 @@ async fn lives_and_leaves_nothing(stage: &Stage, client: &Client, firmware: &str
     client.agent_is(&vm, "ONLINE", SOON).await;
     println!("{firmware}, TPM {tpm}: ready after {:?}", begun.elapsed());
     finds(client, &vm, firmware, tpm).await;
-    let during = stage.inventory(&[&vm, &name]);
-    let holds = |part: &str| during.iter().any(|path| path.to_string_lossy().contains(part));
+    let during = stage.inventory(&vm, &names);
+    let holds = |part: &str| during.iter().any(|line| line.contains(part));
     assert_eq!(holds("/nvram/"), firmware != "BIOS", "{during:?}");
-    assert_eq!(holds("/swtpm/"), tpm, "{during:?}");
+    assert_eq!(holds("/lib/libvirt/swtpm/"), tpm, "{during:?}");
+    assert_eq!(holds("process swtpm"), tpm, "{during:?}");
 
     // QEMU keeps no snapshot of a running VM whose firmware's variables are in a raw file.
     if firmware == "BIOS" {
@@ -182,8 +144,7 @@ async fn lives_and_leaves_nothing(stage: &Stage, client: &Client, firmware: &str
 
     // With saved memory and snapshots.
     asked(client, "deleteVm", &vm).await;
-    assert_eq!(stage.inventory(&[&vm, &name]), before, "something is left of a VM with {firmware}");
-    assert!(!works_for("swtpm", &vm) && !works_for("qemu-system-x86_64", &vm), "a process is left");
+    assert_eq!(stage.inventory(&vm, &names), before, "something is left of a VM with {firmware}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,7 @@ pub(crate) mod discs;
 pub(crate) mod guest;
 pub(crate) mod guests;
 pub(crate) mod host;
+pub(crate) mod inventory;
 pub(crate) mod journey;
 pub(crate) mod libvirtd;
 pub(crate) mod nothing;

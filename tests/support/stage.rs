@@ -1,17 +1,14 @@
 //! One small guest on real QEMU, and all that a story needs around it: a home for daemons, a pool,
 //! an admin, a name that nobody else has, and the proof that nothing of it is left.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 use serde_json::{Value, json};
 
 use super::{
     daemon::{Client, Daemon, Home, Setup},
     host::{self, DomainGuard, Pool},
+    inventory::{Inventory, Survey},
 };
 
 /// A guest boots in this time, on a busy machine without KVM.
@@ -24,6 +21,8 @@ pub struct Stage {
     pub pool: Pool,
     pub token: String,
     pub name: String,
+    /// What there was before any VM.
+    before: Inventory,
     _guard: DomainGuard,
 }
 
@@ -56,7 +55,8 @@ impl Stage {
         let pool = Pool::new(home.path());
         let token = home.admin();
         let name = format!("story-{story}-{}", std::process::id());
-        Self { home, pool, token, _guard: DomainGuard(name.clone()), name }
+        let before = Survey::of(&home, &pool).take();
+        Self { home, pool, token, before, _guard: DomainGuard(name.clone()), name }
     }
 
     /// What is asked for.
@@ -96,36 +96,11 @@ impl Stage {
     }
 
     pub fn nothing_is_left(&self, vm: &str) {
-        assert_eq!(self.inventory(vm), BTreeSet::new(), "left of VM {vm}");
+        assert_eq!(self.inventory(vm), self.before, "left of VM {vm}");
     }
 
-    /// What there is of the VM on the host: its domain, whatever stands in the directories of the
-    /// story, and what libvirt keeps under its name or id (its XML, NVRAM, saved memory, snapshots,
-    /// a TPM's state, sockets).
-    pub fn inventory(&self, vm: &str) -> BTreeSet<PathBuf> {
-        let mut found = BTreeSet::new();
-        found.extend(host::domain_exists(vm).then(|| PathBuf::from("domain").join(vm)));
-        let (state, sockets) = (self.home.state_dir(), self.home.socket_dir());
-        for dir in [self.pool.dir.clone(), sockets, state.join("seeds"), state.join("console")] {
-            found.extend(host::files_in(&dir));
-        }
-        for dir in ["/etc/libvirt/qemu", "/run/libvirt/qemu", "/var/lib/libvirt"] {
-            named(Path::new(dir), &[vm, &self.name], &mut found);
-        }
-        found
-    }
-}
-
-/// Everything under `dir` whose name holds one of these. What goes while it is looked for is gone.
-fn named(dir: &Path, words: &[&str], found: &mut BTreeSet<PathBuf>) {
-    let Ok(entries) = std::fs::read_dir(dir) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        if words.iter().any(|word| name.to_string_lossy().contains(word)) {
-            found.insert(entry.path());
-        }
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            named(&entry.path(), words, found);
-        }
+    /// What there is on the host of the story and of the VM.
+    pub fn inventory(&self, vm: &str) -> Inventory {
+        Survey::of(&self.home, &self.pool).with_vm(vm, &[&self.name]).take()
     }
 }

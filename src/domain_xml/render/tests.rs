@@ -313,6 +313,60 @@ fn windows_is_given_virtio_only_with_its_drivers() {
     assert_eq!(value_at(&xml, &["devices", "disk", "target"], "bus").as_deref(), Some("sata"));
 }
 
+/// Windows' set-up boots the machine anew by itself and goes on from the disk, with its disc still in the
+/// drive; and it finds nothing without a driver but what is on SATA.
+#[test]
+fn windows_set_up_runs_on_and_finds_its_discs() {
+    let templates = Templates::load(None).unwrap();
+    let disc = || Disc { medium: "windows".parse().unwrap(), path: "/media/a.iso".into() };
+    for drivers in [None, Some(disc())] {
+        let mut discs: Vec<PathBuf> = vec!["/media/a.iso".into(), "/seeds/answers.iso".into()];
+        discs.extend(drivers.is_some().then(|| "/media/drivers.iso".into()));
+        let installation = Installation {
+            disc: disc(),
+            family: InstallFamily::Windows(WindowsRelease::Windows11),
+            label: None,
+            kernel: None,
+            drivers,
+            mirror: None,
+            edition: None,
+            medium_language: None,
+            agent: false,
+            token: None,
+        };
+        let spec = VmSpec { base: Base::Installation(Box::new(installation)), ..spec() };
+        let boot = InstallerBoot { kernel: None, discs: discs.clone() };
+        let xml = render(&templates, &DomainInputs { installer: Some(&boot), ..inputs(&spec) }).unwrap();
+        let document = &Document::parse(&xml).unwrap();
+        let in_its = |group: &'static str, name: &'static str| {
+            let groups = document.children(document.root(), group);
+            groups.flat_map(move |group| document.children(group, name).collect::<Vec<_>>())
+        };
+        assert_eq!(value_at(&xml, &["on_reboot"], "").as_deref(), Some("restart"));
+        let order: Vec<_> = in_its("os", "boot").map(|boot| boot.value("dev").unwrap()).collect();
+        assert_eq!(order, ["hd", "cdrom"]);
+
+        let (mut places, mut in_drives) = (std::collections::BTreeSet::new(), Vec::new());
+        for disk in in_its("devices", "disk") {
+            let first = |name| document.children(disk, name).next();
+            let target = first("target").unwrap();
+            let (name, bus) = (target.value("dev").unwrap(), target.value("bus").unwrap());
+            // Where libvirt puts what is given no address: by the letter of its name, six a controller.
+            let letter = u64::from(name.as_bytes()[2] - b'a');
+            let place =
+                first("address").map_or(letter, |address| address.value("unit").unwrap().parse().unwrap());
+            if disk.value("device") == Some("cdrom") {
+                assert_eq!(bus, "sata", "{xml}");
+                in_drives.push(PathBuf::from(first("source").unwrap().value("file").unwrap()));
+            }
+            if bus == "sata" {
+                assert!(place < 6 && places.insert(place), "{name} collides at {place}: {xml}");
+            }
+        }
+        assert_eq!(in_drives, discs);
+    }
+}
+
 #[test]
 fn paths_that_xml_cannot_carry_are_refused() {
     use std::os::unix::ffi::OsStringExt;

@@ -163,7 +163,8 @@ pub(super) fn next(look: &Look<'_>, facts: &DomainFacts) -> Option<Course> {
 }
 
 /// The key that firmware asks for before it boots Windows' disc. Only after a start of ours: when the
-/// installer boots the machine anew, the disk comes first, and nobody may press anything.
+/// installer boots the machine anew, the disk comes first, and nobody may press anything. Whoever comes
+/// after a controller that died knows of its start by what is stored.
 pub(super) fn press(look: &Look<'_>) -> Option<Step> {
     let pressed = look.memory.install.pressed.is_none_or(|at| look.now >= after(at, PRESS_AGAIN));
     (asks_for_key(look) && pressed).then_some(Step::PressKey)
@@ -172,7 +173,8 @@ pub(super) fn press(look: &Look<'_>) -> Option<Step> {
 fn asks_for_key(look: &Look<'_>) -> bool {
     let spec = &look.bundle.record.spec;
     let disc = under_way(look.bundle).is_some_and(|installation| installation.kernel.is_none());
-    let started = look.memory.install.started.is_some_and(|at| look.now < after(at, ASKS_FOR_KEY));
+    let started = look.memory.install.started.map_or(first_start(look), |at| at.max(first_start(look)));
+    let started = look.now < after(started, ASKS_FOR_KEY);
     disc && started && spec.firmware.is_uefi() && standing(look).is_some_and(|it| it == Standing::AtWork)
 }
 
@@ -218,12 +220,16 @@ fn says_failed(look: &Look<'_>) -> bool {
     look.bundle.install_report.as_ref().is_some_and(|it| it.stage == InstallReport::FAILED && it.at >= asked)
 }
 
+/// The present, where this look is the first that shows it.
+fn first_start(look: &Look<'_>) -> DateTime<Utc> {
+    let times = &look.memory.times;
+    look.bundle.record.milestones.first_started.map_or(look.now, |at| times.first_start(at))
+}
+
 /// Asked again, an installation begins anew, and so does its time.
 fn budget_end(look: &Look<'_>, installation: &Installation) -> DateTime<Utc> {
-    let (record, times) = (&look.bundle.record, &look.memory.times);
-    let started = record.milestones.first_started.map_or(look.now, |at| times.first_start(at));
-    let started = started.max(times.asked(record.intent.asked_at));
-    after(started, budget(&look.rules.installs, installation.family))
+    let asked = look.memory.times.asked(look.bundle.record.intent.asked_at);
+    after(first_start(look).max(asked), budget(&look.rules.installs, installation.family))
 }
 
 fn budget(config: &InstallsConfig, family: InstallFamily) -> Duration {

@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use super::{Crash, Run, World, is_ready, through_crash, until, world::Manners};
-use crate::vm::{ConditionKind, ConditionStatus, DesiredPower, DomainState, OperationStatus, VmPhase};
+use crate::vm::{
+    ConditionKind, ConditionStatus, DesiredPower, DomainState, InstallFamily, OperationStatus, VmPhase,
+    WindowsRelease,
+};
+
+const WINDOWS: InstallFamily = InstallFamily::Windows(WindowsRelease::Windows11);
 
 fn condition(world: &World) -> Option<(ConditionStatus, String, String)> {
     let status = world.status()?;
@@ -37,10 +42,38 @@ async fn an_installation_survives_a_crash_at_every_gate() {
     assert!(gates > 20, "only {gates} gates were reached: the simulation misses effects");
 }
 
+/// Its set-up waits for a key, boots the machine anew by itself and never switches it off: the drives of
+/// a running domain are emptied, and nothing is started again.
+#[tokio::test(start_paused = true)]
+async fn an_installation_of_windows_survives_a_crash_at_every_gate_and_runs_on() {
+    let mut gates = 0;
+    for gate in 1.. {
+        let mut any = false;
+        for crash in [Crash::Before(gate), Crash::After(gate)] {
+            let world = World::with_installer(WINDOWS, Manners::Good);
+            any |= through_crash(&world, crash, &format!("a running VM after {crash:?}"), is_ready).await;
+            assert_eq!((world.boots(), world.starts()), ((1, 0), 1), "{crash:?}: {}", world.describe());
+            assert_eq!(world.set_up_reboots(), 2, "{crash:?}: {}", world.describe());
+            assert!(world.is_cleared(), "{crash:?} left {}", world.describe());
+        }
+        if !any {
+            break;
+        }
+        gates = gate;
+    }
+    assert!(gates > 20, "only {gates} gates were reached: the simulation misses effects");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_vm_deleted_in_the_middle_of_its_installation_leaves_nothing() {
-    for gate in 1..60 {
-        let world = World::with_installation(Manners::Good);
+    for family in [InstallFamily::Debian, WINDOWS] {
+        deleted_at_every_gate(family).await;
+    }
+}
+
+async fn deleted_at_every_gate(family: InstallFamily) {
+    for gate in 1..80 {
+        let world = World::with_installer(family, Manners::Good);
         world.crash_at(Crash::After(gate));
         let run = Run::start(&world);
         let reached = tokio::select! {
@@ -53,12 +86,12 @@ async fn a_vm_deleted_in_the_middle_of_its_installation_leaves_nothing() {
         let run = Run::start(&world);
         until(&world, "nothing left", World::is_gone).await;
         run.stop().await;
-        assert!(world.nothing_is_left(), "gate {gate} left {}", world.describe());
+        assert!(world.nothing_is_left(), "{family:?}: gate {gate} left {}", world.describe());
         if !reached {
             return;
         }
     }
-    panic!("the installation never ended");
+    panic!("{family:?}: the installation never ended");
 }
 
 #[tokio::test(start_paused = true)]

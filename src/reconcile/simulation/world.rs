@@ -587,9 +587,8 @@ impl Files for World {
         dir: &Path,
     ) -> Result<InstallerBoot, FilesError> {
         let boot = installer::boot(vm, spec, dir);
-        let kernel = boot.kernel.clone().expect("a kernel");
         // One effect each: a crash may come between any two.
-        for file in [kernel.kernel, kernel.initrd.expect("a RAM disk")] {
+        for file in installer::files_of(&boot) {
             self.effect(|state| state.write_installer_file(file)).await;
         }
         Ok(boot)

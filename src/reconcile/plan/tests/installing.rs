@@ -407,6 +407,13 @@ fn firmware_is_given_a_key_for_ten_seconds_after_a_start() {
         let soon = plan.wake_at.is_some_and(|wake| wake <= now() + TimeDelta::seconds(1));
         assert_eq!(soon, uefi && started.is_some_and(|at| now() - at < TimeDelta::seconds(10)));
     }
+    // The controller that started it died, and this one sees it run for the first time, or soon after.
+    for (first, step) in [(None, true), (at(3), true), (at(10), false)] {
+        let mut vm = windows();
+        vm.record.milestones.first_started = first;
+        let plan = decide(&vm, &seen(ON), &silent(0));
+        assert_eq!(plan.step, step.then_some(Step::PressKey), "{first:?}");
+    }
     let mut memory = silent(0);
     memory.install.started = at(0);
     assert_eq!(decide(&debian(), &seen(ON), &memory).step, None, "a kernel asks for no key");

@@ -15,7 +15,8 @@ use crate::{
 #[async_trait]
 impl GuestControls for World {
     async fn press_enter(&self, _id: VmId) -> Result<(), HypervisorError> {
-        self.on_host("press a key", |state| state.installer.pressed()).await
+        let now = self.now();
+        self.on_host("press a key", |state| state.installer.pressed(now)).await
     }
 
     async fn reset(&self, _id: VmId) -> Result<(), HypervisorError> {
