@@ -20,7 +20,7 @@ pub use console::{ConsoleLog, MAX_CONSOLE_BYTES};
 pub use device::InsertMedium;
 pub use install::{InstallRequest, Installers};
 pub use request::{CreateVm, UnattendedRequest};
-pub use restore::{NotedOwner, Places, noted_vm};
+pub use restore::{NotedOwner, Places, noted_vm, with_devices};
 
 use std::sync::Arc;
 

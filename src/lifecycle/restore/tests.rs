@@ -79,7 +79,11 @@ fn restored(id: VmId, carrier: VmId, note: &Value) -> Result<(FoundVm, NotedOwne
     };
     let found = find_note(&xml).unwrap().unwrap();
     let domain = DomainDescription { facts, note: Some(found.clone()) };
-    let places = Places { seeds_dir: Path::new("/state/seeds"), console_dir: Path::new("/state/console") };
+    let places = Places {
+        seeds_dir: Path::new("/state/seeds"),
+        console_dir: Path::new("/state/console"),
+        discs_dir: Path::new("/state/media"),
+    };
     noted_vm(carrier, &domain, &found, HostId::generate(), places, now())
 }
 
