@@ -16,7 +16,7 @@ mod restore;
 mod snapshot;
 
 pub use clone::CloneVm;
-pub use console::{ConsoleLog, MAX_CONSOLE_BYTES};
+pub use console::{ConsoleFollower, ConsoleLog, ConsolePiece, MAX_CONSOLE_BYTES};
 pub use device::InsertMedium;
 pub use install::{InstallRequest, Installers};
 pub use request::{CreateVm, UnattendedRequest};

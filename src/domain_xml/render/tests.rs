@@ -90,6 +90,7 @@ fn a_domain_has_what_its_specification_says() {
     expect(&["os", "cmdline"], "", "root=LABEL=root rw");
     expect(&["devices", "disk", "source"], "file", "/disks/a.qcow2");
     expect(&["devices", "serial", "log"], "file", "/logs/a.log");
+    expect(&["devices", "serial", "log"], "append", "on");
     assert!(xml.contains("<source file='/seeds/a.iso'/>"), "{xml}");
     let facts = read_facts(&xml).unwrap();
     assert_eq!(facts.interfaces.len(), 1);
