@@ -152,6 +152,23 @@ fn what_is_plugged_in_is_not_taken_from_metadata() {
 }
 
 #[test]
+fn only_names_that_we_give_say_whose_a_volume_is() {
+    let (id, other) = (VmId::generate(), VmId::generate());
+    assert!(id.is_extra_disk(&id.extra_disk_name()));
+    for name in [
+        id.disk_name(),
+        other.extra_disk_name(),
+        format!("{}.snapshot", id.extra_disk_name()),
+        format!("infinibay-{id}-0123456789AB.qcow2"),
+        format!("infinibay-{id}-../etc/sha.qcow2"),
+        format!("infinibay-{id}-.qcow2"),
+        format!("x{}", id.extra_disk_name()),
+    ] {
+        assert!(!id.is_extra_disk(&name), "{name}");
+    }
+}
+
+#[test]
 fn secrets_and_times_to_come_are_not_taken() {
     let id = VmId::generate();
     let mut note = noted(id);
