@@ -161,8 +161,9 @@ on_both! {
         // It ends with the VM, too.
         let mut admins = followed(daemon, &trial.token, &vm, 12).await;
         assert_eq!(next(&mut admins).await, piece("not for her\n", false, true));
-        let delete = trial.client.change("deleteVm", &vm).await;
-        trial.client.succeeded(&delete, SOON).await;
+        let client = daemon.client(&trial.token);
+        let delete = client.change("deleteVm", &vm).await;
+        client.succeeded(&delete, SOON).await;
         let last = admins.message().await;
         assert_eq!(last["type"], "complete", "{last}");
         trial.daemon.stop();

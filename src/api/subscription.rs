@@ -168,7 +168,7 @@ impl SubscriptionRoot {
     async fn vm_console(
         &self,
         ctx: &Context<'_>,
-        vm_id: Uuid,
+        #[graphql(desc = "The VM.")] vm_id: Uuid,
         #[graphql(
             default = 65536,
             desc = "1 to 1,048,576: at most so many bytes of what there is, before they are cleaned."
