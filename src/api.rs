@@ -20,6 +20,7 @@ mod mutation;
 mod problem;
 mod prometheus;
 mod query;
+mod readers;
 mod room;
 mod scalars;
 mod schema;

@@ -16,11 +16,11 @@ mod restore;
 mod snapshot;
 
 pub use clone::CloneVm;
-pub use console::{ConsoleLog, MAX_CONSOLE_BYTES};
+pub use console::{ConsoleFollower, ConsoleLog, ConsolePiece, MAX_CONSOLE_BYTES};
 pub use device::InsertMedium;
 pub use install::{InstallRequest, Installers};
 pub use request::{CreateVm, UnattendedRequest};
-pub use restore::{NotedOwner, Places, noted_host, noted_vm};
+pub use restore::{NotedOwner, Places, noted_host, noted_vm, with_devices};
 
 use std::sync::Arc;
 

@@ -12,6 +12,7 @@ mod disc;
 mod extract;
 mod failure;
 mod fetch;
+mod found;
 mod intake;
 mod local;
 mod place;
@@ -21,6 +22,7 @@ mod sink;
 mod work;
 
 pub use extract::{BootPair, DiscError, MAX_INITRD, MAX_KERNEL, extract};
+pub use found::{FindError, Found, find_discs};
 pub use request::ImportMedium;
 
 use std::{

@@ -27,7 +27,7 @@ pub use alerts::{AlertChanges, AlertLook, DueAlert, NewAlert, OpenAlert, Told, W
 pub use commands::{CommandEnd, CommandRecord, CommandStatus, LateNote, NewCommand, NotLogged};
 pub use db::Store;
 pub use lock::StoreLock;
-pub use media::{MediaBounds, MediumEnd, MediumUses, NewMedium, NotAsked};
+pub use media::{FoundDisc, MediaBounds, MediumEnd, MediumUses, NewMedium, NotAsked};
 pub use metrics::{MetricsRow, PackedSample};
 pub use page::{Page, PageOf};
 pub use schema::SchemaState;

@@ -12,11 +12,11 @@ use infinibay::{
     cli::rebuild::{self, RebuildArgs},
     config::{Config, HypervisorConfig, Sources},
     controller::{host_id, lock::HostLock},
-    domain_xml::{Note, put_note},
-    hypervisor::{Hypervisor, Identity, libvirt::LibvirtHypervisor},
+    domain_xml::{Note, extra_mac_address, put_note},
+    hypervisor::{BlankVolume, Devices, Hypervisor, Identity, libvirt::LibvirtHypervisor},
     vm::{
         Base, Disc, FirstBootSecret, HostId, InstallFamily, InstallReport, Installation, InstallerKernel,
-        NotedResource, ResourceKind, UserId, VmId, VmNote,
+        NotedResource, OnCrash, ResourceKind, UserId, VmId, VmNote,
     },
 };
 use serde_json::json;
@@ -256,6 +256,71 @@ on_both! {
         assert_eq!(db.number("SELECT count(*) FROM vms").await, 3);
         let (done, words) = run(&config, &["farther"]).await;
         assert!(done.is_err() && words.contains("which is not this VM's"), "{words}");
+    }
+
+    async fn nobodys_volume_becomes_a_vms(db: TestDatabase) {
+        let state = tempfile::tempdir().unwrap();
+        let config = config(&db.url, state.path());
+        let hypervisor = LibvirtHypervisor::start(HypervisorConfig {
+            uri: "test:///default".to_owned(),
+            ..HypervisorConfig::default()
+        });
+        hypervisor.connected(SOON).await.unwrap();
+        let host = host_id::load_or_create(state.path()).unwrap();
+        let domains = Domains(hypervisor, host);
+        let (vm, other, homeless) = (VmId::generate(), VmId::generate(), VmId::generate());
+        let unique = "0123456789ab";
+        let volume = async |name: String| {
+            let blank = BlankVolume { pool: "default-pool".to_owned(), name, capacity_bytes: 1 << 20 };
+            domains.0.create_blank(vm, blank).await.unwrap().display().to_string()
+        };
+        let own = volume(format!("infinibay-{vm}-{unique}.qcow2")).await;
+        let another = volume(format!("infinibay-{other}-{unique}.qcow2")).await;
+        let overlay = volume(format!("infinibay-{vm}.snapshot")).await;
+        let odd = volume(format!("infinibay-{vm}-..{unique}.qcow2")).await;
+        let disk = |target: &str, kind: &str, path: &str| format!(
+            "<disk type='file' device='{kind}'><source file='{path}'/><target dev='{target}'/></disk>"
+        );
+        let card = |mac: &str| format!(
+            "<interface type='network'><mac address='{mac}'/><source network='default'/></interface>"
+        );
+        let (mac, library) = (extra_mac_address(vm, 1), state.path().join("media"));
+        // A disc that is none of the library's, though it is called like one.
+        std::fs::create_dir(&library).unwrap();
+        std::fs::write(library.join("page.iso"), "<html>").unwrap();
+        let page = library.join("page.iso").display().to_string();
+        let devices = [
+            disk("vda", "disk", &overlay), disk("vdb", "disk", &own), disk("vdc", "disk", &another),
+            disk("vdd", "disk", &odd), disk("vde", "disk", "/nowhere/theirs.qcow2"),
+            disk("sda", "cdrom", &page), disk("sdb", "cdrom", &another), card(&mac), card("52:54:00:00:00:01"),
+        ].concat();
+        let lost = disk("vdb", "disk", &format!("/nowhere/infinibay-{homeless}-{unique}.qcow2"));
+        for (id, name, devices) in [(vm, "forged", devices), (homeless, "homeless", lost)] {
+            let mut noted = note(host, id, "ana");
+            noted.spec.keeping.on_crash = OnCrash::Restart;
+            let note = Note { digest: noted.digest(), text: noted.text() };
+            let filled = format!("<devices>{devices}</devices>");
+            domains
+                .define(id, name, |xml| put_note(&xml.replace("<devices/>", &filled), id, &note).unwrap())
+                .await;
+        }
+        let (done, words) = run(&config, &[]).await;
+        assert!(done.unwrap_err().starts_with("1 domain(s)"), "{words}");
+        assert!(words.contains(&format!("forged ({vm}): restored, VM of ana, 2 thing(s)")), "{words}");
+        assert!(words.contains("no active pool has its disk vdb"), "{words}");
+        assert!(words.contains("disc page: left where it is: it is not an ISO 9660 disc"), "{words}");
+
+        let store = db.store().await;
+        let spec = store.vm(vm).await.unwrap().unwrap().record.spec;
+        let disks: Vec<_> = spec.devices.disks.iter().map(|disk| (disk.target.as_str(), &disk.volume)).collect();
+        assert_eq!(disks, [("vdb", &format!("infinibay-{vm}-{unique}.qcow2"))]);
+        assert!(spec.devices.media.is_empty(), "{:?}", spec.devices.media);
+        let macs: Vec<_> = spec.devices.interfaces.iter().map(|card| &card.mac).collect();
+        assert_eq!(macs, [&mac]);
+        assert_eq!(spec.keeping.on_crash, OnCrash::Restart);
+        assert_eq!(db.number("SELECT count(*) FROM resources").await, 2);
+        assert_eq!(db.number("SELECT count(*) FROM media").await, 0);
+        store.close().await;
     }
 
     async fn what_was_installed_from_a_disc_needs_it_no_more(db: TestDatabase) {

@@ -4,7 +4,7 @@
 use async_graphql::Context;
 use tokio::sync::Semaphore;
 
-use super::error::ApiError;
+use super::{error::ApiError, readers::Readers};
 use crate::{access::Recent, store::VmAccess, vm::VmId};
 
 /// How many answers may hold whole frames of guests at once: each is up to some hundred MiB while
@@ -15,6 +15,7 @@ const FRAME_READERS: usize = 2;
 pub(super) struct Gates {
     pub(super) frames: Semaphore,
     pub(super) access: Recent<VmId, VmAccess>,
+    pub(super) consoles: Readers,
 }
 
 impl Gates {
@@ -26,6 +27,10 @@ impl Gates {
 
 impl Default for Gates {
     fn default() -> Self {
-        Self { frames: Semaphore::new(FRAME_READERS), access: Recent::default() }
+        Self {
+            frames: Semaphore::new(FRAME_READERS),
+            access: Recent::default(),
+            consoles: Readers::default(),
+        }
     }
 }

@@ -48,6 +48,15 @@ const HOST_COMPLEXITY: usize = 100;
 /// What a console's log costs: up to a MiB is read and told, so that few fit into one query.
 const CONSOLE_COMPLEXITY: usize = 200;
 
+/// How much of a console is asked for.
+///
+/// # Errors
+/// `INVALID_INPUT`.
+pub(super) fn console_bytes(max_bytes: i32) -> Result<u32, ApiError> {
+    let max = u32::try_from(max_bytes).ok().filter(|max| (1..=MAX_CONSOLE_BYTES).contains(max));
+    max.ok_or_else(|| ApiError::invalid("maxBytes", format!("must be between 1 and {MAX_CONSOLE_BYTES}")))
+}
+
 pub(super) struct QueryRoot;
 
 #[Object(name = "Query")]
@@ -131,7 +140,7 @@ impl QueryRoot {
         })
     }
 
-    /// The end of what a VM wrote to its serial console since its last start, without what would
+    /// The end of what a VM wrote to its serial console, over its last starts, without what would
     /// steer a terminal; null where nothing is kept of it. A guest's words.
     #[graphql(complexity = "CONSOLE_COMPLEXITY + child_complexity")]
     async fn vm_console_log(
@@ -142,10 +151,7 @@ impl QueryRoot {
         max_bytes: i32,
     ) -> Result<Option<VmConsoleLog>, ApiError> {
         let call = Call::of(ctx)?;
-        let max = u32::try_from(max_bytes).ok().filter(|max| (1..=MAX_CONSOLE_BYTES).contains(max));
-        let max = max.ok_or_else(|| {
-            ApiError::invalid("maxBytes", format!("must be between 1 and {MAX_CONSOLE_BYTES}"))
-        })?;
+        let max = console_bytes(max_bytes)?;
         let _turn = Gates::of(ctx)?.frames.acquire().await.map_err(|closed| ApiError::internal(&closed))?;
         Ok(call.api.lifecycle.console_log(call.actor, VmId(id), max).await?.map(Into::into))
     }

@@ -15,10 +15,14 @@ use super::{
     ApiContext,
     auth::{Call, Token},
     error::ApiError,
-    types::{OperationObject, VmEventNotice, VmMetrics},
+    gates::Gates,
+    query::console_bytes,
+    readers::Reader,
+    types::{OperationObject, VmConsolePiece, VmEventNotice, VmMetrics},
 };
 use crate::{
     events::{Notice, Subscription as BusSubscription},
+    lifecycle::{ConsoleFollower, ConsolePiece, LifecycleError},
     store::StoreError,
     vm::{Operation, OperationId, VmEvent, VmId, chain},
 };
@@ -28,6 +32,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often an operation is read again: what the bus lost, or nobody told, is seen then.
 const LOOK: Duration = Duration::from_secs(3);
+/// How often a console is looked at.
+const CONSOLE_LOOK: Duration = Duration::from_millis(250);
 
 /// One client's watch over one VM.
 struct Watch {
@@ -52,6 +58,11 @@ impl Watch {
     /// A watch by whoever asks; whether he may has to be asked after this, so that nothing falls
     /// between the check and the first event.
     fn begin(ctx: &Context<'_>, vm: VmId) -> Result<Self, ApiError> {
+        Self::looking(ctx, vm, LOOK)
+    }
+
+    /// The same with looks as often as this.
+    fn looking(ctx: &Context<'_>, vm: VmId, look: Duration) -> Result<Self, ApiError> {
         let call = Call::of(ctx)?;
         let token = ctx.data_opt::<Token>().cloned().ok_or_else(ApiError::unauthenticated)?;
         let every = |period| {
@@ -60,7 +71,7 @@ impl Watch {
             interval
         };
         let bus = call.api.events.subscribe();
-        let (recheck, look) = (every(call.api.config.recheck_interval), every(LOOK));
+        let (recheck, look) = (every(call.api.config.recheck_interval), every(look));
         Ok(Self { api: call.api.clone(), token, vm, bus, recheck, look, ended: false })
     }
 
@@ -151,6 +162,27 @@ impl SubscriptionRoot {
         }))
     }
 
+    /// What a VM writes to its serial console, over all its starts: first the end of what there is, then
+    /// what is added, in pieces of at most 32 KiB, four a second at most. The first piece comes at once
+    /// and may be empty. A guest's words. Ends as the VM does.
+    async fn vm_console(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The VM.")] vm_id: Uuid,
+        #[graphql(
+            default = 65536,
+            desc = "1 to 1,048,576: at most so many bytes of what there is, before they are cleaned."
+        )]
+        max_bytes: i32,
+    ) -> Result<impl Stream<Item = Result<VmConsolePiece, ApiError>> + use<>, ApiError> {
+        let watch = Watch::looking(ctx, VmId(vm_id), CONSOLE_LOOK)?;
+        let call = Call::of(ctx)?;
+        let max = console_bytes(max_bytes)?;
+        let log = call.api.lifecycle.follow_console(call.actor, watch.vm, max).await?;
+        let place = Gates::of(ctx)?.consoles.enter(call.actor.user)?;
+        Ok(stream::unfold(Console { watch, log, begun: false, _place: place }, Console::step))
+    }
+
     /// An operation as it is now, then as it moves on; ends when it has ended.
     async fn operation_progress(
         &self,
@@ -175,6 +207,38 @@ fn reading(sight: Sight) -> Option<Result<VmMetrics, ApiError>> {
         Sight::Notice(Notice::Event(VmEvent::Metrics(sample))) => Some(Ok(VmMetrics::from(&*sample))),
         Sight::Notice(Notice::Lagged(missed)) => Some(Err(ApiError::lagged(missed))),
         Sight::Notice(Notice::Event(_)) | Sight::Look => None,
+    }
+}
+
+/// Follows one console.
+struct Console {
+    watch: Watch,
+    log: ConsoleFollower,
+    begun: bool,
+    _place: Reader,
+}
+
+impl Console {
+    async fn step(mut self) -> Option<(Result<VmConsolePiece, ApiError>, Self)> {
+        loop {
+            let first = !std::mem::replace(&mut self.begun, true);
+            // What happens to the VM is not told here, but its end is this one's, too.
+            if !first && !matches!(self.watch.next().await?, Sight::Look) {
+                continue;
+            }
+            match self.log.look().await {
+                Ok(None) if first => return Some((Ok(ConsolePiece::default().into()), self)),
+                Ok(None) => {}
+                Ok(Some(piece)) => return Some((Ok(piece.into()), self)),
+                Err(error @ LifecycleError::Store(_)) => {
+                    tracing::debug!(vm = %self.watch.vm, error = chain(&error), "a console is looked at again");
+                }
+                Err(error) => {
+                    self.watch.ended = true;
+                    return Some((Err(error.into()), self));
+                }
+            }
+        }
     }
 }
 

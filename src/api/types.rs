@@ -19,7 +19,7 @@ mod vm;
 
 pub(super) use alert::AlertObject;
 pub(super) use command::{CommandLog, VmCommandResult, VmErrorEntry};
-pub(super) use domain::{UnmanagedDomainConnection, VmConsoleLog};
+pub(super) use domain::{UnmanagedDomainConnection, VmConsoleLog, VmConsolePiece};
 pub(super) use host::{HostObject, ImageObject};
 pub(super) use input::{CloneVmInput, CommandInput, CreateVmInput, VmFilter};
 pub(super) use medium::{ImportMediumInput, MediumConnection, MediumObject};

@@ -1,6 +1,8 @@
 //! `infinibayd db rebuild`: VMs back from the domains that carry them, after the database was lost.
 
-use std::io::Write;
+mod discs;
+
+use std::{collections::HashSet, io::Write};
 
 use anyhow::{Context, bail};
 use chrono::Utc;
@@ -15,9 +17,9 @@ use crate::{
     config::{Config, HypervisorConfig},
     failpoint::failpoint,
     hypervisor::{Hypervisor, Identity, libvirt::LibvirtHypervisor},
-    lifecycle::{NotedOwner, Places, noted_host, noted_vm},
+    lifecycle::{NotedOwner, Places, noted_host, noted_vm, with_devices},
     store::{StoreError, UserRecord},
-    vm::{UserId, VmId, chain, truncate_to_micros},
+    vm::{ResourceName, UserId, VmId, chain, truncate_to_micros},
 };
 
 /// Whose the VMs become, and where their domains are.
@@ -82,12 +84,13 @@ async fn rebuild(
     if let Some(unknown) = unknown.first() {
         bail!("there is no domain {unknown:?}");
     }
+    let library = discs::restore(config, database, &mut out).await?;
     let known = database.store.known_vms(&chosen).await?;
     let named = !args.domains.is_empty();
     let (mut restored, mut broken) = (0, 0);
     for id in chosen {
         let name = &seen.domains[&id].name;
-        let restoring = restore(config, database, &hypervisor, heir.as_ref(), (id, named));
+        let restoring = restore(config, database, &hypervisor, heir.as_ref(), &library, (id, named));
         let outcome =
             if known.contains(&id) { Some(Outcome::Left("is there already")) } else { restoring.await? };
         let words = match outcome {
@@ -122,6 +125,7 @@ async fn restore(
     database: &Exclusive,
     hypervisor: &LibvirtHypervisor,
     heir: Option<&UserRecord>,
+    library: &HashSet<ResourceName>,
     (id, named): (VmId, bool),
 ) -> anyhow::Result<Option<Outcome>> {
     let described = match hypervisor.describe(id).await {
@@ -141,12 +145,18 @@ async fn restore(
         )));
     }
     let state = &config.paths.state_dir;
-    let (seeds_dir, console_dir) = (state.join("seeds"), state.join("console"));
-    let places = Places { seeds_dir: &seeds_dir, console_dir: &console_dir };
+    let (seeds_dir, console_dir, discs_dir) =
+        (state.join("seeds"), state.join("console"), config.media_dir());
+    let places = Places { seeds_dir: &seeds_dir, console_dir: &console_dir, discs_dir: &discs_dir };
     let now = truncate_to_micros(Utc::now());
-    let (mut found, owner) = match noted_vm(id, &domain, note, database.host, places, now) {
+    let (found, owner) = match noted_vm(id, &domain, note, database.host, places, now) {
         Ok(checked) => checked,
         Err(why) => return Ok(Some(Outcome::Broken(why))),
+    };
+    let mut found = match with_devices(hypervisor, found, places, library).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(why)) => return Ok(Some(Outcome::Broken(why))),
+        Err(error) => return Ok(Some(Outcome::Broken(chain(&error)))),
     };
     let owner = match heir {
         Some(heir) => heir.clone(),

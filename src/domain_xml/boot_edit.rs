@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 
 use super::{
     channel::Injection,
-    document::{Document, Element},
+    document::{Document, Element, escape_attribute},
     edit::{Edits, Markup, append_child, insert_after, removal_span},
     facts::FactsError,
     hardware_edit::{HardwareError, finish, parse},
 };
 
 /// Takes kernel, initial RAM disk, command line and the drives that hold one of `media` out of a
-/// domain's configuration; has it boot from its disk, and boot anew when its guest does.
+/// domain's configuration; has it boot from its disk, and boot anew when its guest does; and has what
+/// is written to its console kept over its starts.
 ///
 /// # Errors
 /// [`HardwareError::Malformed`].
@@ -25,6 +26,15 @@ pub fn boot_from_disk(xml: &str, media: &[PathBuf]) -> Result<Injection, Hardwar
     }
     for drive in drives_of(&document, media) {
         edits.remove(removal_span(xml, drive.span()));
+    }
+    let consoles = document.children(domain, "devices").flat_map(|devices| document.all_children(devices));
+    for log in consoles
+        .filter(|device| matches!(device.name, "serial" | "console"))
+        .flat_map(|device| document.children(device, "log"))
+        .filter(|log| log.value("append") == Some("off"))
+    {
+        let Some(file) = log.value("file") else { continue };
+        edits.replace(log.span(), &format!("<log file='{}' append='on'/>", escape_attribute(file)));
     }
     match document.children(domain, "on_reboot").next() {
         Some(reboot) if document.text_of(reboot)?.trim() != "restart" => {
@@ -119,6 +129,10 @@ mod tests {
       <source file='/pool/mine.iso'/>
       <target dev='sdb'/>
     </disk>
+    <serial type='pty'>
+      <log file='/console/a &amp; b.log' append='off'/>
+    </serial>
+    <console type='pty'/>
   </devices>
 </domain>";
 
@@ -142,6 +156,10 @@ mod tests {
       <source file='/pool/mine.iso'/>
       <target dev='sdb'/>
     </disk>
+    <serial type='pty'>
+      <log file='/console/a &amp; b.log' append='on'/>
+    </serial>
+    <console type='pty'/>
   </devices>
 </domain>";
         assert_eq!(edited.xml, expected);

@@ -256,6 +256,8 @@ pub fn render(templates: &Templates, inputs: &DomainInputs<'_>) -> Result<String
         seed => inputs.seed_path.map(path_text).transpose()?,
         socket => path_text(inputs.socket_path)?,
         console_log => inputs.console_log.map(path_text).transpose()?,
+        // What an attempt at an installation wrote is taken for what it came to: the next begins anew.
+        console_append => if inputs.installer.is_some() { "off" } else { "on" },
         discs,
         // An installer that wants to boot anew has done its work; one that goes on by itself does so.
         on_reboot => if inputs.installer.is_some() && !reboots_by_itself(spec) { "destroy" } else { "restart" },

@@ -2,6 +2,10 @@
 //! write such metadata, so it is checked like a stranger's request: above all, nothing in it may
 //! make a later deletion remove what is not this VM's.
 
+mod devices;
+
+pub use devices::with_devices;
+
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
@@ -13,8 +17,8 @@ use crate::{
     store::{FoundVm, NewVm},
     vm::{
         Base, DesiredPower, DomainState, HostId, Image, Installation, Milestones, NoteFacts, NotedResource,
-        Origin, Plugged, PowerKeeping, Resource, ResourceKind, ResourceName, ResourceState, UserId, VmId,
-        VmNote, truncate_to_micros,
+        Origin, Plugged, Resource, ResourceKind, ResourceName, ResourceState, UserId, VmId, VmNote,
+        truncate_to_micros,
     },
 };
 
@@ -32,6 +36,8 @@ pub struct Places<'a> {
     pub seeds_dir: &'a Path,
     /// Serial console logs.
     pub console_dir: &'a Path,
+    /// Discs of the library.
+    pub discs_dir: &'a Path,
 }
 
 /// Whose a VM is, as its domain says.
@@ -98,9 +104,8 @@ pub fn noted_vm(
         spec.check().map_err(|error| error.to_string())?;
     }
     // Never noted: what is plugged in names volumes, and one named here could be anybody's, to be
-    // deleted as it is unplugged.
+    // deleted as it is unplugged. See `with_devices`.
     spec.devices = Plugged::default();
-    spec.keeping = PowerKeeping::default();
     spec.unattended = spec.unattended.without_secrets();
     install::check(&spec.unattended).map_err(|wrong| wrong.to_string())?;
     match &mut spec.base {

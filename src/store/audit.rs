@@ -24,7 +24,7 @@ pub(super) struct AuditRow {
     pub(super) user: UserId,
     /// What: `vm.create`, `vm.clone`, `vm.lend`, `vm.power`, `vm.change`, `vm.delete`, `vm.command`,
     /// `vm.adopt`, `medium.import`, `medium.cancel`, `medium.delete`; of the [`OPERATOR`] `vm.restore`,
-    /// `user.add`, `token.issue`, `token.revoke`.
+    /// `medium.restore`, `user.add`, `token.issue`, `token.revoke`.
     pub(super) action: &'static str,
     /// Of which VM.
     pub(super) vm: Option<VmId>,

@@ -4,6 +4,7 @@
 //! state that it expects, so that a request that came meanwhile (a cancellation, a deletion) is
 //! never overwritten.
 
+mod found;
 mod progress;
 mod row;
 mod uses;
@@ -12,6 +13,7 @@ use chrono::{DateTime, Utc};
 use serde_json::json;
 use uuid::Uuid;
 
+pub use found::FoundDisc;
 pub use progress::MediumEnd;
 pub use uses::MediumUses;
 

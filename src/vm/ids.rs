@@ -104,6 +104,16 @@ impl VmId {
         format!("infinibay-{}-{}.qcow2", self.0, &unique[unique.len() - 12..])
     }
 
+    /// Whether it is a name as [`VmId::extra_disk_name`] gives: the only one that says by itself whose a
+    /// volume is.
+    #[must_use]
+    pub fn is_extra_disk(self, name: &str) -> bool {
+        let unique =
+            name.strip_prefix(&format!("infinibay-{}-", self.0)).and_then(|rest| rest.strip_suffix(".qcow2"));
+        let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        unique.is_some_and(|unique| unique.len() == 12 && unique.bytes().all(is_hex))
+    }
+
     /// The inverse of [`VmId::socket_name`]; `None` for any other name.
     #[must_use]
     pub fn from_socket_name(name: &str) -> Option<Self> {

@@ -61,8 +61,8 @@ impl VmNote {
             owner: record.owner,
             owner_name: String::new(),
             spec: VmSpec {
+                // The domain itself tells what is plugged in.
                 devices: crate::vm::Plugged::default(),
-                keeping: crate::vm::PowerKeeping::default(),
                 // A path that comes back from a domain could be anybody's.
                 base: without_paths(&spec.base),
                 unattended: spec.unattended.without_secrets(),

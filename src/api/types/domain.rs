@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::PageInfo;
 use crate::{
     api::scalars::BigInt,
-    lifecycle::ConsoleLog,
+    lifecycle::{ConsoleLog, ConsolePiece},
     vm::{DomainFacts, DomainState, InterfaceFacts, NoteFacts, VmId},
 };
 
@@ -102,6 +102,26 @@ pub(crate) struct VmConsoleLog {
     text: String,
     /// Whether there is more before it.
     truncated: bool,
+}
+
+/// Some of what a VM wrote to its serial console.
+#[derive(Debug, SimpleObject)]
+pub(crate) struct VmConsolePiece {
+    /// As it was written, without escape sequences and control characters, but for line ends and tabs.
+    /// Cut anywhere: a line may go on in the next piece.
+    text: String,
+    /// This is the beginning of another log: the one that was told of before is gone, because the VM
+    /// was started anew, or because the log was full several times over.
+    anew: bool,
+    /// Something before this was left out: what was written before, for the first piece; what was
+    /// written too fast, for a later one.
+    skipped: bool,
+}
+
+impl From<ConsolePiece> for VmConsolePiece {
+    fn from(piece: ConsolePiece) -> Self {
+        Self { text: piece.text, anew: piece.anew, skipped: piece.skipped }
+    }
 }
 
 impl From<ConsoleLog> for VmConsoleLog {

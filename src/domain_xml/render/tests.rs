@@ -90,6 +90,7 @@ fn a_domain_has_what_its_specification_says() {
     expect(&["os", "cmdline"], "", "root=LABEL=root rw");
     expect(&["devices", "disk", "source"], "file", "/disks/a.qcow2");
     expect(&["devices", "serial", "log"], "file", "/logs/a.log");
+    expect(&["devices", "serial", "log"], "append", "on");
     assert!(xml.contains("<source file='/seeds/a.iso'/>"), "{xml}");
     let facts = read_facts(&xml).unwrap();
     assert_eq!(facts.interfaces.len(), 1);
@@ -120,7 +121,13 @@ fn an_installers_domain_boots_it_and_ends_when_the_guest_boots_anew() {
     let spec = spec();
     let kernel = KernelBoot { kernel: "/s/k".into(), initrd: Some("/s/i".into()), cmdline: "a b".to_owned() };
     let installer = InstallerBoot { kernel: Some(kernel), discs: vec!["/m/a.iso".into(), "/s/b.iso".into()] };
-    let xml = render(&templates, &DomainInputs { installer: Some(&installer), ..inputs(&spec) }).unwrap();
+    let inputs_of = |installer| {
+        let console_log = Some(Path::new("/logs/a.log"));
+        DomainInputs { installer: Some(installer), console_log, ..inputs(&spec) }
+    };
+    let xml = render(&templates, &inputs_of(&installer)).unwrap();
+    let log = value_at(&xml, &["devices", "serial", "log"], "append");
+    assert_eq!(log.as_deref(), Some("off"), "what an attempt wrote is none of the next one's");
     let at = |path: &[&str], attribute: &str| value_at(&xml, path, attribute);
     assert_eq!(at(&["os", "cmdline"], "").as_deref(), Some("a b"));
     assert_eq!(at(&["on_reboot"], "").as_deref(), Some("destroy"));

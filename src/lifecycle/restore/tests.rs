@@ -79,7 +79,11 @@ fn restored(id: VmId, carrier: VmId, note: &Value) -> Result<(FoundVm, NotedOwne
     };
     let found = find_note(&xml).unwrap().unwrap();
     let domain = DomainDescription { facts, note: Some(found.clone()) };
-    let places = Places { seeds_dir: Path::new("/state/seeds"), console_dir: Path::new("/state/console") };
+    let places = Places {
+        seeds_dir: Path::new("/state/seeds"),
+        console_dir: Path::new("/state/console"),
+        discs_dir: Path::new("/state/media"),
+    };
     noted_vm(carrier, &domain, &found, HostId::generate(), places, now())
 }
 
@@ -145,6 +149,23 @@ fn what_is_plugged_in_is_not_taken_from_metadata() {
     let (found, _) = restored(id, id, &note).unwrap();
     assert_eq!(found.vm.spec.devices, Plugged::default());
     assert!(found.resources.iter().all(|resource| resource.name.contains(&id.to_string())));
+}
+
+#[test]
+fn only_names_that_we_give_say_whose_a_volume_is() {
+    let (id, other) = (VmId::generate(), VmId::generate());
+    assert!(id.is_extra_disk(&id.extra_disk_name()));
+    for name in [
+        id.disk_name(),
+        other.extra_disk_name(),
+        format!("{}.snapshot", id.extra_disk_name()),
+        format!("infinibay-{id}-0123456789AB.qcow2"),
+        format!("infinibay-{id}-../etc/sha.qcow2"),
+        format!("infinibay-{id}-.qcow2"),
+        format!("x{}", id.extra_disk_name()),
+    ] {
+        assert!(!id.is_extra_disk(&name), "{name}");
+    }
 }
 
 #[test]

@@ -6,20 +6,22 @@
 //! A snapshot that is found when they had been thawed before it was surely there is taken again.
 
 mod frost;
-mod made_of;
 
 pub(in crate::reconcile) use frost::thaw;
 
 use super::ChangeError;
 use crate::{
     failpoint::failpoint,
-    hypervisor::{HypervisorError, RevertTo, SnapshotRequest},
-    reconcile::apply::Hands,
+    hypervisor::{HypervisorError, RevertTo, SnapshotRequest, VolumePlace},
+    reconcile::{
+        apply::Hands,
+        made_of::{Dirs, made_of},
+    },
     store::{ChangeOutcome, VmBundle},
     vm::{
         Before, DesiredPower, DomainObservation, DomainState, Effect, MAX_SNAPSHOTS, NewSnapshot, Operation,
-        OperationId, Quiesce, Quiesced, SnapshotChange, SnapshotName, SnapshotState, SnapshotTag, VmChange,
-        VmId,
+        OperationId, Quiesce, Quiesced, ResourceKind, SnapshotChange, SnapshotName, SnapshotState,
+        SnapshotTag, VmChange, VmId, VmSpec,
     },
 };
 
@@ -134,7 +136,7 @@ async fn revert(
     };
     // The domain's configuration goes back too.
     let outcome = async || {
-        let spec = made_of::spec(hands, bundle).await?;
+        let spec = made_of_now(hands, bundle).await?;
         Ok(ChangeOutcome { power: Some(power), spec: Some(spec), ..live() })
     };
     let instance = hypervisor.instance(id).await?;
@@ -155,6 +157,17 @@ async fn revert(
         Err(HypervisorError::NotFound { .. }) => Err(missing(name)),
         Err(error) => Err(unless_impossible(error)),
     }
+}
+
+/// What the VM is made of after its domain was put back.
+async fn made_of_now(hands: &Hands, bundle: &VmBundle) -> Result<VmSpec, ChangeError> {
+    let is_ours = |volume: &VolumePlace| {
+        let mut ours = bundle.resources.iter().filter(|resource| resource.kind == ResourceKind::Volume);
+        ours.any(|resource| (&resource.place, &resource.name) == (&volume.pool, &volume.name))
+    };
+    let dirs = Dirs { seeds: &hands.settings.seeds_dir, discs: &hands.settings.discs_dir };
+    let record = &bundle.record;
+    Ok(made_of(&*hands.hypervisor, record.id, &record.spec, is_ours, dirs).await?.spec)
 }
 
 /// As it is now: what the plan saw may be over.

@@ -1,42 +1,71 @@
-//! What a VM is made of after its domain was put back: size and devices of the moment when the snapshot
-//! was taken. Told by the domain itself, which cannot be wrong about it, and not by what was
-//! noted then: others take snapshots, too, and change what is plugged in.
+//! What a VM is made of, as its domain tells it: size and devices. Asked where nothing that was noted
+//! can be trusted: after its domain was put back to a snapshot's moment, since others take snapshots,
+//! too, and change what is plugged in; and after the database was lost.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::apply;
 use crate::{
     domain_xml::{Card, DiskKind, Hardware, InterfaceSource, extra_mac_address, mac_address},
-    hypervisor::VolumePlace,
-    reconcile::{apply, apply::Hands, change::ChangeError},
-    store::VmBundle,
+    hypervisor::{Devices, HypervisorError, VolumePlace},
     vm::{
         DiscSource, DiskTarget, NetworkAttachment, NicSource, Plugged, PluggedDisk, PluggedInterface,
-        PluggedMedium, ResourceKind, ResourceName, VmId, VmSpec, disc_file_name,
+        PluggedMedium, ResourceName, VmId, VmSpec, disc_file_name,
     },
 };
 
-/// The specification as it is true now. Asks for one volume a disk.
-pub(super) async fn spec(hands: &Hands, bundle: &VmBundle) -> Result<VmSpec, ChangeError> {
-    let id = bundle.record.id;
-    let config = hands.hypervisor.hardware(id).await?.config;
-    let (mut volumes, mut discs) = (Vec::new(), Vec::new());
+/// Directories whose files are no volumes of anybody's.
+#[derive(Debug, Clone, Copy)]
+pub struct Dirs<'a> {
+    /// Seed media, which nobody plugged in.
+    pub seeds: &'a Path,
+    /// Discs of the library.
+    pub discs: &'a Path,
+}
+
+/// What a domain tells.
+#[derive(Debug)]
+pub struct MadeOf {
+    /// The specification as it is true now.
+    pub spec: VmSpec,
+    /// Files behind disks and drives that no active pool knows: they are not in the specification,
+    /// unless they were before.
+    pub unknown: Vec<(DiskTarget, PathBuf)>,
+}
+
+/// Looks at a VM whose specification was `before`. A disk is told of only if its volume `is_ours`:
+/// what stands in the specification can be deleted by who may detach it. Asks for one volume a disk.
+///
+/// # Errors
+/// The hypervisor could not be asked.
+pub async fn made_of<H: Devices + ?Sized>(
+    hypervisor: &H,
+    id: VmId,
+    before: &VmSpec,
+    is_ours: impl Fn(&VolumePlace) -> bool + Send,
+    dirs: Dirs<'_>,
+) -> Result<MadeOf, HypervisorError> {
+    let config = hypervisor.hardware(id).await?.config;
+    let (mut volumes, mut discs, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
     for disk in &config.disks {
-        let Some(path) = disk.source.as_ref().filter(|path| !path.starts_with(&hands.settings.seeds_dir))
-        else {
-            continue;
-        };
+        let Some(path) = disk.source.as_ref().filter(|path| !path.starts_with(dirs.seeds)) else { continue };
         let Ok(target) = disk.target.parse::<DiskTarget>() else { continue };
-        if let Some(medium) = library_disc(path, &hands.settings.discs_dir) {
-            discs.push(PluggedMedium { target, source: DiscSource::Library { medium } });
+        if let Some(medium) = library_disc(path, dirs.discs) {
+            // A library's disc behind a disk is nothing that we plugged in.
+            if disk.kind == DiskKind::Drive {
+                discs.push(PluggedMedium { target, source: DiscSource::Library { medium } });
+            }
             continue;
         }
-        if let Some(volume) = hands.hypervisor.volume_at(id, path).await? {
-            volumes.push((target, disk.kind, volume));
+        match hypervisor.volume_at(id, path).await? {
+            Some(volume) => volumes.push((target, disk.kind, volume)),
+            None => unknown.push((target, path.clone())),
         }
     }
-    let mut spec = told(bundle, &config, volumes);
+    let mut spec = told(id, before, &config, volumes, is_ours);
     spec.devices.media.extend(discs);
-    Ok(spec)
+    spec.devices.media.sort_by(|a, b| a.target.cmp(&b.target));
+    Ok(MadeOf { spec, unknown })
 }
 
 /// The disc of the library that a file is, if it is one.
@@ -45,14 +74,15 @@ fn library_disc(path: &Path, dir: &Path) -> Option<ResourceName> {
     name.parse().ok().filter(|medium| dir.join(disc_file_name(medium)) == path)
 }
 
-fn told(bundle: &VmBundle, config: &Hardware, volumes: Vec<(DiskTarget, DiskKind, VolumePlace)>) -> VmSpec {
-    let (id, before) = (bundle.record.id, &bundle.record.spec);
+fn told(
+    id: VmId,
+    before: &VmSpec,
+    config: &Hardware,
+    volumes: Vec<(DiskTarget, DiskKind, VolumePlace)>,
+    is_ours: impl Fn(&VolumePlace) -> bool,
+) -> VmSpec {
     let mut spec = VmSpec { vcpus: config.vcpus, memory_mib: config.memory_mib, ..before.clone() };
     let root = apply::disk(id, before.pool.as_str());
-    let is_ours = |volume: &VolumePlace| {
-        let mut ours = bundle.resources.iter().filter(|resource| resource.kind == ResourceKind::Volume);
-        ours.any(|resource| (&resource.place, &resource.name) == (&volume.pool, &volume.name))
-    };
     let mut devices = Plugged::default();
     for (target, kind, volume) in volumes {
         let Ok(pool) = volume.pool.parse() else { continue };
