@@ -22,8 +22,9 @@ const POLICY: &str = "mutation($id: UUID!, $crash: OnCrash!) {
     setVmPolicy(id: $id, onPowerOff: FOLLOW, onCrash: $crash) { operation { id } } }";
 const PULL_PLUG: &str = "mutation($id: UUID!) { stopVm(id: $id, force: true) { operation { id } } }";
 const RESYNC: &str = "mutation($id: UUID!) { resync(id: $id) { id } }";
-const BRIEF: [(&str, &str); 3] = [
+const BRIEF: [(&str, &str); 4] = [
     ("INFINIBAY__RECONCILE__SCAN_INTERVAL", "2s"),
+    ("INFINIBAY__RECONCILE__RETRY_MAX", "1s"),
     ("INFINIBAY__RECONCILE__STORAGE_INTERVAL", "10s"),
     ("INFINIBAY__AGENTS__RECONNECT_MAX", "2s"),
 ];
@@ -31,6 +32,19 @@ const BRIEF: [(&str, &str); 3] = [
 async fn asked(client: &Client, mutation: &str, vm: &str) {
     let operation = client.change(mutation, vm).await;
     client.succeeded(&operation, SOON).await;
+}
+
+/// Waits until the operation is over; what it says then.
+async fn end(client: &Client, operation: &str) -> Value {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let now = client.operation(operation).await;
+        if !matches!(now["status"].as_str(), Some("PENDING" | "RUNNING")) {
+            return now;
+        }
+        assert!(Instant::now() < deadline, "{now}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Waits until a condition is told as such for this reason; its words.
@@ -95,8 +109,13 @@ async fn a_guest_whose_pool_is_full_is_halted_and_goes_on_when_there_is_room() {
     let words = told(&client, &vm, "DRIFTED_FROM_INTENT", "TRUE", "PausedOnIoError").await;
     assert!(words.contains("`resumeVm`"), "{words}");
 
-    // Nothing goes on by itself, and without room it comes to a halt again.
-    asked(&client, "resumeVm", &vm).await;
+    // Without room it comes to a halt again, and whoever wanted it to go on is told why.
+    let resume = client.change("resumeVm", &vm).await;
+    let ended = end(&client, &resume).await;
+    if ended["status"] == "FAILED" {
+        assert_eq!(ended["error"]["code"], "STEP_FAILED", "{ended}");
+        assert!(ended["error"]["message"].as_str().unwrap().contains("make room in its pool"), "{ended}");
+    }
     told(&client, &vm, "DRIFTED_FROM_INTENT", "TRUE", "PausedOnIoError").await;
     assert_eq!(virsh(&["domstate", "--reason", &vm]).trim(), "paused (I/O error)");
 

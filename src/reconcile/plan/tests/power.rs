@@ -124,6 +124,42 @@ fn what_others_did_to_the_power_is_told() {
 }
 
 #[test]
+fn a_resume_that_brings_nothing_says_what_halts_the_vm() {
+    let mut vm = asked(DesiredPower::Running);
+    vm.record.intent.satisfied = 1;
+    vm.record.intent.generation = 2;
+    let mut failing = memory();
+    failing.enter(2, None);
+    failing.failure = Some(Failure {
+        step: Step::Resume.name(),
+        attempts: MAX_ATTEMPTS,
+        message: "in vain".to_owned(),
+        retry_at: now(),
+    });
+    let given_up = |reason| {
+        let plan = decide(&vm, &seen(DomainState::Paused, reason, false), &failing);
+        plan.given_up.expect("it is given up").1.message
+    };
+    assert!(given_up(5).contains("make room"), "{}", given_up(5));
+    assert!(given_up(1).contains("in vain"), "{}", given_up(1));
+    vm.record.intent.given_up = 2;
+    for (state, reason, told) in [
+        (DomainState::Paused, 5, Some("PausedOnIoError")),
+        (DomainState::Paused, 1, Some("PausedOutside")),
+        // It is not as it was asked for, which `Reconciled` says.
+        (DomainState::Shutoff, 1, None),
+    ] {
+        let plan = decide(&vm, &seen(state, reason, false), &memory());
+        let mut conditions = plan.status.conditions.iter();
+        let drift = conditions.find(|found| found.kind == ConditionKind::DriftedFromIntent);
+        assert_eq!(drift.map(|drift| drift.reason.as_str()), told, "{state:?} because {reason}");
+        let mut conditions = plan.status.conditions.iter();
+        let reconciled = conditions.find(|found| found.kind == ConditionKind::Reconciled);
+        assert_eq!(reconciled.map(|found| found.reason.as_str()), Some("StepFailed"));
+    }
+}
+
+#[test]
 fn a_policy_brings_back_what_went_off_and_no_more() {
     use OnCrash::{Restart, Stay};
     use OnPowerOff::{Correct, Follow};
