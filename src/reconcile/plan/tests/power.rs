@@ -1,7 +1,7 @@
 //! Halting, saving, rebooting, and what becomes of a VM that goes off by itself.
 
 use super::*;
-use crate::vm::{GuestChange, OnCrash, OnPowerOff, SettingChange};
+use crate::vm::{FORCED, GuestChange, OnCrash, OnPowerOff, SettingChange};
 
 fn seen(state: DomainState, reason: i32, managed_save: bool) -> Observation {
     let DomainObservation::Present(facts) = domain(state) else { unreachable!() };
@@ -280,7 +280,43 @@ fn a_reboot_is_asked_for_then_proven_or_forced() {
         }
     }
     let (vm, id) = rebooting(true);
-    assert_eq!(decide(&vm, &running, &memory()).step, Some(Step::Change(id)));
+    let plan = decide(&vm, &running, &memory());
+    assert_eq!(plan.step, Some(Step::Change(id)));
+    assert!(!stage(&plan).starts_with(FORCED), "nobody was polite: {}", stage(&plan));
+}
+
+fn stage(plan: &Plan) -> String {
+    let stages = plan.operations.iter().filter_map(|update| match update {
+        OperationUpdate::Progress { stage, .. } => Some(stage.clone()),
+        OperationUpdate::Finish { .. } => None,
+    });
+    stages.last().unwrap_or_default()
+}
+
+#[test]
+fn which_way_it_went_is_told() {
+    let running = seen(DomainState::Running, 1, false);
+    let (vm, id) = rebooting(false);
+    for (asked_before, forced) in [(59, false), (60, true)] {
+        let mut waited = memory();
+        waited.asked_to_reboot(id, now() - TimeDelta::seconds(asked_before));
+        let mut told = running.clone();
+        told.reboots = Reboots { told_since: Some(now() - TimeDelta::hours(1)), last: None };
+        assert_eq!(stage(&decide(&vm, &told, &waited)).starts_with(FORCED), forced, "after {asked_before} s");
+    }
+    for (power, stopping, forced) in [
+        (DesiredPower::Stopped, 89, false),
+        (DesiredPower::Stopped, 90, true),
+        (DesiredPower::ForcedOff, 90, false),
+    ] {
+        let mut vm = asked(power);
+        vm.operations[0].kind = OperationKind::Stop;
+        let mut waited = memory();
+        waited.enter(1, None);
+        waited.stopping_since = Some(now() - TimeDelta::seconds(stopping));
+        let plan = decide(&vm, &running, &waited);
+        assert_eq!(stage(&plan).starts_with(FORCED), forced, "{power:?} after {stopping} s");
+    }
 }
 
 #[test]
