@@ -34,8 +34,10 @@ async fn resize(
 ) -> Result<ChangeOutcome, ChangeError> {
     let id = bundle.record.id;
     let mut spec = bundle.record.spec.clone();
-    spec.vcpus = vcpus.unwrap_or(spec.vcpus);
-    spec.memory_mib = memory_mib.unwrap_or(spec.memory_mib);
+    // What nobody asked to be changed stays as it is configured, by whomever.
+    let before = hands.hypervisor.hardware(id).await?.config;
+    spec.vcpus = vcpus.unwrap_or(before.vcpus);
+    spec.memory_mib = memory_mib.unwrap_or(before.memory_mib);
     hands.hypervisor.resize(id, spec.vcpus, spec.memory_mib).await?;
     let effect = resized(&hands.hypervisor.hardware(id).await?);
     if effect == Resized::GuestIsAsked && is_young(hands, bundle) {
