@@ -66,7 +66,7 @@ pub use observation::{
     ChannelFacts, DomainAbout, DomainFacts, DomainObservation, DomainState, FirstBoot, InterfaceFacts,
     LinkCounters, LinkObservation, NoteFacts, OpenLink, SocketObservation, StorageObservation,
 };
-pub use operation::{Operation, OperationError, OperationKind, OperationStatus};
+pub use operation::{FORCED, Operation, OperationError, OperationKind, OperationStatus};
 pub use phase::{AgentConnectivity, VmPhase, VmStatus};
 pub use redact::{RedactionError, Redactor};
 pub use resource::{Resource, ResourceKind, ResourceState};

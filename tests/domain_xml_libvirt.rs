@@ -3,6 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+#[path = "support/guests.rs"]
+mod guests;
+#[path = "support/wait.rs"]
+mod wait;
+
 use std::{
     io::Write,
     path::Path,
@@ -366,6 +371,7 @@ fn whatever_is_accepted_libxml2_accepts_too() {
 
 #[test]
 fn a_rendered_domain_starts_and_qemu_binds_the_agents_socket() {
+    let _place = guests::Places::take(1);
     use std::os::unix::fs::{FileTypeExt, PermissionsExt};
     let dir = tempfile::Builder::new().prefix("domxml-").tempdir().unwrap();
     // QEMU runs as a user of its own, and makes the socket in here.
@@ -401,6 +407,7 @@ fn a_rendered_domain_starts_and_qemu_binds_the_agents_socket() {
 
 #[test]
 fn windows_starts_with_all_that_it_wants() {
+    let _place = guests::Places::take(1);
     let dir = tempfile::Builder::new().prefix("domxml-").tempdir().unwrap();
     std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     let at = |name: &str| dir.path().join(name);

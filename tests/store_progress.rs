@@ -8,8 +8,9 @@ use chrono::TimeDelta;
 use infinibay::{
     store::{Page, StoreError},
     vm::{
-        AgentConnectivity, Condition, ConditionKind, ConditionStatus, HostId, Milestone, OperationError,
-        OperationId, OperationStatus, Resource, ResourceKind, ResourceState, UserId, VmId, VmPhase, VmStatus,
+        AgentConnectivity, Condition, ConditionKind, ConditionStatus, FORCED, HostId, Milestone,
+        OperationError, OperationId, OperationStatus, Resource, ResourceKind, ResourceState, UserId, VmId,
+        VmPhase, VmStatus,
     },
 };
 use support::sample::{create, new_vm, now};
@@ -167,6 +168,15 @@ on_both! {
         let succeeded = OperationStatus::Succeeded;
         assert_eq!(store.finish_operation(id, succeeded, None, now()).await.unwrap().unwrap(), ended);
         assert_eq!(store.progress_operation(id, 99, "late").await.unwrap().unwrap(), ended);
+
+        // That a guest was made to is not forgotten when all is well.
+        for (stage, kept) in [(format!("{FORCED}it did not follow"), true), ("it is forced: ".to_owned(), false)] {
+            let vm = new_vm(HostId::generate(), UserId::generate(), "web-1");
+            let (_, operation) = create(&store, &vm).await;
+            store.progress_operation(operation.id, 80, &stage).await.unwrap();
+            let ended = store.finish_operation(operation.id, succeeded, None, now()).await.unwrap().unwrap();
+            assert_eq!((ended.stage.as_str(), ended.progress), (if kept { &stage } else { "done" }, 100));
+        }
 
         let nobody = OperationId::generate();
         assert_eq!(store.progress_operation(nobody, 1, "x").await.unwrap(), None);

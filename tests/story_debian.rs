@@ -1,5 +1,6 @@
 //! A real Debian guest, from `createVm` to nothing left: created, installed, online, measured,
-//! commanded, stopped, started, deleted; all through GraphQL over HTTP, and checked with virsh
+//! commanded, resized while it runs, brought to rest for a snapshot and let go again, rebooted by its QEMU
+//! agent, stopped, started, deleted; all through GraphQL over HTTP, and checked with virsh
 //! and the file system.
 #![allow(clippy::unwrap_used, reason = "a broken expectation ends the story")]
 
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use support::{
-    daemon::{Home, Setup},
+    daemon::{Client, Home, Setup},
     host::{self, DomainGuard, Pool},
 };
 
@@ -23,7 +24,10 @@ async fn a_debian_vm_lives_and_leaves_nothing() {
         database_url: None,
         images_dir: host::test_images(),
         base_dir: host::test_base_dir(),
-        env: vec![("INFINIBAY__METRICS__FLUSH_INTERVAL".into(), "2s".into())],
+        env: vec![
+            ("INFINIBAY__METRICS__FLUSH_INTERVAL".into(), "2s".into()),
+            ("INFINIBAY__RECONCILE__REBOOT_GRACE".into(), "240s".into()),
+        ],
     });
     let pool = Pool::new(home.path());
     let token = home.admin();
@@ -89,6 +93,10 @@ async fn a_debian_vm_lives_and_leaves_nothing() {
     }
     assert!(!run["executionMs"].is_null());
 
+    takes_and_gives_memory(&client, &vm).await;
+    rests_for_a_snapshot(&client, &vm).await;
+    reboots_by_its_agent(&client, &vm).await;
+
     // Off and on again.
     let stop = client.change("stopVm", &vm).await;
     client.succeeded(&stop, Duration::from_secs(120)).await;
@@ -119,11 +127,76 @@ async fn a_debian_vm_lives_and_leaves_nothing() {
     let answer = client.send("query($id: UUID!) { vm(id: $id) { id } }", json!({ "id": vm })).await;
     assert!(answer["data"]["vm"].is_null(), "{answer}");
     // History outlives the VM.
-    let log =
-        client.ask("query($vm: UUID!) { commandLog(vmId: $vm) { nodes { id } } }", json!({ "vm": vm })).await;
-    assert_eq!(log["commandLog"]["nodes"].as_array().unwrap().len(), 3, "{log}");
+    const LOG: &str = "query($vm: UUID!) { commandLog(vmId: $vm, first: 100) { nodes { command } } }";
+    let log = client.ask(LOG, json!({ "vm": vm })).await.to_string();
+    for command in ["OsInfo", "uname -a", "test -s /root/first-boot"] {
+        assert!(log.contains(command), "{command}: {log}");
+    }
 
     daemon.stop();
+}
+
+/// The guest hands memory over, and takes it back, while it runs.
+async fn takes_and_gives_memory(client: &Client, vm: &str) {
+    const RESIZE: &str =
+        "mutation($id: UUID!, $mib: BigInt!) { resizeVm(id: $id, memoryMib: $mib) { operation { id } } }";
+    const EFFECT: &str = "query($id: UUID!) { operation(id: $id) { effect } }";
+    const TOTAL: &str = "awk '/^MemTotal/ { print $2 }' /proc/meminfo";
+    let total = async || client.output(vm, TOTAL).await.parse::<i64>().unwrap();
+    let before = total().await;
+    for (mib, less) in [("640", 128 << 10), ("768", 0)] {
+        let operation = client.accepted(RESIZE, json!({ "id": vm, "mib": mib })).await;
+        client.succeeded(&operation, Duration::from_secs(60)).await;
+        let told = client.ask(EFFECT, json!({ "id": operation })).await;
+        assert_eq!(told["operation"]["effect"], "LIVE", "{mib} MiB");
+        let now = total().await;
+        assert!((now - (before - less)).abs() < 8 << 10, "{before} KiB before, {now} with {mib} MiB");
+        assert_eq!(host::virsh(&["dominfo", vm]).contains(&format!("{} KiB", 640 << 10)), less > 0);
+    }
+}
+
+/// Frozen and thawed by the QEMU agent that Debian has.
+async fn rests_for_a_snapshot(client: &Client, vm: &str) {
+    const CREATE: &str = "mutation($id: UUID!) { createVmSnapshot(id: $id, name: \"rested\", memory: false, \
+        quiesce: REQUIRED) { operation { id } } }";
+    const LIST: &str = "query($id: UUID!) { vmSnapshots(vmId: $id) { name state quiesced } }";
+    let agent = |command: &str| host::virsh(&["qemu-agent-command", vm, command]);
+    until(Duration::from_secs(120), "Debian's QEMU agent", || async {
+        let ping = ["qemu-agent-command", vm, r#"{"execute":"guest-ping"}"#];
+        host::try_virsh("qemu:///system", &ping).then_some(())
+    })
+    .await;
+    let operation = client.accepted(CREATE, json!({ "id": vm })).await;
+    client.succeeded(&operation, Duration::from_secs(120)).await;
+    let list = client.ask(LIST, json!({ "id": vm })).await;
+    assert_eq!(list["vmSnapshots"], json!([{ "name": "rested", "state": "DISK", "quiesced": true }]));
+    let frozen = agent(r#"{"execute":"guest-fsfreeze-status"}"#);
+    assert!(frozen.contains("thawed"), "{frozen}");
+    // The agent itself wrote down that it was asked, and files can be written again.
+    let told = "sync; date >/root/after && sync && journalctl -b -u qemu-guest-agent -o cat | grep -o 'guest-fsfreeze called\\|guest-fsfreeze-thaw called\\|guest-fsfreeze-[a-z]*' | sort -u";
+    eprintln!("the agent's journal: {}", client.output(vm, told).await);
+}
+
+/// Through the agent and nothing else: the guest does not mind its power button any more.
+async fn reboots_by_its_agent(client: &Client, vm: &str) {
+    const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
+    let deaf = "mkdir -p /etc/systemd/logind.conf.d && \
+        printf '[Login]\\nHandlePowerKey=ignore\\n' >/etc/systemd/logind.conf.d/deaf.conf && \
+        systemctl restart systemd-logind && cat /proc/sys/kernel/random/boot_id";
+    let before = client.output(vm, deaf).await;
+    let operation = client.change("rebootVm", vm).await;
+    client.succeeded(&operation, Duration::from_secs(250)).await;
+    assert_eq!(client.operation(&operation).await["stage"], "done", "it was reset");
+    until(BOOT, "the next boot", || async {
+        let query = "mutation($vm: UUID!, $line: String!) { executeVmCommand(vmId: $vm, timeoutSeconds: 20, \
+            command: { unsafe: { rawCommand: $line } }) { response } }";
+        let answer = client.send(query, json!({ "vm": vm, "line": BOOT_ID })).await;
+        let now = answer["data"]["executeVmCommand"]["response"]["stdout"].as_str()?.trim().to_owned();
+        (now.len() == before.len() && now != before).then_some(())
+    })
+    .await;
+    let listens = "rm /etc/systemd/logind.conf.d/deaf.conf && systemctl restart systemd-logind";
+    client.output(vm, listens).await;
 }
 
 fn image_digest() -> (String, u64) {

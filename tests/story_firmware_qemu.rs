@@ -18,6 +18,7 @@ use infinibay::{
 use serde_json::{Value, json};
 use support::{
     daemon::{Client, Home, Setup, wait},
+    guests::Places,
     host::{self, DomainGuard, Pool},
     inventory::{Inventory, Survey},
     sample,
@@ -220,6 +221,7 @@ fn secure_boot_starts_nothing_that_is_not_signed() {
     fs::copy(image.join(kernel.trim_end_matches('"')), &program).unwrap();
     fs::set_permissions(&program, Permissions::from_mode(0o644)).unwrap();
 
+    let _place = Places::take(1);
     let (started, refused) = ("BdsDxe: starting Boot", "Access Denied");
     let said = firmware_says(Firmware::Uefi, dir.path(), [started, refused]);
     assert!(said.contains(started) && !said.contains(refused), "{said}");

@@ -125,6 +125,46 @@ async fn wait_for_end(client: &Client, operation: &str) -> Value {
     }
 }
 
+/// An agent that does not thaw is asked again, until it does or a person has to.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_does_not_thaw_is_asked_again_until_a_person_has_to() {
+    let stage = Stage::with("stuck", &[("INFINIBAY__RECONCILE__RETRY_MAX", "1s")]);
+    let daemon = stage.home.start();
+    let (client, vm) = stage.create(&daemon).await;
+    qemu_agent::start(&client, &vm, 0).await;
+    let rested = |name: &str| json!({ "id": vm, "name": name, "memory": false, "quiesce": "REQUIRED" });
+    let thaws = async || qemu_agent::told(&client, &vm).await.lines().filter(|line| *line == "thaw").count();
+
+    // No answer: it is asked again when the time for one is over, and nothing is called done before.
+    qemu_agent::thaws(&client, &vm, "never").await;
+    let operation = client.accepted(CREATE, rested("late")).await;
+    let deadline = std::time::Instant::now() + SOON;
+    while thaws().await < 2 {
+        assert!(std::time::Instant::now() < deadline, "it is not asked again");
+    }
+    assert_eq!(client.operation(&operation).await["status"], "RUNNING");
+    qemu_agent::thaws(&client, &vm, "well").await;
+    client.succeeded(&operation, SOON).await;
+    assert!(qemu_agent::told(&client, &vm).await.ends_with("thaw"));
+
+    // It says that it cannot, again and again: whoever asked is told what to do.
+    qemu_agent::forget(&client, &vm).await;
+    qemu_agent::thaws(&client, &vm, "badly").await;
+    let operation = client.accepted(CREATE, rested("stuck")).await;
+    let told = wait_for_end(&client, &operation).await;
+    assert_eq!(told["error"]["code"], "THAW_FAILED", "{told}");
+    assert!(told["error"]["message"].as_str().unwrap().contains("virsh domfsthaw"), "{told}");
+    assert!(thaws().await >= 30, "it was given up too soon");
+
+    // Doing that helps.
+    qemu_agent::thaws(&client, &vm, "well").await;
+    host::virsh(&["domfsthaw", &vm]);
+    client.done(CREATE, rested("again")).await;
+    let again = list(&client, &vm).await.into_iter().find(|snapshot| snapshot["name"] == "again");
+    assert_eq!(again.unwrap()["quiesced"], true);
+    stage.delete(&client, &vm).await;
+}
+
 /// The daemon dies while the guest freezes: the next one lets it go, and takes the snapshot.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_the_guest_is_frozen() {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::{
     daemon::{Home, Setup, wait},
+    guests::Places,
     host::{self, DomainGuard},
     trial::Trial,
 };
@@ -77,6 +78,7 @@ async fn looking_changes_nothing_of_them() {
     let name = format!("story-unmanaged-{}", std::process::id());
     let file = home.path().join("theirs.xml");
     std::fs::write(&file, diskless(&uuid, &name)).unwrap();
+    let _place = Places::take(1);
     let _guard = DomainGuard(name.clone());
     host::virsh(&["define", file.to_str().unwrap()]);
     let whole = || host::virsh(&["dumpxml", "--inactive", "--security-info", &name]);

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use super::{
     AGENT_CHANNEL,
     document::{Document, Element},
+    hardware::read_vcpus,
     malformed::Malformed,
     uuid::parse_uuid,
 };
@@ -72,24 +73,29 @@ pub fn read_facts(xml: &str) -> Result<XmlFacts, FactsError> {
         .collect();
     let ours =
         super::note::elements(&document).find(|ours| ours.value("id").and_then(parse_uuid) == Some(id));
-    let number = |name: &str| text(name).ok().and_then(|text| text.trim().parse::<u64>().ok());
-    let unit = document.children(domain, "memory").next().and_then(|memory| memory.value("unit"));
-    let scale = match unit {
-        None | Some("KiB") => Some(1),
-        Some("MiB") => Some(1 << 10),
-        Some("GiB") => Some(1 << 20),
-        // libvirt itself always says KiB.
-        Some(_) => None,
-    };
+    let first = |name: &'static str| document.children(domain, name).next();
+    // What it has, not what it can have: there may be room to grow.
+    let memory = first("currentMemory").or_else(|| first("memory"));
     let about = DomainAbout {
-        memory_kib: scale.and_then(|scale| number("memory")?.checked_mul(scale)),
-        vcpus: number("vcpu").and_then(|vcpus| u32::try_from(vcpus).ok()),
+        memory_kib: memory.and_then(|memory| kib(&document, memory)),
+        vcpus: first("vcpu").and_then(|vcpu| read_vcpus(&document, vcpu).ok()).map(|(vcpus, _)| vcpus),
         note: match ours {
             Some(ours) => NoteFacts::Present(ours.value("digest").unwrap_or_default().to_owned()),
             None => NoteFacts::Absent,
         },
     };
     Ok(XmlFacts { id, name: text("name")?, channel, interfaces, managed: ours.is_some(), about })
+}
+
+fn kib(document: &Document<'_>, memory: &Element<'_>) -> Option<u64> {
+    let scale: u64 = match memory.value("unit") {
+        None | Some("KiB") => 1,
+        Some("MiB") => 1 << 10,
+        Some("GiB") => 1 << 20,
+        // libvirt itself always says KiB.
+        Some(_) => return None,
+    };
+    document.text_of(memory).ok()?.trim().parse::<u64>().ok()?.checked_mul(scale)
 }
 
 /// The `<target>` of a channel, if the channel is the agent's.

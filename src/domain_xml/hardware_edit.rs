@@ -154,10 +154,14 @@ pub fn set_size(xml: &str, vcpus: u32, memory_mib: u64) -> Result<Injection, Har
         refuse_in_cpu(&document, "topology")?;
     }
     let mut memory = Edits::default();
-    for name in ["memory", "currentMemory"] {
-        if let Some(element) = document.children(domain, name).next() {
-            set_memory(&document, element, memory_mib, &mut memory)?;
-        }
+    let child = |name: &'static str| document.children(domain, name).next();
+    let (most, current) = (child("memory"), child("currentMemory"));
+    let mib = |element: Option<&Element<'_>>| element.map(|it| read_mib(&document, it)).transpose();
+    let (most_mib, current_mib) = (mib(most)?, mib(current)?);
+    // Room to grow that somebody left stays.
+    let has_room = current_mib.is_some() && current_mib < most_mib && Some(memory_mib) <= most_mib;
+    for element in [most.filter(|_| !has_room), current].into_iter().flatten() {
+        set_memory(&document, element, memory_mib, &mut memory)?;
     }
     if !edits.is_empty() || !memory.is_empty() {
         refuse_in_cpu(&document, "numa")?;

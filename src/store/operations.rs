@@ -10,7 +10,8 @@ use super::{
     failed,
 };
 use crate::vm::{
-    Effect, Operation, OperationError, OperationId, OperationKind, OperationStatus, UserId, VmChange, VmId,
+    Effect, FORCED, Operation, OperationError, OperationId, OperationKind, OperationStatus, UserId, VmChange,
+    VmId,
 };
 
 words!(OperationKind {
@@ -230,7 +231,7 @@ pub(super) async fn finish(
         "UPDATE operations
          SET status = $2, error_code = $3, error_message = $4, finished_at = $5,
              progress = CASE WHEN $6 THEN 100 ELSE progress END,
-             stage = CASE WHEN $6 THEN 'done' ELSE stage END
+             stage = CASE WHEN $6 AND stage NOT LIKE $7 || '%' THEN 'done' ELSE stage END
          WHERE id = $1 AND finished_at IS NULL RETURNING *",
     )
     .bind(id.uuid())
@@ -239,6 +240,7 @@ pub(super) async fn finish(
     .bind(message)
     .bind(now)
     .bind(done)
+    .bind(FORCED)
     .fetch_optional(db)
     .await)
     .map_err(failed(OPERATION))?

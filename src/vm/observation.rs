@@ -81,7 +81,7 @@ pub enum NoteFacts {
 pub struct DomainAbout {
     /// KiB.
     pub memory_kib: Option<u64>,
-    /// Virtual processors at most.
+    /// Virtual processors.
     pub vcpus: Option<u32>,
     /// What we left in it.
     pub note: NoteFacts,

@@ -94,6 +94,10 @@ pub struct OperationError {
     pub message: String,
 }
 
+/// How the stage begins of one whose guest was asked and did not follow, and was made to. It stands
+/// also when the operation succeeded.
+pub const FORCED: &str = "forced: ";
+
 /// One operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operation {
@@ -107,7 +111,7 @@ pub struct Operation {
     pub status: OperationStatus,
     /// 0 to 100.
     pub progress: i32,
-    /// What is happening now, in a few words.
+    /// What is happening now, in a few words; of one that succeeded `done`, unless it is [`FORCED`].
     pub stage: String,
     /// Only with [`OperationStatus::Failed`].
     pub error: Option<OperationError>,

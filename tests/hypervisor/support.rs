@@ -2,8 +2,14 @@
 //! themselves.
 #![allow(dead_code, reason = "each story uses a part")]
 
+#[path = "../support/guests.rs"]
+mod guests;
+#[path = "../support/wait.rs"]
+mod wait;
+
 use std::{path::Path, time::Duration};
 
+use guests::Places;
 use infinibay::{
     config::HypervisorConfig,
     hypervisor::{Hypervisor, HypervisorEvent, libvirt::LibvirtHypervisor},
@@ -90,12 +96,16 @@ pub(crate) struct Domain {
     pub(crate) id: VmId,
     pub(crate) name: String,
     uri: String,
+    _place: Option<Places>,
 }
 
 impl Domain {
+    /// On QEMU, once there is a place for a guest; a test has one.
+
     pub(crate) fn new(uri: &str) -> Self {
         let id = VmId::generate();
-        Self { id, name: format!("hyper-{id}"), uri: uri.to_owned() }
+        let place = uri.starts_with("qemu:").then(|| Places::take(1));
+        Self { id, name: format!("hyper-{id}"), uri: uri.to_owned(), _place: place }
     }
 
     /// For what the trait does not do.

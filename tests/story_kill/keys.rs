@@ -6,12 +6,13 @@ use serde_json::json;
 
 use super::{
     death::points_of,
-    installs::{CREATE, import},
+    installs::CREATE,
     life::asked_and_killed,
 };
 use crate::support::{
     daemon::operation_in,
     host::virsh,
+    pretended,
     stage::{SOON, Stage},
 };
 
@@ -40,7 +41,7 @@ pub async fn story() {
     let env = [("INFINIBAY__MEDIA__IMPORT_DIRS", dirs.as_str()), ("INFINIBAY__MEDIA__RESERVE_BYTES", "0")];
     let stage = Stage::with("keyed", &env);
     let daemon = stage.home.start();
-    import(&daemon.client(&stage.token), "windows", &file).await;
+    pretended::import(&daemon.client(&stage.token), "windows", &file).await;
     daemon.stop();
 
     for point in points_of("press-key") {

@@ -12,6 +12,8 @@ use std::{
 
 use serde_json::{Value, json};
 
+pub use super::wait::wait;
+
 /// What a daemon is to be started with.
 #[derive(Debug, Clone)]
 pub struct Setup {
@@ -420,20 +422,4 @@ impl Client {
 pub fn operation_in(data: &Value) -> String {
     let (_, payload) = data.as_object().unwrap().iter().next().unwrap();
     payload["operation"]["id"].as_str().unwrap().to_owned()
-}
-
-/// Waits for a value, with a deadline; for what has no async way to be waited for.
-pub fn wait<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + limit;
-    loop {
-        if let Some(value) = look() {
-            return value;
-        }
-        assert!(Instant::now() < deadline, "waited {limit:?} in vain for {what}");
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "a poll between two looks at a state, with a deadline"
-        )]
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::daemon::wait;
+use super::wait::wait;
 
 const PLACES: usize = 2;
 /// For those before us.

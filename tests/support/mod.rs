@@ -25,4 +25,5 @@ pub(crate) mod scrape;
 pub(crate) mod stage;
 pub(crate) mod stranger;
 pub(crate) mod trial;
+pub(crate) mod wait;
 pub(crate) mod webhook;

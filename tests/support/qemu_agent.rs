@@ -15,14 +15,19 @@ while :; do read -r line <&3 || { sleep 1; continue; }
     case $line in
     *guest-sync*) id=${line##*\"id\":}; id=${id# }; id=${id%%\}*}; echo "{\"return\": $id}" >&3 ;;
     *fsfreeze-freeze*) echo freeze >>/tmp/qga.log; : >/tmp/qga.frozen; sleep PAUSE; echo '{"return": 1}' >&3 ;;
-    *fsfreeze-thaw*) echo thaw >>/tmp/qga.log; count=0; [ -e /tmp/qga.frozen ] && rm /tmp/qga.frozen && count=1
-        echo "{\"return\": $count}" >&3 ;;
+    *fsfreeze-thaw*) echo thaw >>/tmp/qga.log
+        case $(cat /tmp/qga.thaws) in
+        well) count=0; [ -e /tmp/qga.frozen ] && rm /tmp/qga.frozen && count=1
+            echo "{\"return\": $count}" >&3 ;;
+        badly) echo '{"error": {"class": "GenericError", "desc": "it is stuck"}}' >&3 ;;
+        esac ;;
     *guest-get-time*) echo '{"return": 1700000000000000000}' >&3 ;;
     *) echo '{"error": {"class": "CommandNotFound", "desc": "unknown"}}' >&3 ;;
     esac
 done
 EOF
 : >/tmp/qga.log
+echo well >/tmp/qga.thaws
 setsid sh /tmp/qga $port </dev/null >/dev/null 2>&1 &
 sleep 1
 echo started $port
@@ -32,6 +37,11 @@ echo started $port
 pub async fn start(client: &Client, vm: &str, pause: u32) {
     let started = client.output(vm, &SCRIPT.replace("PAUSE", &pause.to_string())).await;
     assert!(started.starts_with("started /dev/vport"), "{started}");
+}
+
+/// How it thaws from now on: `well`, `badly` (it answers that it cannot), or `never` an answer.
+pub async fn thaws(client: &Client, vm: &str, how: &str) {
+    client.output(vm, &format!("echo {how} >/tmp/qga.thaws")).await;
 }
 
 /// What it was told so far: `freeze` and `thaw`, a line each.

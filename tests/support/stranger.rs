@@ -2,6 +2,7 @@
 
 use super::{
     daemon::{Client, Daemon, Home, Setup},
+    guests::Places,
     host::{self, DomainGuard},
 };
 
@@ -12,10 +13,13 @@ pub struct Stranger {
     pub uuid: String,
     pub name: String,
     _guard: DomainGuard,
+    _place: Places,
 }
 
 impl Stranger {
+    /// Once there is a place for a guest.
     pub fn set(story: &str) -> Self {
+        let place = Places::take(1);
         let home = Home::new(Setup {
             uri: "qemu:///system".into(),
             database_url: None,
@@ -26,7 +30,7 @@ impl Stranger {
         let token = home.admin();
         let name = format!("story-adopt-{story}-{}", std::process::id());
         let uuid = uuid::Uuid::new_v4().to_string();
-        Self { home, token, _guard: DomainGuard(name.clone()), name, uuid }
+        Self { home, token, _guard: DomainGuard(name.clone()), _place: place, name, uuid }
     }
 
     /// Hands the domain to virsh with this verb.

@@ -112,7 +112,8 @@ pub(crate) struct OperationObject {
     status: OperationStatusName,
     /// 0 to 100.
     progress: i32,
-    /// What is happening now, in a few words.
+    /// What is happening now, in a few words. Of one that succeeded `done`, or what begins with `forced: `
+    /// where the guest was asked and did not follow, and was made to.
     stage: String,
     /// Of a change that succeeded: when it takes hold.
     effect: Option<ChangeEffect>,

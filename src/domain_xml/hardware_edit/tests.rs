@@ -30,6 +30,11 @@ fn room_to_grow_stays_and_what_is_laid_out_is_refused() {
     assert_eq!(edited, roomy.replace("current='2'", "current='4'"));
     let edited = set_size(&roomy, 16, 512).unwrap().xml;
     assert_eq!(edited, roomy.replace("current='2'>8", "current='16'>16"));
+    let roomy = XML.replace("<memory unit='MiB'>512<", "<memory unit='MiB'>768<");
+    let edited = set_size(&roomy, 2, 640).unwrap().xml;
+    assert_eq!(edited, roomy.replace("<currentMemory>524288<", "<currentMemory>655360<"));
+    let edited = set_size(&roomy, 2, 1024).unwrap().xml;
+    assert_eq!(edited.matches(">1048576<").count(), 2, "{edited}");
     for (laid_out, vcpus, memory, fits) in [
         ("<vcpus><vcpu id='0'/></vcpus>", 3, 512, false),
         ("<cpu><topology sockets='2'/></cpu>", 3, 512, false),

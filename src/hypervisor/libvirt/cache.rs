@@ -17,7 +17,7 @@ use crate::{
 /// Entries read again per scan although nothing speaks against them.
 pub(super) const ROTATION: usize = 16;
 
-/// The part of a domain's facts that only its XML tells.
+/// The part of a domain's facts that only a look at it alone tells: its XML, mostly.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct XmlPart {
     pub(super) channel: Option<ChannelFacts>,
@@ -25,11 +25,14 @@ pub(super) struct XmlPart {
     /// What is configured and waits for the next start.
     pub(super) waiting: Vec<String>,
     pub(super) about: DomainAbout,
+    /// Halted, libvirt does not say for what, and a disk of it fails.
+    pub(super) disk_failed: bool,
 }
 
 impl From<XmlFacts> for XmlPart {
     fn from(facts: XmlFacts) -> Self {
-        Self { channel: facts.channel, interfaces: facts.interfaces, waiting: Vec::new(), about: facts.about }
+        let XmlFacts { channel, interfaces, about, .. } = facts;
+        Self { channel, interfaces, about, ..Self::default() }
     }
 }
 

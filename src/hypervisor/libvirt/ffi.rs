@@ -1,6 +1,6 @@
 //! The one place with `unsafe`: what libvirt can do and the `virt` crate's safe wrappers cannot,
 //! or do wrongly. Events and the close callback, bulk statistics (the wrapper leaks), a domain's
-//! state (the wrapper ignores the error), DHCP leases, the guest agent's file systems.
+//! state (the wrapper ignores the error), errors of disks, DHCP leases, the guest agent's file systems.
 //!
 //! Every function here is a thin, total translation: it copies what it needs out of libvirt's
 //! memory, frees that memory, and decides nothing.
@@ -355,6 +355,25 @@ pub(super) fn domain_state(domain: &Domain) -> Result<RawState, Error> {
     // SAFETY: the domain is alive; both pointers are valid for the call.
     let outcome = unsafe { sys::virDomainGetState(domain.as_ptr(), &raw mut state, &raw mut reason, 0) };
     if outcome < 0 { Err(Error::last_error()) } else { Ok(RawState { state, reason }) }
+}
+
+/// Whether a disk of a running domain could not be read or written when that was last tried.
+pub(super) fn has_disk_error(domain: &Domain) -> Result<bool, Error> {
+    // SAFETY: the domain is alive; null with a count of zero asks how many there can be.
+    let most = unsafe { sys::virDomainGetDiskErrors(domain.as_ptr(), ptr::null_mut(), 0, 0) };
+    let Ok(room) = usize::try_from(most) else { return Err(Error::last_error()) };
+    let mut errors = vec![sys::virDomainDiskError { disk: ptr::null_mut(), error: 0 }; room];
+    // SAFETY: the array has room for as many as we say.
+    let count =
+        unsafe { sys::virDomainGetDiskErrors(domain.as_ptr(), errors.as_mut_ptr(), most.cast_unsigned(), 0) };
+    if count < 0 {
+        return Err(Error::last_error());
+    }
+    for error in &errors {
+        // SAFETY: each name came from malloc and is ours; freeing null is allowed.
+        unsafe { free(error.disk.cast()) };
+    }
+    Ok(count > 0)
 }
 
 /// How long libvirt waits for the domain's QEMU agent from now on, seconds; -2 for ever.

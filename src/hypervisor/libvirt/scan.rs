@@ -20,6 +20,10 @@ use crate::{
     vm::{DomainFacts, DomainObservation, DomainState, VmId},
 };
 
+/// libvirt's `virDomainPausedReason`.
+const PAUSED_UNKNOWN: i32 = sys::VIR_DOMAIN_PAUSED_UNKNOWN.cast_signed();
+const PAUSED_BY_IO_ERROR: i32 = sys::VIR_DOMAIN_PAUSED_IOERROR.cast_signed();
+
 /// A domain as the bulk calls show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Listed {
@@ -174,8 +178,28 @@ fn merge(
 fn read_part(call: &Call<'_>, id: VmId, raw: Option<i32>) -> Result<XmlPart, HypervisorError> {
     let domain = call.domain(id)?;
     let xml = call.ask(|_| domain.xml_desc(0))?;
-    let active = raw.is_some_and(|raw| state(RawState { state: raw, reason: 0 }).is_active());
-    parse(call, &domain, &xml, active)
+    let seen = raw.map_or(DomainState::Unknown, |raw| state(RawState { state: raw, reason: 0 }));
+    let mut part = parse(call, &domain, &xml, seen.is_active())?;
+    if seen == DomainState::Paused {
+        part.disk_failed = disk_failed(call, &domain, call.ask(|_| ffi::domain_state(&domain))?)?;
+    }
+    Ok(part)
+}
+
+/// Of a guest that fails on a disk again as soon as it goes on, libvirt says that it is halted and
+/// not for what.
+fn disk_failed(call: &Call<'_>, domain: &Domain, raw: RawState) -> Result<bool, HypervisorError> {
+    if state(raw) != DomainState::Paused || raw.reason != PAUSED_UNKNOWN {
+        return Ok(false);
+    }
+    match call.ask(|_| ffi::has_disk_error(domain)) {
+        // It goes on by now, or the driver does not know.
+        Err(HypervisorError::Refused { source, .. }) => {
+            tracing::debug!(error = %source, "the errors of a domain's disks cannot be asked");
+            Ok(false)
+        }
+        outcome => outcome,
+    }
 }
 
 /// What a domain's XML tells. Of one that is `active` the configuration is read, too.
@@ -199,10 +223,11 @@ fn look(call: &Call<'_>, id: VmId) -> Result<(DomainFacts, RawState, XmlPart), H
     let domain = call.domain(id)?;
     let active = call.ask(|_| domain.is_active())?;
     let xml = call.ask(|_| domain.xml_desc(0))?;
-    let part = parse(call, &domain, &xml, active)?;
+    let mut part = parse(call, &domain, &xml, active)?;
     let persistent = call.ask(|_| domain.is_persistent())?;
     // So late that it is not older than the rest.
     let raw = call.ask(|_| ffi::domain_state(&domain))?;
+    part.disk_failed = disk_failed(call, &domain, raw)?;
     // What is saved is there before its domain is off, and gone before it runs again.
     let saved = !state(raw).is_active() && has_managed_save(call, &domain)?;
     let name = domain.name().map_err(|error| call.sort(error))?;
@@ -224,10 +249,13 @@ pub(super) fn present(
     (persistent, managed_save): (bool, bool),
     part: XmlPart,
 ) -> DomainFacts {
+    let state = raw.map_or(DomainState::Unknown, state);
+    let reason = raw.map_or(0, |raw| raw.reason);
+    let on_io_error = state == DomainState::Paused && reason == PAUSED_UNKNOWN && part.disk_failed;
     DomainFacts {
         name,
-        state: raw.map_or(DomainState::Unknown, state),
-        reason: raw.map_or(0, |raw| raw.reason),
+        state,
+        reason: if on_io_error { PAUSED_BY_IO_ERROR } else { reason },
         persistent,
         managed_save,
         channel: part.channel,
@@ -285,6 +313,18 @@ mod tests {
         assert_eq!(of(only_stated), Some((running, false)));
         assert_eq!(of(stateless), Some((None, false)));
         assert!(merged[&stateless].managed_save && !merged[&both].managed_save);
+    }
+
+    #[test]
+    fn a_halt_without_a_reason_has_one_where_a_disk_fails() {
+        let reason = |state, reason, disk_failed| {
+            let part = XmlPart { disk_failed, ..XmlPart::default() };
+            present("a".to_owned(), Some(RawState { state, reason }), (true, false), part).reason
+        };
+        assert_eq!(reason(3, 0, true), 5);
+        assert_eq!(reason(3, 0, false), 0);
+        assert_eq!(reason(3, 1, true), 1, "somebody halted it");
+        assert_eq!(reason(1, 0, true), 0, "it goes on by now");
     }
 
     #[test]

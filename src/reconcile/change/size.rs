@@ -34,15 +34,26 @@ async fn resize(
 ) -> Result<ChangeOutcome, ChangeError> {
     let id = bundle.record.id;
     let mut spec = bundle.record.spec.clone();
-    spec.vcpus = vcpus.unwrap_or(spec.vcpus);
-    spec.memory_mib = memory_mib.unwrap_or(spec.memory_mib);
+    // What nobody asked to be changed stays as it is configured, by whomever.
+    let before = hands.hypervisor.hardware(id).await?.config;
+    spec.vcpus = vcpus.unwrap_or(before.vcpus);
+    spec.memory_mib = memory_mib.unwrap_or(before.memory_mib);
     hands.hypervisor.resize(id, spec.vcpus, spec.memory_mib).await?;
-    let effect = resized(&hands.hypervisor.hardware(id).await?);
+    let asked = Asked { vcpus: vcpus.is_some(), memory: memory_mib.is_some() };
+    let effect = resized(&hands.hypervisor.hardware(id).await?, asked);
     if effect == Resized::GuestIsAsked && is_young(hands, bundle) {
         return Err(ChangeError::Waiting("the guest has not changed its memory yet".to_owned()));
     }
     let effect = if effect == Resized::Live { Effect::Live } else { Effect::NextBoot };
     Ok(ChangeOutcome { effect: Some(effect), spec: Some(spec), ..ChangeOutcome::default() })
+}
+
+/// What was asked to be changed: the rest may differ for other reasons, such as a guest that never
+/// handed over the memory that it was begun with.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    vcpus: bool,
+    memory: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,13 +65,13 @@ enum Resized {
 }
 
 /// What came of a new size, by what is configured and what runs.
-fn resized(now: &DomainHardware) -> Resized {
+fn resized(now: &DomainHardware, asked: Asked) -> Resized {
     let config = &now.config;
     match &now.live {
         None if now.saved => Resized::NextBoot,
         None => Resized::Live,
-        Some(live) if live.vcpus != config.vcpus => Resized::NextBoot,
-        Some(live) if live.memory_mib == config.memory_mib => Resized::Live,
+        Some(live) if asked.vcpus && live.vcpus != config.vcpus => Resized::NextBoot,
+        Some(live) if !asked.memory || live.memory_mib == config.memory_mib => Resized::Live,
         Some(live) if live.max_memory_mib >= config.memory_mib => Resized::GuestIsAsked,
         Some(_) => Resized::NextBoot,
     }
@@ -166,7 +177,14 @@ mod tests {
         ] {
             let words = format!("{live:?}");
             let now = DomainHardware { config: config.clone(), live, saved, has_snapshots: false };
-            assert_eq!(resized(&now), expected, "{words}");
+            assert_eq!(resized(&now, Asked { vcpus: true, memory: true }), expected, "{words}");
         }
+        // What nobody spoke of may be as it is.
+        let live = Some(size(1, 1, 1024, 1024));
+        let now = DomainHardware { config, live, saved: false, has_snapshots: false };
+        assert_eq!(resized(&now, Asked { vcpus: true, memory: false }), Resized::NextBoot);
+        assert_eq!(resized(&now, Asked { vcpus: false, memory: true }), Resized::GuestIsAsked);
+        let now = DomainHardware { config: size(1, 1, 512, 512), ..now };
+        assert_eq!(resized(&now, Asked { vcpus: true, memory: false }), Resized::Live);
     }
 }

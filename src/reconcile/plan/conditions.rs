@@ -87,7 +87,8 @@ fn channel(look: &Look<'_>) -> Option<Draft> {
             ConditionStatus::False,
             "WrongPath",
             format!(
-                "The agent channel's socket is {:?} and not {expected:?}; put it right with `infinibayd channel add`.",
+                "The agent channel's socket is {:?} and not {expected:?}; put it right with `infinibayd channel \
+                 add`, then power the VM off and start it.",
                 channel.path
             ),
         ),

@@ -67,7 +67,9 @@ pub(super) fn choose(look: &Look<'_>) -> Course {
         return course;
     }
     if let Some(failure) = look.memory.failure.as_ref().filter(|_| look.gives_up()) {
-        let message = format!("{} failed {} times: {}", failure.step, failure.attempts, failure.message);
+        let resumes = failure.step == Step::Resume.name();
+        let why = power::halts_again(look).filter(|_| resumes).unwrap_or(&failure.message);
+        let message = format!("{} failed {} times: {why}", failure.step, failure.attempts);
         return Course::given_up(generation, "STEP_FAILED", message);
     }
     match pause(look).filter(|_| course.step.is_some()) {

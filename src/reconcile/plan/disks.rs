@@ -1,10 +1,7 @@
 //! What is told of the disks: whether they are there, can be used, and have room to grow.
 
-use super::{Look, conditions::Draft};
+use super::{Look, conditions::Draft, power::PAUSED_BY_IO_ERROR};
 use crate::vm::{Condition, ConditionKind, ConditionStatus, DomainObservation, DomainState};
-
-/// libvirt's `VIR_DOMAIN_PAUSED_IOERROR`.
-const PAUSED_BY_IO_ERROR: i32 = 5;
 
 const PRESENT: ConditionKind = ConditionKind::DisksPresent;
 const LOW: ConditionKind = ConditionKind::StorageLow;

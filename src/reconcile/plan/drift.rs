@@ -4,14 +4,12 @@ use super::{
     Look,
     conditions::Draft,
     keeping::{self, Fate, Off},
+    power::PAUSED_BY_IO_ERROR,
 };
 use crate::vm::{
     ConditionKind, ConditionStatus, DesiredPower, DomainFacts, DomainObservation, DomainState, Milestone,
     SettingChange, VmChange,
 };
-
-/// libvirt's `VIR_DOMAIN_PAUSED_IOERROR`.
-const PAUSED_IO_ERROR: i32 = 5;
 
 pub(super) fn derive(look: &Look<'_>) -> Option<Draft> {
     if !look.passed(Milestone::Defined) || look.bundle.record.intent.deleting {
@@ -49,6 +47,8 @@ pub(super) fn derive(look: &Look<'_>) -> Option<Draft> {
         )),
         DomainObservation::Present(facts) => match power(look, facts) {
             Some(words) => drifted(words),
+            // It is not, and `Reconciled` says why.
+            None if look.gave_up() => None,
             None => Some((
                 kind,
                 ConditionStatus::False,
@@ -71,11 +71,16 @@ fn is_renamed(look: &Look<'_>, facts: &DomainFacts) -> bool {
 /// One word and one sentence, where the power is not what was asked for and reached before.
 fn power(look: &Look<'_>, facts: &DomainFacts) -> Option<(&'static str, &'static str)> {
     let intent = &look.bundle.record.intent;
-    if intent.is_open() || intent.is_given_up() || facts.state == DomainState::Unknown {
+    let halted = matches!(facts.state, DomainState::Paused | DomainState::Suspended);
+    if intent.is_given_up() {
+        // What halts it is told also where it was asked in vain to go on.
+        let goes_on = matches!(intent.power, DesiredPower::Running | DesiredPower::ColdRunning);
+        return (goes_on && halted).then(|| while_halted(facts));
+    }
+    if intent.is_open() || facts.state == DomainState::Unknown {
         return None;
     }
     let on = facts.state.is_active();
-    let halted = matches!(facts.state, DomainState::Paused | DomainState::Suspended);
     match intent.power {
         DesiredPower::Running | DesiredPower::ColdRunning if halted => Some(while_halted(facts)),
         DesiredPower::Running | DesiredPower::ColdRunning => keeping::fate(look, facts).map(while_off),
@@ -107,7 +112,7 @@ fn while_halted(facts: &DomainFacts) -> (&'static str, &'static str) {
         (DomainState::Suspended, _) => {
             ("GuestSleeps", "The guest put itself to sleep; wake it with `resumeVm`.")
         }
-        (_, PAUSED_IO_ERROR) => (
+        (_, PAUSED_BY_IO_ERROR) => (
             "PausedOnIoError",
             "QEMU paused it because a disk could not be read or written. Look whether its pool is full and \
              its disks are there; then go on with `resumeVm`.",

@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 
-use super::{Look, OperationUpdate, Step, clone, course::Course, installing};
+use super::{Look, OperationUpdate, Step, clone, course::Course, installing, power};
 use crate::{
     hypervisor::Copying,
     vm::{
-        DomainObservation, FirstBoot, Milestone, Operation, OperationError, OperationKind, OperationStatus,
+        DesiredPower, DomainObservation, FORCED, FirstBoot, GuestChange, Milestone, Operation, OperationError,
+        OperationKind, OperationStatus, VmChange,
     },
 };
 
@@ -24,6 +25,9 @@ fn one(look: &Look<'_>, course: &Course, operation: &Operation) -> Option<Operat
         // Ended by its step, together with what it made of the VM; or given up.
         return match look.gives_change_up() {
             Some(error) => Some(fail(operation, error)),
+            None if is_reset(course, operation) => {
+                progress(operation, 80, &forced("the guest did not boot anew in time and is reset"))
+            }
             None if is_asked(look, operation) => {
                 progress(operation, 50, "asked to reboot; waiting for the guest to boot anew")
             }
@@ -45,6 +49,9 @@ fn one(look: &Look<'_>, course: &Course, operation: &Operation) -> Option<Operat
             Some(succeed(operation))
         }
         OperationKind::Start => progress(operation, 30, &stage(look, course)),
+        OperationKind::Stop if is_unplugged(look, course) => {
+            progress(operation, 80, &forced("the guest did not power off in time, and its plug is pulled"))
+        }
         OperationKind::Stop => progress(operation, 30, "waiting for the guest to power off"),
         OperationKind::Suspend => progress(operation, 30, "halting the processors"),
         OperationKind::Save => progress(operation, 30, "writing the memory to disk"),
@@ -76,6 +83,22 @@ fn one(look: &Look<'_>, course: &Course, operation: &Operation) -> Option<Operat
 /// Whether a reboot was asked of the guest.
 fn is_asked(look: &Look<'_>, operation: &Operation) -> bool {
     look.memory.reboot_asked.is_some_and(|(by, _)| by == operation.id)
+}
+
+/// Whether a guest that was asked to reboot is reset instead.
+fn is_reset(course: &Course, operation: &Operation) -> bool {
+    let politely = matches!(operation.change, Some(VmChange::Guest(GuestChange::Reboot { force: false })));
+    politely && course.step == Some(Step::Change(operation.id))
+}
+
+/// Whether a guest that was asked to power off is powered off instead.
+fn is_unplugged(look: &Look<'_>, course: &Course) -> bool {
+    let politely = look.bundle.record.intent.power == DesiredPower::Stopped;
+    politely && course.step == Some(Step::Destroy) && look.now >= power::stop_deadline(look)
+}
+
+fn forced(words: &str) -> String {
+    format!("{FORCED}{words}")
 }
 
 fn overdue(look: &Look<'_>) -> bool {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::{Look, Step, after, course::Course};
-use crate::vm::{DesiredPower, DomainFacts, DomainState};
+use crate::vm::{DesiredPower, DomainFacts, DomainObservation, DomainState};
 
 /// A guest that did not react is asked again after this: early in its boot it cannot hear.
 const ASK_AGAIN: Duration = Duration::from_secs(20);
@@ -13,7 +13,10 @@ const ASK_AGAIN: Duration = Duration::from_secs(20);
 /// How soon a domain is looked at again that libvirt halted for something it does itself.
 const FLEETING_RECHECK: Duration = Duration::from_secs(5);
 
-/// libvirt's `virDomainPausedReason`.
+/// libvirt's `VIR_DOMAIN_PAUSED_IOERROR`.
+pub(super) const PAUSED_BY_IO_ERROR: i32 = 5;
+
+/// More of libvirt's `virDomainPausedReason`.
 mod paused {
     pub(super) const MIGRATION: i32 = 2;
     pub(super) const SAVE: i32 = 3;
@@ -59,6 +62,15 @@ pub(super) fn is_fleeting(facts: &DomainFacts) -> bool {
     use paused::{DUMP, MIGRATION, SAVE, SNAPSHOT, STARTING_UP};
     facts.state == DomainState::Paused
         && matches!(facts.reason, MIGRATION | SAVE | DUMP | SNAPSHOT | STARTING_UP)
+}
+
+/// Why it is halted each time it is made to go on, where that is known.
+pub(super) fn halts_again(look: &Look<'_>) -> Option<&'static str> {
+    let DomainObservation::Present(facts) = &look.observed.domain else { return None };
+    ((facts.state, facts.reason) == (DomainState::Paused, PAUSED_BY_IO_ERROR)).then_some(
+        "QEMU halts it again because a disk cannot be read or written; make room in its pool or mend the storage, \
+         then ask again",
+    )
 }
 
 pub(super) fn stop_deadline(look: &Look<'_>) -> DateTime<Utc> {

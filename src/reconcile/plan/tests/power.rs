@@ -1,7 +1,7 @@
 //! Halting, saving, rebooting, and what becomes of a VM that goes off by itself.
 
 use super::*;
-use crate::vm::{GuestChange, OnCrash, OnPowerOff, SettingChange};
+use crate::vm::{FORCED, GuestChange, OnCrash, OnPowerOff, SettingChange};
 
 fn seen(state: DomainState, reason: i32, managed_save: bool) -> Observation {
     let DomainObservation::Present(facts) = domain(state) else { unreachable!() };
@@ -120,6 +120,42 @@ fn what_others_did_to_the_power_is_told() {
         let expected = told.map_or((false, "AsAsked".to_owned()), |reason| (true, reason.to_owned()));
         assert_eq!(drift(&plan), expected, "{power:?} in {state:?} because {reason}");
         assert_eq!(plan.step, None, "{power:?} in {state:?}: followed");
+    }
+}
+
+#[test]
+fn a_resume_that_brings_nothing_says_what_halts_the_vm() {
+    let mut vm = asked(DesiredPower::Running);
+    vm.record.intent.satisfied = 1;
+    vm.record.intent.generation = 2;
+    let mut failing = memory();
+    failing.enter(2, None);
+    failing.failure = Some(Failure {
+        step: Step::Resume.name(),
+        attempts: MAX_ATTEMPTS,
+        message: "in vain".to_owned(),
+        retry_at: now(),
+    });
+    let given_up = |reason| {
+        let plan = decide(&vm, &seen(DomainState::Paused, reason, false), &failing);
+        plan.given_up.expect("it is given up").1.message
+    };
+    assert!(given_up(5).contains("make room"), "{}", given_up(5));
+    assert!(given_up(1).contains("in vain"), "{}", given_up(1));
+    vm.record.intent.given_up = 2;
+    for (state, reason, told) in [
+        (DomainState::Paused, 5, Some("PausedOnIoError")),
+        (DomainState::Paused, 1, Some("PausedOutside")),
+        // It is not as it was asked for, which `Reconciled` says.
+        (DomainState::Shutoff, 1, None),
+    ] {
+        let plan = decide(&vm, &seen(state, reason, false), &memory());
+        let mut conditions = plan.status.conditions.iter();
+        let drift = conditions.find(|found| found.kind == ConditionKind::DriftedFromIntent);
+        assert_eq!(drift.map(|drift| drift.reason.as_str()), told, "{state:?} because {reason}");
+        let mut conditions = plan.status.conditions.iter();
+        let reconciled = conditions.find(|found| found.kind == ConditionKind::Reconciled);
+        assert_eq!(reconciled.map(|found| found.reason.as_str()), Some("StepFailed"));
     }
 }
 
@@ -244,7 +280,43 @@ fn a_reboot_is_asked_for_then_proven_or_forced() {
         }
     }
     let (vm, id) = rebooting(true);
-    assert_eq!(decide(&vm, &running, &memory()).step, Some(Step::Change(id)));
+    let plan = decide(&vm, &running, &memory());
+    assert_eq!(plan.step, Some(Step::Change(id)));
+    assert!(!stage(&plan).starts_with(FORCED), "nobody was polite: {}", stage(&plan));
+}
+
+fn stage(plan: &Plan) -> String {
+    let stages = plan.operations.iter().filter_map(|update| match update {
+        OperationUpdate::Progress { stage, .. } => Some(stage.clone()),
+        OperationUpdate::Finish { .. } => None,
+    });
+    stages.last().unwrap_or_default()
+}
+
+#[test]
+fn which_way_it_went_is_told() {
+    let running = seen(DomainState::Running, 1, false);
+    let (vm, id) = rebooting(false);
+    for (asked_before, forced) in [(59, false), (60, true)] {
+        let mut waited = memory();
+        waited.asked_to_reboot(id, now() - TimeDelta::seconds(asked_before));
+        let mut told = running.clone();
+        told.reboots = Reboots { told_since: Some(now() - TimeDelta::hours(1)), last: None };
+        assert_eq!(stage(&decide(&vm, &told, &waited)).starts_with(FORCED), forced, "after {asked_before} s");
+    }
+    for (power, stopping, forced) in [
+        (DesiredPower::Stopped, 89, false),
+        (DesiredPower::Stopped, 90, true),
+        (DesiredPower::ForcedOff, 90, false),
+    ] {
+        let mut vm = asked(power);
+        vm.operations[0].kind = OperationKind::Stop;
+        let mut waited = memory();
+        waited.enter(1, None);
+        waited.stopping_since = Some(now() - TimeDelta::seconds(stopping));
+        let plan = decide(&vm, &running, &waited);
+        assert_eq!(stage(&plan).starts_with(FORCED), forced, "{power:?} after {stopping} s");
+    }
 }
 
 #[test]
