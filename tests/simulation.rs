@@ -12,6 +12,7 @@ mod simulation {
     pub mod database;
     pub mod faults;
     pub mod files;
+    pub mod frost;
     pub mod guests;
     pub mod host;
     pub mod hypervisor;
@@ -32,6 +33,7 @@ use std::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use simulation::{panics, run::run};
@@ -98,9 +100,11 @@ fn the_loop_is_right_whatever_happens() {
 #[test]
 fn runs_reach_all_that_can_be_asked_for() {
     let (mut ends, mut freezes) = (BTreeMap::<String, u32>::new(), 0);
+    let mut longest_frost = Duration::ZERO;
     for seed in 0..200 {
         let outcome = run(seed);
         freezes += outcome.freezes;
+        longest_frost = longest_frost.max(outcome.longest_frost);
         for (end, times) in outcome.ends {
             *ends.entry(end).or_default() += times;
         }
@@ -133,6 +137,7 @@ fn runs_reach_all_that_can_be_asked_for() {
         assert!(ends.contains_key(&format!("{kind} Succeeded")), "no {kind} succeeds: {ends:#?}");
     }
     assert!(freezes > 10, "guests were frozen {freezes} times");
+    assert!(!longest_frost.is_zero(), "nobody looked how long");
 }
 
 #[test]

@@ -155,6 +155,13 @@ pub struct Call {
     pub broken: bool,
 }
 
+impl Call {
+    /// Nobody waits for it, and it is not over.
+    pub fn hangs(&self) -> bool {
+        self.late || self.broken
+    }
+}
+
 impl Host {
     /// A host that others use too, with names much like ours.
     pub fn with_strangers(chance: &mut Chance) -> Self {

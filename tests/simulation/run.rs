@@ -35,6 +35,8 @@ pub struct Outcome {
     pub ends: BTreeMap<String, u32>,
     /// How often a guest was frozen.
     pub freezes: u32,
+    /// The longest that one stayed so with nothing in the way.
+    pub longest_frost: Duration,
 }
 
 /// Runs one seed.
@@ -54,7 +56,14 @@ pub fn run(seed: u64) -> Outcome {
         for over in &state.database.over {
             *ends.entry(format!("{:?} {:?}", over.kind, over.status)).or_default() += 1;
         }
-        Outcome { hash, ticks: state.tick, violation, ends, freezes: state.watch.freezes }
+        Outcome {
+            hash,
+            ticks: state.tick,
+            violation,
+            ends,
+            freezes: state.watch.freezes,
+            longest_frost: state.watch.frost.longest,
+        }
     })
 }
 

@@ -226,7 +226,8 @@ impl Script {
             Act::HostReboots => reboot(world),
             Act::Resync => {
                 if let Some(controller) = controller {
-                    controller.waker.wake_all();
+                    let waker = controller.waker.clone();
+                    tokio::spawn(async move { waker.resync(vm).await });
                 }
             }
             other => befall(world, vm, other, wait),

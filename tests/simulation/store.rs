@@ -33,6 +33,14 @@ fn away(operation: &'static str) -> StoreError {
 
 impl State {
     fn draw_store_fate(&mut self) -> Fate {
+        let fate = self.draw_fate_of_statement();
+        if fate != Fate::Good {
+            self.watch.frost.hinder(None);
+        }
+        fate
+    }
+
+    fn draw_fate_of_statement(&mut self) -> Fate {
         let faults = self.faults.clone();
         if self.database.is_away {
             return Fate::Fails;
@@ -51,6 +59,11 @@ impl State {
 }
 
 impl Ports {
+    async fn say_nothing(&self) {
+        tokio::time::sleep(PATIENCE).await;
+        self.world.state().watch.frost.hinder(None);
+    }
+
     async fn read_rows<T>(
         &self,
         name: &'static str,
@@ -66,7 +79,7 @@ impl Ports {
             Fate::Good | Fate::Lies => Ok(work(&self.world.state())),
             Fate::Fails => Err(away(name)),
             Fate::Silent { .. } => {
-                tokio::time::sleep(PATIENCE).await;
+                self.say_nothing().await;
                 Err(StoreError::NoAnswer { limit: PATIENCE })
             }
         }
@@ -100,7 +113,7 @@ impl Ports {
                         drop(work(&mut state));
                     });
                 }
-                tokio::time::sleep(PATIENCE).await;
+                self.say_nothing().await;
                 Err(StoreError::NoAnswer { limit: PATIENCE })
             }
         };

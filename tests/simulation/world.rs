@@ -157,6 +157,7 @@ impl World {
             let mut state = self.state();
             let alive = state.life == life && !state.crashed;
             state.effects += 1;
+            state.judge_frost();
             if state.effects > EFFECTS {
                 state.violate(format_args!("the loop does not come to rest"));
             }
