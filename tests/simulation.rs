@@ -8,6 +8,7 @@ mod simulation {
     pub mod chance;
     pub mod changes;
     pub mod clock;
+    pub mod clones;
     pub mod controller;
     pub mod database;
     pub mod faults;
@@ -133,6 +134,8 @@ fn runs_reach_all_that_can_be_asked_for() {
         "DeleteSnapshot",
         "Adopt",
         "Release",
+        "Clone",
+        "Lend",
     ] {
         assert!(ends.contains_key(&format!("{kind} Succeeded")), "no {kind} succeeds: {ends:#?}");
     }

@@ -9,6 +9,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use infinibay::{
     domain_xml::{Hardware, waiting},
+    hypervisor::{HypervisorError, VolumeCopy},
     vm::{ChannelFacts, DomainAbout, DomainFacts, DomainState, NoteFacts, OperationId, SnapshotTag, VmId},
 };
 use tokio::time::Instant;
@@ -93,6 +94,8 @@ pub struct Volume {
     pub whole: bool,
     /// The first boot from it is finished.
     pub installed: bool,
+    /// It was copied from a volume that somebody wrote to meanwhile.
+    pub spoiled: bool,
     pub bytes: u64,
 }
 
@@ -132,10 +135,31 @@ pub struct Host {
     /// Calls under way, of the present controller and of dead ones.
     pub calls: Vec<Call>,
     pub next_call: u64,
+    /// Copies of volumes, of the present controller and of dead ones.
+    pub copies: Vec<Copy>,
     /// Things that were there once.
     pub once_had_volume: BTreeSet<VmId>,
     pub once_had_seed: BTreeSet<VmId>,
     pub once_defined: BTreeSet<VmId>,
+}
+
+/// A copy of a volume.
+#[derive(Debug, Clone)]
+pub struct Copy {
+    pub number: u64,
+    pub life: u32,
+    /// For whom it is made, and of whom.
+    pub vm: VmId,
+    pub from: Option<VmId>,
+    pub copy: VolumeCopy,
+    /// libvirt is making it; before, it waits for its turn.
+    pub at_work: bool,
+    /// Somebody wrote to what is read.
+    pub spoiled: bool,
+    /// What its process knows of its end.
+    pub ended: Option<Result<PathBuf, HypervisorError>>,
+    /// That process has asked, and keeps nothing of it.
+    pub forgotten: bool,
 }
 
 /// A call that has not returned.
@@ -166,12 +190,12 @@ impl Host {
     /// A host that others use too, with names much like ours.
     pub fn with_strangers(chance: &mut Chance) -> Self {
         let mut host = Self { reachable: true, ..Self::default() };
-        let medium = Volume { vm: None, whole: true, installed: true, bytes: 1 };
+        let medium = Volume { vm: None, whole: true, installed: true, spoiled: false, bytes: 1 };
         host.volumes.insert((MEDIA.to_owned(), MEDIUM.to_owned()), medium);
         for _ in 0..chance.below(3) {
             let id = VmId(chance.uuid());
             host.strangers.insert(id, chance.pick(&[DomainState::Running, DomainState::Shutoff]));
-            let stranger = Volume { vm: None, whole: true, installed: true, bytes: 1 };
+            let stranger = Volume { vm: None, whole: true, installed: true, spoiled: false, bytes: 1 };
             host.volumes.insert((POOL.to_owned(), format!("infinibay-{id}.qcow2")), stranger);
             for path in [
                 format!("/seeds/vm-{id}.iso"),
@@ -186,7 +210,7 @@ impl Host {
 
     /// Puts strangers' things right beside what will be this VM's.
     pub fn crowd(&mut self, vm: VmId) {
-        let volume = Volume { vm: None, whole: true, installed: true, bytes: 1 };
+        let volume = Volume { vm: None, whole: true, installed: true, spoiled: false, bytes: 1 };
         self.volumes.insert(("backup".to_owned(), format!("infinibay-{vm}.qcow2")), volume.clone());
         self.volumes.insert((POOL.to_owned(), format!("infinibay-{vm}.qcow2.bak")), volume);
         for path in [format!("/seeds/vm-{vm}.iso.old"), format!("/console/vm-{vm}.log.old")] {
@@ -226,6 +250,17 @@ impl Host {
         if domain.channel.is_some() {
             self.files.insert(socket_path(vm), File::Socket { vm });
         }
+        for copy in self.copies.iter_mut().filter(|it| it.at_work && it.from == Some(vm)) {
+            copy.spoiled = true;
+        }
+    }
+
+    /// Whether libvirt is reading or writing a volume, and lets nobody touch it.
+    pub fn is_copied(&self, pool: &str, name: &str) -> bool {
+        self.copies.iter().filter(|it| it.at_work).any(|it| {
+            let copy = &it.copy;
+            (copy.pool == pool && copy.name == name) || (copy.from_pool == pool && copy.from_name == name)
+        })
     }
 
     /// What is left of a VM, in words.

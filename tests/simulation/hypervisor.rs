@@ -110,6 +110,7 @@ impl Hypervisor for Ports {
                 state.violate(format_args!("a domain that somebody took away was silently made again"));
             }
             state.host.once_defined.insert(id);
+            state.judge_disks(id, &xml);
             let channel = facts.channel.map(|channel| channel.path);
             let note = facts.about.note;
             let hardware = read_hardware(&xml).map_err(|error| invalid("define", &error.to_string()))?;
@@ -136,6 +137,9 @@ impl Hypervisor for Ports {
             let is_foreign = domain.is_foreign;
             if !has_disk && !is_foreign {
                 return Err(invalid("start", "the disk is gone"));
+            }
+            if !state.judge_loan(id) {
+                return Err(invalid("start", "the disk is being read"));
             }
             state.host.power_on(id);
             if !is_foreign {
@@ -228,7 +232,7 @@ impl Hypervisor for Ports {
                 state.violate(format_args!("a stranger's volume was made anew"));
             }
             let bytes = volume.capacity_bytes;
-            let whole = Volume { vm: Some(id), whole: true, installed: false, bytes };
+            let whole = Volume { vm: Some(id), whole: true, installed: false, spoiled: false, bytes };
             let old = state.host.volumes.entry(key).or_insert_with(|| whole.clone());
             if !old.whole {
                 *old = whole;
@@ -256,6 +260,9 @@ impl Hypervisor for Ports {
         let key = (pool.to_owned(), name.to_owned());
         self.call(id, "delete_volume", move |world| {
             let mut state = world.state();
+            if state.host.is_copied(&key.0, &key.1) {
+                return Err(invalid("delete_volume", "the volume is in use"));
+            }
             if let Some(gone) = state.host.volumes.remove(&key)
                 && gone.vm != Some(id)
             {

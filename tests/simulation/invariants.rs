@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use infinibay::{
-    domain_xml::DiskKind,
+    domain_xml::{DiskKind, read_hardware},
     vm::{
         AgentConnectivity, Condition, ConditionKind, ConditionStatus, DesiredPower, DeviceChange, DiscSource,
         DomainState, IdentityChange, Milestone, NoteFacts, OnPowerOff, Operation, OperationId, OperationKind,
@@ -14,6 +14,7 @@ use infinibay::{
 };
 
 use super::{
+    clones::{lost_its_source, of_clone, shares},
     host::{Domain, File, MEDIA, POOL, volume_path},
     watch::Seen,
     world::State,
@@ -38,6 +39,22 @@ impl State {
         if !holds && !self.watch.robbed.contains(&vm) {
             let label = self.label(vm);
             self.violate(format_args!("{label} passes {milestone:?}, which is not so"));
+        }
+    }
+
+    /// A domain is given whole disks, and its own.
+    pub fn judge_disks(&mut self, vm: VmId, xml: &str) {
+        let Ok(hardware) = read_hardware(xml) else { return };
+        for disk in hardware.disks.iter().filter(|disk| disk.kind == DiskKind::Disk) {
+            let Some(path) = &disk.source else { continue };
+            let mut all = self.host.volumes.iter();
+            let volume =
+                all.find(|((pool, name), _)| volume_path(pool, name) == *path).map(|(_, it)| it.clone());
+            let fits = volume.as_ref().is_some_and(|volume| volume.vm == Some(vm) && volume.whole);
+            if !fits && !self.watch.robbed.contains(&vm) {
+                let label = self.label(vm);
+                self.violate(format_args!("{label} is defined with {}, which is {volume:?}", path.display()));
+            }
         }
     }
 
@@ -112,8 +129,10 @@ fn is_done(state: &State, domain: &Domain, id: OperationId, change: &VmChange) -
         VmChange::Guest(_) => domain.resets + domain.reboots_asked > 0,
         VmChange::Setting(SettingChange::Autostart(on)) => domain.autostart == *on,
         VmChange::Setting(SettingChange::Rename(name)) => domain.name == name.as_str(),
-        // Nobody asks for copies here.
-        VmChange::Lend(_) => false,
+        VmChange::Lend(loan) => state.database.vms.get(&loan.to).is_none_or(|copy| {
+            let clones = copy.operations.iter().any(|it| it.kind == OperationKind::Clone);
+            !clones || copy.record.intent.deleting || copy.record.milestones.disk_created.is_some()
+        }),
         VmChange::Setting(SettingChange::Policy { .. }) => true,
         VmChange::Size(SizeChange::Resize { vcpus, memory_mib }) => {
             vcpus.is_none_or(|it| it == config.vcpus) && memory_mib.is_none_or(|it| it == config.memory_mib)
@@ -236,6 +255,9 @@ fn of_vm(state: &State, vm: VmId) -> Vec<String> {
     let calm =
         state.database.over.iter().filter(|it| it.vm == vm && state.watch.asked_in_calm.contains(&it.id));
     for failed in calm.filter(|it| it.status == OperationStatus::Failed && !robbed) {
+        if lost_its_source(failed) && bundle.record.milestones.disk_created.is_none() {
+            continue;
+        }
         faults.push(format!("its {:?} failed when nothing was wrong: {:?}", failed.kind, failed.error));
     }
     let domain = state.host.domains.get(&vm);
@@ -263,6 +285,8 @@ fn of_vm(state: &State, vm: VmId) -> Vec<String> {
     }
     faults.extend(of_things(state, vm));
     faults.extend(of_hardware(state, vm));
+    faults.extend(shares(state, vm));
+    faults.extend(of_clone(state, vm));
     faults.extend(of_guest(state, vm));
     faults.extend(of_words(state, vm));
     faults

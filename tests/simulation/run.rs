@@ -11,7 +11,7 @@ use super::{
     faults::Faults,
     guests::SETTLED,
     invariants::{open_requests, unsettled},
-    script::{Script, ask},
+    script::{Script, ask, ask_clone},
     world::{Event, World},
 };
 
@@ -48,7 +48,14 @@ pub fn run(seed: u64) -> Outcome {
         .expect("a runtime");
     runtime.block_on(async {
         let world = World::new(seed);
-        let end = Run { world: world.clone(), controller: None, chance: Chance::new(seed, 3) }.go(seed).await;
+        let end = Run {
+            world: world.clone(),
+            controller: None,
+            chance: Chance::new(seed, 3),
+            extra: Chance::new(seed, 5),
+        }
+        .go(seed)
+        .await;
         let violation = end.err().map(|why| format!("{why}\n\n{}", world.last_lines()));
         let hash = world.hash();
         let state = world.state();
@@ -71,6 +78,8 @@ struct Run {
     world: Arc<World>,
     controller: Option<Controller>,
     chance: Chance,
+    /// What decides of copies.
+    extra: Chance,
 }
 
 impl Run {
@@ -96,6 +105,7 @@ impl Run {
             let change = changes::in_calm(state, vm, which, asked.operation);
             change.is_some_and(|change| state.database.request_change(vm, change, asked))
         });
+        self.clone_in_calm();
         self.settle("changed").await?;
         self.ask_all(|state, vm, asked| {
             let release = VmChange::Identity(IdentityChange::Release);
@@ -203,6 +213,34 @@ impl Run {
             };
             state.request_power(vm, power, asked)
         });
+    }
+
+    /// Has a VM that is off copied, now and then.
+    fn clone_in_calm(&mut self) {
+        if !self.extra.one_in(3) {
+            return;
+        }
+        let lenders: Vec<VmId> = {
+            let state = self.world.state();
+            let whole = |vm: &VmId| !state.watch.robbed.contains(vm) && !state.watch.warped.contains(vm);
+            state.lenders().into_iter().filter(whole).collect()
+        };
+        if !lenders.is_empty() {
+            let (from, vm) = (self.extra.pick(&lenders), VmId(self.extra.uuid()));
+            let power = self.extra.pick(&[DesiredPower::Running, DesiredPower::Stopped]);
+            let controller = self.controller.as_ref();
+            ask_clone(&self.world, controller, from, vm, power, &mut self.extra);
+            let mut state = self.world.state();
+            let asked: Vec<_> = state
+                .database
+                .vms
+                .get(&vm)
+                .into_iter()
+                .flat_map(|it| &it.operations)
+                .map(|it| it.id)
+                .collect();
+            state.watch.asked_in_calm.extend(asked);
+        }
     }
 
     fn ask_all(&mut self, request: impl Fn(&mut super::world::State, VmId, super::database::Asked) -> bool) {

@@ -329,6 +329,7 @@ impl LoopStore for Ports {
 
     async fn resource_created(&self, resource: &Resource) -> Result<(), StoreError> {
         let resource = Resource { state: ResourceState::Created, ..resource.clone() };
+        self.world.state().judge_copied(resource.vm, &resource.name);
         self.on_vm("resource_created", resource.vm, move |bundle| {
             bundle.resources.retain(|row| !is_same(row, &resource));
             bundle.resources.push(resource);

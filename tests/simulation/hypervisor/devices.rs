@@ -100,7 +100,13 @@ impl Devices for Ports {
             let mut state = world.state();
             state.has_row(id, ResourceKind::Volume, &volume.name);
             let path = volume_path(&volume.pool, &volume.name);
-            let blank = Volume { vm: Some(id), whole: true, installed: false, bytes: volume.capacity_bytes };
+            let blank = Volume {
+                vm: Some(id),
+                whole: true,
+                installed: false,
+                spoiled: false,
+                bytes: volume.capacity_bytes,
+            };
             let made = state.host.volumes.entry((volume.pool, volume.name)).or_insert(blank);
             if made.vm != Some(id) {
                 state.violate(format_args!("{} is somebody else's", path.display()));
