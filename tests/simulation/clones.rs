@@ -58,17 +58,18 @@ pub fn of_clone(state: &State, vm: VmId) -> Vec<String> {
             }
         }
     }
-    let codes = || state.database.over.iter().filter(|it| it.vm == vm).filter_map(code);
+    let mut codes = state.database.over.iter().filter(|it| it.vm == vm).filter_map(code);
     let source = state.database.vms.get(&from);
     let gone = source.is_none_or(|source| source.record.intent.deleting);
-    if codes().any(|code| code == "SOURCE_DELETED") && !gone {
+    if codes.any(|code| code == "SOURCE_DELETED") && !gone {
         faults.push("what it is a copy of is said to be deleted, and is not".to_owned());
     }
     let kept = |it: &Operation| {
         let lent = matches!(&it.change, Some(VmChange::Lend(loan)) if loan.to == vm);
         lent && it.status == OperationStatus::Succeeded
     };
-    if codes().any(|code| code == "SOURCE_CHANGED") && state.database.over.iter().any(kept) {
+    // Whatever ends the copying ends the loan, too; who asks for power after that is told of the loan.
+    if code(end) == Some("SOURCE_CHANGED") && state.database.over.iter().any(kept) {
         faults.push("what it is a copy of is said to have changed, and lent itself to the end".to_owned());
     }
     faults
