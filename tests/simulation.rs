@@ -17,6 +17,7 @@ mod simulation {
     pub mod guests;
     pub mod host;
     pub mod hypervisor;
+    pub mod installers;
     pub mod invariants;
     pub mod links;
     pub mod made;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use infinibay::vm::{DesiredPower, IdentityChange, VmChange, VmId};
+use infinibay::vm::{DesiredPower, DeviceChange, IdentityChange, VmChange, VmId};
 
 use super::{
     chance::Chance,
@@ -10,6 +10,7 @@ use super::{
     controller::Controller,
     faults::Faults,
     guests::SETTLED,
+    installers::Manners,
     invariants::{open_requests, unsettled},
     script::{Script, ask, ask_clone},
     world::{Event, World},
@@ -107,6 +108,16 @@ impl Run {
         });
         self.clone_in_calm();
         self.settle("changed").await?;
+        // Nobody is given back with a disc of the library in a drive.
+        self.ask_all(|state, vm, asked| {
+            let media = state.database.vms.get(&vm).map(|bundle| bundle.record.spec.devices.media.clone());
+            let held = media.into_iter().flatten().find(|medium| medium.source.library().is_some());
+            held.is_some_and(|medium| {
+                let eject = VmChange::Device(DeviceChange::EjectMedium { drive: medium.target });
+                state.database.request_change(vm, eject, asked)
+            })
+        });
+        self.settle("without discs of the library").await?;
         self.ask_all(|state, vm, asked| {
             let release = VmChange::Identity(IdentityChange::Release);
             state.database.request_delete(vm, asked) || state.database.request_change(vm, release, asked)
@@ -161,12 +172,17 @@ impl Run {
         let mut state = self.world.state();
         state.note(format_args!("all is calm"));
         state.faults = Faults::default();
+        state.is_calm = true;
         state.host.reachable = true;
         state.database.is_away = false;
         state.silent.clear();
+        // What no process waits for any more is over.
+        let life = state.life;
+        state.host.copies.retain(|copy| copy.life == life && copy.ended.is_none());
         for domain in state.host.domains.values_mut() {
             domain.is_deaf = false;
             domain.clings = false;
+            domain.installer.iter_mut().for_each(|installer| installer.manners = Manners::Good);
         }
         drop(state);
         self.world.tell(Event::Connected);

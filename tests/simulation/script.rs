@@ -15,7 +15,7 @@ use super::{
     database::Asked,
     guests::{self, SHUT_DOWN, misfortune},
     host::{Domain, File, socket_path},
-    made,
+    installers, made,
     world::{Event, State, World},
 };
 
@@ -59,6 +59,7 @@ enum Act {
     ClockJumps,
     Resync,
     Clone,
+    Install,
 }
 
 const ACTS: [Act; 68] = [
@@ -135,9 +136,10 @@ const ACTS: [Act; 68] = [
 /// A run's plan: its own sequence of chances.
 pub struct Script {
     chance: Chance,
-    /// What decides of copies, beside the rest: in some runs there are none.
+    /// What decides of copies and installations, beside the rest: in most runs there are none.
     extra: Chance,
     clones: bool,
+    installs: bool,
     left: u64,
     /// VMs that are there from the beginning; then much is asked of them.
     made: u64,
@@ -150,7 +152,8 @@ impl Script {
         let left = if made > 0 { 8 + chance.below(24) } else { 4 + chance.below(20) };
         let mut extra = Chance::new(seed, 4);
         let clones = extra.one_in(3);
-        Self { chance, extra, clones, left, made }
+        let installs = extra.one_in(3);
+        Self { chance, extra, clones, installs, left, made }
     }
 
     /// What is there before anything happens.
@@ -185,6 +188,7 @@ impl Script {
             (false, false) => self.chance.pick(&ACTS),
         };
         let act = if self.clones && self.extra.one_in(4) { Act::Clone } else { act };
+        let act = if self.installs && self.extra.one_in(6) { Act::Install } else { act };
         let vm = if vms.is_empty() { VmId(self.chance.uuid()) } else { self.chance.pick(&vms) };
         let wait = self.chance.seconds(1, 120);
         match act {
@@ -217,6 +221,8 @@ impl Script {
                     });
                 }
             }
+            Act::Install if vms.len() >= MAX_VMS => {}
+            Act::Install => self.install(world, controller),
             Act::Clone => self.clone_one(world, controller, &vms),
             Act::Adopt if vms.len() >= MAX_VMS => {}
             Act::Adopt => self.adopt(world, controller),
@@ -243,6 +249,19 @@ impl Script {
             }
             other => befall(world, vm, other, wait),
         }
+    }
+
+    /// A VM whose system is installed from a disc.
+    fn install(&mut self, world: &Arc<World>, controller: Option<&Controller>) {
+        let vm = VmId(self.extra.uuid());
+        let windows = self.extra.one_in(3);
+        let agent = windows || !self.extra.one_in(4);
+        ask(world, controller, vm, "a VM that is installed", &mut self.extra, |state, asked| {
+            let spec = spec(state.database.order.len(), Provisioning::CloudInit);
+            let host = state.host_id;
+            state.database.create(vm, host, installers::base(spec, windows, agent), asked);
+            true
+        });
     }
 
     /// One that is off is copied; where none is, one is to be.
@@ -444,6 +463,9 @@ fn befall(world: &Arc<World>, vm: VmId, act: Act, wait: Duration) {
         Act::SomebodyStarts if state == Some(DomainState::Shutoff) => {
             misfortune(world, vm, "somebody starts it", |s| {
                 let is_foreign = s.host.domains.get(&vm).is_some_and(|domain| domain.is_foreign);
+                if s.host.lacks_file(vm).is_some() {
+                    return;
+                }
                 let is_read = s.host.copies.iter().any(|copy| copy.at_work && copy.from == Some(vm));
                 // Not every kind of storage knows of locks.
                 if is_read && s.chance.one_in(2) {
@@ -470,7 +492,7 @@ fn befall(world: &Arc<World>, vm: VmId, act: Act, wait: Duration) {
         Act::SomebodyRenames if state == Some(DomainState::Shutoff) => {
             warp(world, vm, "somebody renames it", |domain, _| domain.name.push('x'));
         }
-        Act::SomebodyShoots if state.is_some() => {
+        Act::SomebodyShoots if state.is_some() && !world.state().is_installing(vm) => {
             warp(world, vm, "somebody takes a snapshot of it", |domain, now| {
                 domain.shoot(format!("theirs-{}", domain.shots.len()), None, now);
             });

@@ -9,7 +9,7 @@ use infinibay::{
     reconcile::LoopStore,
     store::{ChangeOutcome, StoreError, VmBundle},
     vm::{
-        Milestone, Operation, OperationError, OperationId, OperationKind, OperationStatus, Resource,
+        Base, Milestone, Operation, OperationError, OperationId, OperationKind, OperationStatus, Resource,
         ResourceState, UserId, VmChange, VmId, VmStatus,
     },
 };
@@ -352,7 +352,11 @@ impl LoopStore for Ports {
 
     async fn forget_secrets(&self, vm: VmId, now: DateTime<Utc>) -> Result<(), StoreError> {
         self.on_vm("forget_secrets", vm, move |bundle| {
-            bundle.record.spec.unattended = bundle.record.spec.unattended.without_secrets();
+            let spec = &mut bundle.record.spec;
+            spec.unattended = spec.unattended.without_secrets();
+            if let Base::Installation(installation) = &mut spec.base {
+                installation.token = None;
+            }
             bundle.record.milestones.pass(Milestone::SeedScrubbed, now);
         })
         .await

@@ -332,7 +332,14 @@ fn leave_half(world: &World, call: &Call) {
     let mut state = world.state();
     if call.name == "create_overlay" && state.chance.one_in(2) {
         let key = (crate::simulation::host::POOL.to_owned(), format!("infinibay-{}.qcow2", call.vm));
-        let half = Volume { vm: Some(call.vm), whole: false, installed: false, spoiled: false, bytes: 0 };
+        let half = Volume {
+            vm: Some(call.vm),
+            whole: false,
+            installed: false,
+            has_system: false,
+            spoiled: false,
+            bytes: 0,
+        };
         state.host.volumes.entry(key).or_insert(half);
     }
     let is_ours = state.host.domains.get(&call.vm).is_some_and(|domain| !domain.is_foreign);

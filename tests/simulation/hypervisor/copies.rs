@@ -106,7 +106,7 @@ impl State {
     fn end_copy(&mut self, number: u64, outcome: Result<PathBuf, HypervisorError>, goes_on: bool) {
         let life = self.life;
         let Some(copy) = self.host.copies.iter_mut().find(|it| it.number == number) else { return };
-        copy.at_work = goes_on;
+        copy.at_work &= goes_on;
         copy.ended.get_or_insert(outcome);
         let (vm, name) = (copy.vm, copy.copy.name.clone());
         let told = copy.ended.as_ref().map(|ended| ended.as_ref().map(drop).map_err(ToString::to_string));
@@ -151,7 +151,14 @@ impl State {
         }
         let runs = copy.from.and_then(|from| self.host.domains.get(&from));
         let runs = runs.is_some_and(|domain| domain.state.is_active());
-        let half = Volume { vm: Some(copy.vm), whole: false, installed: false, spoiled: false, bytes: 0 };
+        let half = Volume {
+            vm: Some(copy.vm),
+            whole: false,
+            installed: false,
+            has_system: false,
+            spoiled: false,
+            bytes: 0,
+        };
         self.host.volumes.insert(key, half);
         if let Some(copy) = self.host.copies.iter_mut().find(|it| it.number == copy.number) {
             (copy.at_work, copy.spoiled) = (true, runs);
@@ -175,6 +182,7 @@ impl State {
             whole: original.whole,
             // Whether its first boot is over, is for the seed that it gets to say.
             installed: false,
+            has_system: original.has_system,
             spoiled: copy.spoiled || original.spoiled,
             bytes: copy.copy.capacity_bytes.max(original.bytes),
         };
