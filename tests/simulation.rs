@@ -102,10 +102,11 @@ fn the_loop_is_right_whatever_happens() {
 #[test]
 fn runs_reach_all_that_can_be_asked_for() {
     let (mut ends, mut freezes) = (BTreeMap::<String, u32>::new(), 0);
-    let mut longest_frost = Duration::ZERO;
-    for seed in 0..200 {
+    let (mut longest_frost, mut installs) = (Duration::ZERO, 0);
+    for seed in 0..400 {
         let outcome = run(seed);
         freezes += outcome.freezes;
+        installs += outcome.installs;
         longest_frost = longest_frost.max(outcome.longest_frost);
         for (end, times) in outcome.ends {
             *ends.entry(end).or_default() += times;
@@ -140,6 +141,7 @@ fn runs_reach_all_that_can_be_asked_for() {
     ] {
         assert!(ends.contains_key(&format!("{kind} Succeeded")), "no {kind} succeeds: {ends:#?}");
     }
+    assert!(installs > 10, "systems were installed {installs} times");
     assert!(freezes > 10, "guests were frozen {freezes} times");
     assert!(!longest_frost.is_zero(), "nobody looked how long");
 }

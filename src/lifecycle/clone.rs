@@ -16,9 +16,9 @@ use crate::{
     install,
     store::{NewClone, StoreError, VmView},
     vm::{
-        DesiredPower, DiskTarget, LendChange, NetworkAttachment, NicSource, Operation, Origin, Plugged,
-        PluggedDisk, PluggedInterface, PowerKeeping, Provisioning, Unattended, VmChange, VmId, VmName,
-        VmRecord, VmSpec, WrongState, truncate_to_micros,
+        Base, DesiredPower, DiskTarget, Installation, LendChange, NetworkAttachment, NicSource, Operation,
+        Origin, Plugged, PluggedDisk, PluggedInterface, PowerKeeping, Provisioning, Unattended, VmChange,
+        VmId, VmName, VmRecord, VmSpec, WrongState, truncate_to_micros,
     },
 };
 
@@ -57,6 +57,7 @@ impl Wanted {
         };
         VmSpec {
             name: self.name.clone(),
+            base: base(&spec.base),
             network: self.network.clone().unwrap_or_else(|| spec.network.clone()),
             unattended,
             origin: Origin::Cloned { from: source.id },
@@ -70,6 +71,16 @@ impl Wanted {
 /// Whether a copy's first boot reads settings. What an installer once asked for it does not ask again.
 fn reads_settings(spec: &VmSpec) -> bool {
     spec.image().is_some_and(|image| image.provisioning == Provisioning::CloudInit)
+}
+
+/// What the copied VM's installer proves itself with, until that is forgotten, is no copy's.
+fn base(of: &Base) -> Base {
+    match of {
+        Base::Installation(installation) => {
+            Base::Installation(Box::new(Installation { token: None, ..(**installation).clone() }))
+        }
+        Base::Image(_) => of.clone(),
+    }
 }
 
 /// The same disks and cards at the same places, under names and addresses of their own.

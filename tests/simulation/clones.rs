@@ -96,6 +96,10 @@ fn disks(vm: VmId, spec: &VmSpec) -> Vec<(String, String)> {
 fn spec_of(source: &VmRecord, vm: VmId, number: usize) -> VmSpec {
     let spec = &source.spec;
     let reads = matches!(&spec.base, Base::Image(image) if image.provisioning == Provisioning::CloudInit);
+    let mut base = spec.base.clone();
+    if let Base::Installation(installation) = &mut base {
+        installation.token = None;
+    }
     let disks = (0..).zip(&spec.devices.disks).map(|(index, disk)| PluggedDisk {
         volume: format!("infinibay-{vm}-c{index}.qcow2"),
         ..disk.clone()
@@ -106,6 +110,7 @@ fn spec_of(source: &VmRecord, vm: VmId, number: usize) -> VmSpec {
     });
     VmSpec {
         name: format!("simulated-{number}").parse().expect("a name"),
+        base,
         unattended: if reads { spec.unattended.without_secrets() } else { Unattended::default() },
         origin: Origin::Cloned { from: source.id },
         devices: Plugged { disks: disks.collect(), media: Vec::new(), interfaces: cards.collect() },

@@ -127,8 +127,11 @@ impl Files for Ports {
         let whose = self.world.state().database.whose(name);
         self.change("shred", |state| {
             whose.into_iter().for_each(|vm| state.judge_shredding(vm, &path));
-            if let Some(File::Stranger | File::Intruder) = state.host.files.remove(&path) {
-                state.violate(format_args!("a stranger's file {} was shredded", path.display()));
+            let draft = format!("{}.draft", path.display());
+            for gone in [path.as_path(), Path::new(&draft)] {
+                if let Some(File::Stranger | File::Intruder) = state.host.files.remove(gone) {
+                    state.violate(format_args!("a stranger's file {} was shredded", gone.display()));
+                }
             }
             Ok(())
         })

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use infinibay::vm::{DesiredPower, DeviceChange, IdentityChange, VmChange, VmId};
+use infinibay::vm::{DesiredPower, IdentityChange, VmChange, VmId};
 
 use super::{
     chance::Chance,
@@ -36,6 +36,8 @@ pub struct Outcome {
     pub ends: BTreeMap<String, u32>,
     /// How often a guest was frozen.
     pub freezes: u32,
+    /// How many systems were installed from a disc.
+    pub installs: u32,
     /// The longest that one stayed so with nothing in the way.
     pub longest_frost: Duration,
 }
@@ -70,6 +72,7 @@ pub fn run(seed: u64) -> Outcome {
             violation,
             ends,
             freezes: state.watch.freezes,
+            installs: state.watch.installs,
             longest_frost: state.watch.frost.longest,
         }
     })
@@ -108,16 +111,6 @@ impl Run {
         });
         self.clone_in_calm();
         self.settle("changed").await?;
-        // Nobody is given back with a disc of the library in a drive.
-        self.ask_all(|state, vm, asked| {
-            let media = state.database.vms.get(&vm).map(|bundle| bundle.record.spec.devices.media.clone());
-            let held = media.into_iter().flatten().find(|medium| medium.source.library().is_some());
-            held.is_some_and(|medium| {
-                let eject = VmChange::Device(DeviceChange::EjectMedium { drive: medium.target });
-                state.database.request_change(vm, eject, asked)
-            })
-        });
-        self.settle("without discs of the library").await?;
         self.ask_all(|state, vm, asked| {
             let release = VmChange::Identity(IdentityChange::Release);
             state.database.request_delete(vm, asked) || state.database.request_change(vm, release, asked)

@@ -151,7 +151,11 @@ impl LoopStore for Ports {
         self.world.state().judge_milestone(vm, milestone);
         self.write("pass_milestone", move |state| {
             let bundle = state.database.vms.get_mut(&vm).ok_or(StoreError::NotFound)?;
+            let is_new = bundle.record.milestones.at(milestone).is_none();
             bundle.record.milestones.pass(milestone, at);
+            let is_installed =
+                bundle.record.spec.installation().is_some() && milestone == Milestone::BootReplaced;
+            state.watch.installs += u32::from(is_new && is_installed);
             let label = state.label(vm);
             state.note(format_args!("{label} passes {milestone:?}"));
             Ok(())

@@ -69,6 +69,8 @@ pub struct Watch {
     pub warped: BTreeSet<VmId>,
     /// When a VM was last put back to a snapshot.
     pub reverted: BTreeMap<VmId, u64>,
+    /// How many systems were installed from a disc.
+    pub installs: u32,
     /// How often a guest was frozen.
     pub freezes: u32,
     /// How long guests stay frozen.

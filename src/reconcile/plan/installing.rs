@@ -170,7 +170,7 @@ fn off_grace(look: &Look<'_>) -> DateTime<Utc> {
 /// `None`: no installer has been started, or its work is done.
 fn standing(look: &Look<'_>) -> Option<Standing> {
     let record = &look.bundle.record;
-    let installation = under_way(look.bundle)?;
+    under_way(look.bundle)?;
     if look.passed(Milestone::SystemInstalled) || !look.passed(Milestone::FirstStarted) {
         return None;
     }
