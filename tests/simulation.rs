@@ -8,13 +8,16 @@ mod simulation {
     pub mod chance;
     pub mod changes;
     pub mod clock;
+    pub mod clones;
     pub mod controller;
     pub mod database;
     pub mod faults;
     pub mod files;
+    pub mod frost;
     pub mod guests;
     pub mod host;
     pub mod hypervisor;
+    pub mod installers;
     pub mod invariants;
     pub mod links;
     pub mod made;
@@ -32,6 +35,7 @@ use std::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use simulation::{panics, run::run};
@@ -98,9 +102,12 @@ fn the_loop_is_right_whatever_happens() {
 #[test]
 fn runs_reach_all_that_can_be_asked_for() {
     let (mut ends, mut freezes) = (BTreeMap::<String, u32>::new(), 0);
-    for seed in 0..200 {
+    let (mut longest_frost, mut installs) = (Duration::ZERO, 0);
+    for seed in 0..400 {
         let outcome = run(seed);
         freezes += outcome.freezes;
+        installs += outcome.installs;
+        longest_frost = longest_frost.max(outcome.longest_frost);
         for (end, times) in outcome.ends {
             *ends.entry(end).or_default() += times;
         }
@@ -129,10 +136,14 @@ fn runs_reach_all_that_can_be_asked_for() {
         "DeleteSnapshot",
         "Adopt",
         "Release",
+        "Clone",
+        "Lend",
     ] {
         assert!(ends.contains_key(&format!("{kind} Succeeded")), "no {kind} succeeds: {ends:#?}");
     }
+    assert!(installs > 10, "systems were installed {installs} times");
     assert!(freezes > 10, "guests were frozen {freezes} times");
+    assert!(!longest_frost.is_zero(), "nobody looked how long");
 }
 
 #[test]

@@ -44,6 +44,19 @@ fn is_copying(copy: &VmBundle) -> bool {
         && copy.operations.iter().any(asked)
 }
 
+/// Whether a copy's disks are not there by now, either. The lender was looked at later than the copy:
+/// that it lends itself no more may be because a write that gave no answer has said since that all of it
+/// is copied.
+async fn is_unmade(hands: &Hands, bundle: &VmBundle) -> bool {
+    match hands.store.load_vm(bundle.record.id).await {
+        Ok(now) => now.is_some_and(|now| now.record.milestones.at(Milestone::DiskCreated).is_none()),
+        Err(error) => {
+            tracing::debug!(vm = %bundle.record.id, error = chain(&error), "it is not known whether a copy is made");
+            false
+        }
+    }
+}
+
 /// How the VM's loan stands, and its copying.
 pub(super) async fn look(hands: &Hands, bundle: &VmBundle) -> (Loan, Copying) {
     let record = &bundle.record;
@@ -74,6 +87,10 @@ pub(super) async fn look(hands: &Hands, bundle: &VmBundle) -> (Loan, Copying) {
             tracing::debug!(vm = %record.id, error = chain(&error), "the VM that is copied is not known");
             Loan::Awaited
         }
+    };
+    let loan = match loan {
+        Loan::LenderGone | Loan::Withdrawn if !is_unmade(hands, bundle).await => Loan::Awaited,
+        loan => loan,
     };
     if !is_copying(bundle) || matches!(loan, Loan::LenderGone | Loan::Withdrawn) {
         hands.hypervisor.withdraw_copy(record.id).await;

@@ -43,7 +43,8 @@ pub fn any(state: &State, vm: VmId, chance: &mut Chance) -> Option<VmChange> {
             disk: devices.disks.first()?.clone(),
             delete_volume: chance.one_in(2),
         }),
-        10 => insert(),
+        // Nobody is given back with a disc of the library in a drive.
+        10 => insert(chance.one_in(2) && !spec.is_adopted()),
         11 => VmChange::Device(DeviceChange::EjectMedium { drive: devices.media.first()?.target.clone() }),
         12 => match devices.interfaces.first() {
             Some(card) if chance.one_in(2) => {
@@ -86,9 +87,13 @@ fn attach(vm: VmId, number: u64) -> VmChange {
     VmChange::Device(DeviceChange::AttachDisk { pool, volume, bytes: GIB })
 }
 
-fn insert() -> VmChange {
+/// A disc of the library, or one that is a volume.
+fn insert(library: bool) -> VmChange {
     let (pool, volume) = (MEDIA.parse().expect("a name"), MEDIUM.parse().expect("a name"));
-    let source = DiscSource::Volume { pool, volume };
+    let source = match library {
+        true => DiscSource::Library { medium: "tools".parse().expect("a name") },
+        false => DiscSource::Volume { pool, volume },
+    };
     VmChange::Device(DeviceChange::InsertMedium { source, drive: None })
 }
 
@@ -106,7 +111,7 @@ pub fn in_calm(state: &State, vm: VmId, which: u64, operation: OperationId) -> O
         0 => VmChange::Setting(SettingChange::Autostart(number % 2 == 0)),
         1 => resize(u32::try_from(1 + number % 3).ok()?, 512),
         2 => attach(vm, number),
-        3 => insert(),
+        3 => insert(number % 2 == 0 && !bundle.record.spec.is_adopted()),
         4 => {
             let on_power_off = if number % 2 == 0 { OnPowerOff::Correct } else { OnPowerOff::Follow };
             VmChange::Setting(SettingChange::Policy { on_power_off, on_crash: OnCrash::Restart })
@@ -114,6 +119,8 @@ pub fn in_calm(state: &State, vm: VmId, which: u64, operation: OperationId) -> O
         5 if bundle.record.intent.power == DesiredPower::Stopped => {
             VmChange::Setting(SettingChange::Rename(format!("calm-{number}").parse().ok()?))
         }
+        // QEMU keeps none of one that runs.
+        _ if bundle.record.spec.firmware.is_uefi() => return None,
         _ => shoot(format!("calm-{number}").parse().ok()?, None, Quiesce::IfPossible),
     })
 }

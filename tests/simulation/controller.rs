@@ -1,6 +1,9 @@
 //! One life of a controller: the real loop, over the simulated world.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use infinibay::{
     config::{AgentsConfig, InstallsConfig, ReconcileConfig},
@@ -39,7 +42,18 @@ fn settings() -> Settings {
 
 /// The loop's numbers: as they are by default, but for waits that would only make a run longer.
 pub fn config() -> ReconcileConfig {
-    ReconcileConfig { install_budget: std::time::Duration::from_secs(600), ..ReconcileConfig::default() }
+    ReconcileConfig { install_budget: Duration::from_secs(600), ..ReconcileConfig::default() }
+}
+
+/// The same of installations.
+fn installs() -> InstallsConfig {
+    let (stall_timeout, budget) = (Duration::from_secs(300), Duration::from_secs(1200));
+    InstallsConfig {
+        stall_timeout,
+        debian_budget: budget,
+        windows_budget: budget,
+        ..InstallsConfig::default()
+    }
 }
 
 impl Controller {
@@ -71,7 +85,7 @@ impl Controller {
             settings: settings(),
             config: config(),
             agents: AgentsConfig::default(),
-            installs: InstallsConfig::default(),
+            installs: installs(),
             install_reports: true,
             link_hints,
             socket_hints,

@@ -79,6 +79,28 @@ impl Database {
         self.order.push(vm);
     }
 
+    /// A copy of another VM.
+    pub fn clone_vm(&mut self, vm: VmId, host: HostId, spec: VmSpec, power: DesiredPower, asked: Asked) {
+        let installed = spec.installation().is_some();
+        self.create(vm, host, spec, asked);
+        let Some(bundle) = self.vms.get_mut(&vm) else { return };
+        bundle.record.intent.power = power;
+        // Of a system that an installer put onto the disk, nothing is left to be installed.
+        for milestone in
+            [Milestone::SystemInstalled, Milestone::BootReplaced].into_iter().filter(|_| installed)
+        {
+            bundle.record.milestones.pass(milestone, asked.at);
+        }
+        bundle.operations.iter_mut().for_each(|operation| operation.kind = OperationKind::Clone);
+    }
+
+    /// A VM is lent to its copy.
+    pub fn lend(&mut self, vm: VmId, loan: VmChange, asked: Asked) {
+        let Some(bundle) = self.vms.get(&vm) else { return };
+        let generation = bundle.record.intent.generation;
+        self.add(vm, operation(vm, loan.kind(), generation, Some(loan), asked));
+    }
+
     /// A domain that somebody else made is taken under management, as it is.
     pub fn adopt(&mut self, vm: VmId, host: HostId, spec: VmSpec, power: DesiredPower, asked: Asked) {
         self.create(vm, host, spec, asked);

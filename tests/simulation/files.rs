@@ -11,6 +11,7 @@ use infinibay::{
 use super::{
     controller::Ports,
     host::{Domain, File},
+    installers,
     watch::Seen,
     world::State,
 };
@@ -80,31 +81,84 @@ impl Files for Ports {
         .await
     }
 
-    // No VM of this simulation is installed from a disc.
-    async fn write_installer(&self, _: VmId, _: &VmSpec, _: &Path) -> Result<InstallerBoot, FilesError> {
-        Err(fault("write_installer: not simulated"))
+    async fn write_installer(
+        &self,
+        vm: VmId,
+        spec: &VmSpec,
+        dir: &Path,
+    ) -> Result<InstallerBoot, FilesError> {
+        let boot = installers::boot(vm, spec, dir);
+        let made = installers::made(&boot);
+        self.change("write_installer", |state| {
+            state.has_row(vm, ResourceKind::Seed, "the installer");
+            state.host.once_had_seed.insert(vm);
+            let broken = state.chance.one_in(8);
+            // All but the last one, and the draft of that.
+            let whole = made.len() - usize::from(broken);
+            for path in &made[..whole] {
+                state.host.files.insert(path.clone(), File::Installer { vm });
+            }
+            for path in &made {
+                state.host.files.remove(Path::new(&format!("{}.draft", path.display())));
+            }
+            if broken {
+                let draft = format!("{}.draft", made[whole].display());
+                state.host.files.insert(draft.into(), File::Installer { vm });
+                return Err(fault("write_installer"));
+            }
+            Ok(())
+        })
+        .await
+        .map(|()| boot)
     }
 
-    async fn installer_boot(&self, _: VmId, _: &VmSpec, _: &Path) -> Result<InstallerBoot, FilesError> {
-        Err(fault("installer_boot: not simulated"))
+    async fn installer_boot(&self, vm: VmId, spec: &VmSpec, dir: &Path) -> Result<InstallerBoot, FilesError> {
+        let mut state = self.world.state();
+        let rate = state.faults.files;
+        if state.chance.one_in(rate) {
+            Err(fault("installer_boot"))
+        } else {
+            Ok(installers::boot(vm, spec, dir))
+        }
     }
 
-    async fn shred(&self, _: &Path, _: &str) -> Result<(), FilesError> {
-        Err(fault("shred: not simulated"))
+    async fn shred(&self, dir: &Path, name: &str) -> Result<(), FilesError> {
+        let path = dir.join(name);
+        let whose = self.world.state().database.whose(name);
+        self.change("shred", |state| {
+            whose.into_iter().for_each(|vm| state.judge_shredding(vm, &path));
+            let draft = format!("{}.draft", path.display());
+            for gone in [path.as_path(), Path::new(&draft)] {
+                if let Some(File::Stranger | File::Intruder) = state.host.files.remove(gone) {
+                    state.violate(format_args!("a stranger's file {} was shredded", gone.display()));
+                }
+            }
+            Ok(())
+        })
+        .await
     }
 
-    async fn install_signs(&self, _: &Path, _: Option<&Path>) -> InstallSigns {
-        InstallSigns::default()
+    async fn install_signs(&self, console: &Path, _: Option<&Path>) -> InstallSigns {
+        let mut state = self.world.state();
+        let rate = state.faults.files;
+        if state.chance.one_in(rate) {
+            return InstallSigns::default();
+        }
+        let whose = state.database.whose(&console.display().to_string());
+        whose.map(|vm| state.signs(vm)).unwrap_or_default()
     }
 
     async fn remove(&self, dir: &Path, name: &str) -> Result<(), FilesError> {
         let whose = self.world.state().database.whose(name);
-        if let Some(vm) = whose {
+        let path = dir.join(name).display().to_string();
+        let gone = [path.clone(), format!("{path}.draft"), format!("{path}.0")];
+        let there = gone.iter().any(|path| self.world.state().host.files.contains_key(Path::new(path)));
+        // What is not there is removed from nobody.
+        if let Some(vm) = whose.filter(|_| there) {
             self.world.state().judge_destruction(vm, "removal of a file", &[Seen::Absent]);
         }
-        let path = dir.join(name).display().to_string();
         self.change("remove", |state| {
-            for gone in [path.clone(), format!("{path}.draft"), format!("{path}.0")] {
+            for gone in gone {
                 let gone = state.host.files.remove(Path::new(&gone));
                 if matches!(gone, Some(File::Stranger | File::Intruder)) {
                     state.violate(format_args!("a stranger's file {path} was removed"));

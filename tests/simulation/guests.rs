@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use infinibay::vm::{DomainState, VmId};
 
-use super::world::{Event, World};
+use super::{
+    installers,
+    world::{Event, World},
+};
 
 /// libvirt's words for why a domain is off: the guest did it.
 pub const SHUT_DOWN: i32 = 1;
@@ -18,6 +21,10 @@ pub fn boot(world: &Arc<World>, vm: VmId) {
 
 /// The guest goes on where it was.
 pub fn go_on(world: &Arc<World>, vm: VmId) {
+    if world.state().runs_installer(vm) {
+        installers::work(world, vm);
+        return;
+    }
     let (boot, left) = {
         let state = world.state();
         let Some(domain) = state.host.domains.get(&vm) else { return };

@@ -9,11 +9,15 @@ use std::{
 use chrono::{DateTime, Utc};
 use infinibay::{
     domain_xml::{Hardware, waiting},
+    hypervisor::{HypervisorError, VolumeCopy},
     vm::{ChannelFacts, DomainAbout, DomainFacts, DomainState, NoteFacts, OperationId, SnapshotTag, VmId},
 };
 use tokio::time::Instant;
 
-use super::chance::Chance;
+use super::{
+    chance::Chance,
+    installers::{Boot, DISC, Installer, Shown, TOOLS},
+};
 
 pub const POOL: &str = "default";
 
@@ -62,6 +66,9 @@ pub struct Domain {
     pub has_agent: bool,
     /// The guest's file systems are frozen.
     pub is_frozen: bool,
+    /// What it boots as it is configured, and the installer that it runs.
+    pub boots: Boot,
+    pub installer: Option<Installer>,
     /// Counts the processes.
     pub instance: u32,
     pub shots: Vec<Shot>,
@@ -93,6 +100,10 @@ pub struct Volume {
     pub whole: bool,
     /// The first boot from it is finished.
     pub installed: bool,
+    /// There is a system on it.
+    pub has_system: bool,
+    /// It was copied from a volume that somebody wrote to meanwhile.
+    pub spoiled: bool,
     pub bytes: u64,
 }
 
@@ -101,6 +112,8 @@ pub struct Volume {
 pub enum File {
     /// A seed medium, and whether the secrets are off it.
     Seed { vm: VmId, scrubbed: bool },
+    /// An installer's kernel, initial RAM disk or answers, which hold secrets.
+    Installer { vm: VmId },
     /// A console's log, or one that was rotated away, or an unfinished draft.
     Other { vm: VmId },
     /// A hypervisor's socket.
@@ -114,7 +127,9 @@ pub enum File {
 impl File {
     pub fn vm(&self) -> Option<VmId> {
         match self {
-            Self::Seed { vm, .. } | Self::Other { vm } | Self::Socket { vm } => Some(*vm),
+            Self::Seed { vm, .. } | Self::Installer { vm } | Self::Other { vm } | Self::Socket { vm } => {
+                Some(*vm)
+            }
             Self::Stranger | Self::Intruder => None,
         }
     }
@@ -132,10 +147,33 @@ pub struct Host {
     /// Calls under way, of the present controller and of dead ones.
     pub calls: Vec<Call>,
     pub next_call: u64,
+    /// What the consoles of installers show.
+    pub consoles: BTreeMap<VmId, Shown>,
+    /// Copies of volumes, of the present controller and of dead ones.
+    pub copies: Vec<Copy>,
     /// Things that were there once.
     pub once_had_volume: BTreeSet<VmId>,
     pub once_had_seed: BTreeSet<VmId>,
     pub once_defined: BTreeSet<VmId>,
+}
+
+/// A copy of a volume.
+#[derive(Debug, Clone)]
+pub struct Copy {
+    pub number: u64,
+    pub life: u32,
+    /// For whom it is made, and of whom.
+    pub vm: VmId,
+    pub from: Option<VmId>,
+    pub copy: VolumeCopy,
+    /// libvirt is making it; before, it waits for its turn.
+    pub at_work: bool,
+    /// Somebody wrote to what is read.
+    pub spoiled: bool,
+    /// What its process knows of its end.
+    pub ended: Option<Result<PathBuf, HypervisorError>>,
+    /// That process has asked, and keeps nothing of it.
+    pub forgotten: bool,
 }
 
 /// A call that has not returned.
@@ -155,16 +193,28 @@ pub struct Call {
     pub broken: bool,
 }
 
+impl Call {
+    /// Nobody waits for it, and it is not over.
+    pub fn hangs(&self) -> bool {
+        self.late || self.broken
+    }
+}
+
 impl Host {
     /// A host that others use too, with names much like ours.
     pub fn with_strangers(chance: &mut Chance) -> Self {
         let mut host = Self { reachable: true, ..Self::default() };
-        let medium = Volume { vm: None, whole: true, installed: true, bytes: 1 };
+        let medium =
+            Volume { vm: None, whole: true, installed: true, has_system: true, spoiled: false, bytes: 1 };
         host.volumes.insert((MEDIA.to_owned(), MEDIUM.to_owned()), medium);
+        for disc in [DISC, TOOLS] {
+            host.files.insert(disc.into(), File::Stranger);
+        }
         for _ in 0..chance.below(3) {
             let id = VmId(chance.uuid());
             host.strangers.insert(id, chance.pick(&[DomainState::Running, DomainState::Shutoff]));
-            let stranger = Volume { vm: None, whole: true, installed: true, bytes: 1 };
+            let stranger =
+                Volume { vm: None, whole: true, installed: true, has_system: true, spoiled: false, bytes: 1 };
             host.volumes.insert((POOL.to_owned(), format!("infinibay-{id}.qcow2")), stranger);
             for path in [
                 format!("/seeds/vm-{id}.iso"),
@@ -179,7 +229,8 @@ impl Host {
 
     /// Puts strangers' things right beside what will be this VM's.
     pub fn crowd(&mut self, vm: VmId) {
-        let volume = Volume { vm: None, whole: true, installed: true, bytes: 1 };
+        let volume =
+            Volume { vm: None, whole: true, installed: true, has_system: true, spoiled: false, bytes: 1 };
         self.volumes.insert(("backup".to_owned(), format!("infinibay-{vm}.qcow2")), volume.clone());
         self.volumes.insert((POOL.to_owned(), format!("infinibay-{vm}.qcow2.bak")), volume);
         for path in [format!("/seeds/vm-{vm}.iso.old"), format!("/console/vm-{vm}.log.old")] {
@@ -219,6 +270,17 @@ impl Host {
         if domain.channel.is_some() {
             self.files.insert(socket_path(vm), File::Socket { vm });
         }
+        for copy in self.copies.iter_mut().filter(|it| it.at_work && it.from == Some(vm)) {
+            copy.spoiled = true;
+        }
+    }
+
+    /// Whether libvirt is reading or writing a volume, and lets nobody touch it.
+    pub fn is_copied(&self, pool: &str, name: &str) -> bool {
+        self.copies.iter().filter(|it| it.at_work).any(|it| {
+            let copy = &it.copy;
+            (copy.pool == pool && copy.name == name) || (copy.from_pool == pool && copy.from_name == name)
+        })
     }
 
     /// What is left of a VM, in words.
@@ -249,6 +311,7 @@ impl Host {
         domain.state = DomainState::Shutoff;
         domain.reason = reason;
         domain.is_up = false;
+        domain.installer = None;
         domain.is_frozen = false;
         domain.boot += 1;
         if !domain.persistent {
@@ -289,6 +352,8 @@ impl Domain {
             clings: chance.one_in(6),
             has_agent: !chance.one_in(4),
             is_frozen: false,
+            boots: Boot::Disk,
+            installer: None,
             instance: 0,
             shots: Vec::new(),
             current: None,

@@ -28,6 +28,7 @@ use super::{
     controller::Ports,
     guests,
     host::{Domain, File, Volume},
+    installers,
     watch::Seen,
     world::State,
 };
@@ -46,8 +47,7 @@ pub fn unreachable(operation: &str) -> HypervisorError {
     HypervisorError::Unreachable { operation: operation.to_owned(), source: None }
 }
 
-/// What the script never asks for; should it come all the same, the change it serves fails, and in
-/// calm nothing may fail.
+/// What the loop never asks for: it serves who looks at a VM.
 fn not_simulated<T>(operation: &str) -> Result<T, HypervisorError> {
     Err(invalid(operation, "this is not simulated"))
 }
@@ -110,12 +110,14 @@ impl Hypervisor for Ports {
                 state.violate(format_args!("a domain that somebody took away was silently made again"));
             }
             state.host.once_defined.insert(id);
+            state.judge_disks(id, &xml);
             let channel = facts.channel.map(|channel| channel.path);
             let note = facts.about.note;
             let hardware = read_hardware(&xml).map_err(|error| invalid("define", &error.to_string()))?;
             let fresh = Domain::new(&mut state.chance);
             let domain = state.host.domains.entry(id).or_insert(fresh);
             domain.config = hardware;
+            domain.boots = installers::boot_of(&xml);
             domain.name = facts.name;
             domain.channel = channel;
             domain.persistent = true;
@@ -136,6 +138,13 @@ impl Hypervisor for Ports {
             let is_foreign = domain.is_foreign;
             if !has_disk && !is_foreign {
                 return Err(invalid("start", "the disk is gone"));
+            }
+            if let Some(file) = state.host.lacks_file(id) {
+                return Err(invalid("start", &format!("{} is gone", file.display())));
+            }
+            state.judge_install(id);
+            if !state.judge_loan(id) {
+                return Err(invalid("start", "the disk is being read"));
             }
             state.host.power_on(id);
             if !is_foreign {
@@ -228,7 +237,14 @@ impl Hypervisor for Ports {
                 state.violate(format_args!("a stranger's volume was made anew"));
             }
             let bytes = volume.capacity_bytes;
-            let whole = Volume { vm: Some(id), whole: true, installed: false, bytes };
+            let whole = Volume {
+                vm: Some(id),
+                whole: true,
+                installed: false,
+                has_system: true,
+                spoiled: false,
+                bytes,
+            };
             let old = state.host.volumes.entry(key).or_insert_with(|| whole.clone());
             if !old.whole {
                 *old = whole;
@@ -256,6 +272,9 @@ impl Hypervisor for Ports {
         let key = (pool.to_owned(), name.to_owned());
         self.call(id, "delete_volume", move |world| {
             let mut state = world.state();
+            if state.host.is_copied(&key.0, &key.1) {
+                return Err(invalid("delete_volume", "the volume is in use"));
+            }
             if let Some(gone) = state.host.volumes.remove(&key)
                 && gone.vm != Some(id)
             {

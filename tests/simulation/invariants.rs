@@ -1,10 +1,10 @@
 //! What must hold: some of it whenever the loop does something, the rest once everything has calmed
 //! down.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use infinibay::{
-    domain_xml::DiskKind,
+    domain_xml::{DiskKind, read_hardware},
     vm::{
         AgentConnectivity, Condition, ConditionKind, ConditionStatus, DesiredPower, DeviceChange, DiscSource,
         DomainState, IdentityChange, Milestone, NoteFacts, OnPowerOff, Operation, OperationId, OperationKind,
@@ -14,7 +14,9 @@ use infinibay::{
 };
 
 use super::{
+    clones::{lost_its_source, of_clone, shares},
     host::{Domain, File, MEDIA, POOL, volume_path},
+    installers::{Boot, TOOLS},
     watch::Seen,
     world::State,
 };
@@ -29,8 +31,11 @@ impl State {
             Milestone::SeedWritten => host.once_had_seed.contains(&vm),
             Milestone::Defined => host.once_defined.contains(&vm),
             Milestone::FirstStarted => host.domains.get(&vm).is_none_or(|domain| domain.boot > 0),
-            // Nothing is installed from a disc here.
-            Milestone::SystemInstalled | Milestone::BootReplaced => false,
+            Milestone::SystemInstalled => host.root(vm).is_some_and(|it| it.has_system),
+            Milestone::BootReplaced => {
+                let fits = |domain: &Domain| domain.boots == Boot::Disk && !domain.holds_installer();
+                host.domains.get(&vm).is_none_or(fits)
+            }
             Milestone::FirstSeen | Milestone::Installed | Milestone::SeedScrubbed => {
                 host.once_defined.contains(&vm)
             }
@@ -38,6 +43,22 @@ impl State {
         if !holds && !self.watch.robbed.contains(&vm) {
             let label = self.label(vm);
             self.violate(format_args!("{label} passes {milestone:?}, which is not so"));
+        }
+    }
+
+    /// A domain is given whole disks, and its own.
+    pub fn judge_disks(&mut self, vm: VmId, xml: &str) {
+        let Ok(hardware) = read_hardware(xml) else { return };
+        for disk in hardware.disks.iter().filter(|disk| disk.kind == DiskKind::Disk) {
+            let Some(path) = &disk.source else { continue };
+            let mut all = self.host.volumes.iter();
+            let volume =
+                all.find(|((pool, name), _)| volume_path(pool, name) == *path).map(|(_, it)| it.clone());
+            let fits = volume.as_ref().is_some_and(|volume| volume.vm == Some(vm) && volume.whole);
+            if !fits && !self.watch.robbed.contains(&vm) {
+                let label = self.label(vm);
+                self.violate(format_args!("{label} is defined with {}, which is {volume:?}", path.display()));
+            }
         }
     }
 
@@ -80,7 +101,7 @@ impl State {
                 self.host.volumes.get(&key).is_some_and(|volume| volume.vm == vm)
             }
             _ => {
-                let path = std::path::Path::new(&row.place).join(&row.name);
+                let path = Path::new(&row.place).join(&row.name);
                 self.host.files.get(&path).is_some_and(|file| file.vm() == vm)
             }
         };
@@ -103,17 +124,19 @@ impl State {
 /// Whether a change is what it is said to be.
 fn is_done(state: &State, domain: &Domain, id: OperationId, change: &VmChange) -> bool {
     let config = &domain.config;
-    let bytes = |path: &std::path::Path| {
+    let bytes = |path: &Path| {
         let mut volumes = state.host.volumes.iter();
         volumes.find(|((pool, name), _)| volume_path(pool, name) == path).map(|(_, volume)| volume.bytes)
     };
-    let holds = |path: &std::path::Path| config.disks.iter().any(|it| it.source.as_deref() == Some(path));
+    let holds = |path: &Path| config.disks.iter().any(|it| it.source.as_deref() == Some(path));
     match change {
         VmChange::Guest(_) => domain.resets + domain.reboots_asked > 0,
         VmChange::Setting(SettingChange::Autostart(on)) => domain.autostart == *on,
         VmChange::Setting(SettingChange::Rename(name)) => domain.name == name.as_str(),
-        // Nobody asks for copies here.
-        VmChange::Lend(_) => false,
+        VmChange::Lend(loan) => state.database.vms.get(&loan.to).is_none_or(|copy| {
+            let clones = copy.operations.iter().any(|it| it.kind == OperationKind::Clone);
+            !clones || copy.record.intent.deleting || copy.record.milestones.disk_created.is_some()
+        }),
         VmChange::Setting(SettingChange::Policy { .. }) => true,
         VmChange::Size(SizeChange::Resize { vcpus, memory_mib }) => {
             vcpus.is_none_or(|it| it == config.vcpus) && memory_mib.is_none_or(|it| it == config.memory_mib)
@@ -226,7 +249,13 @@ fn of_vm(state: &State, vm: VmId) -> Vec<String> {
         faults.push(format!("it is not deleted: {:?}", state.host.left_of(vm)));
         return faults;
     }
-    for open in &bundle.operations {
+    // A guest that somebody halted while it may be frozen is let go when it goes on, however late.
+    let domain = state.host.domains.get(&vm);
+    let is_paused = domain.is_some_and(|domain| domain.state == DomainState::Paused);
+    let rests = |open: &&Operation| {
+        is_paused && open.change.as_ref().is_some_and(VmChange::may_be_frozen) && !intent.is_open()
+    };
+    for open in bundle.operations.iter().filter(|open| !rests(open)) {
         faults.push(format!("its {:?} is open at {:?}", open.kind, open.stage));
     }
     if intent.is_open() {
@@ -236,6 +265,9 @@ fn of_vm(state: &State, vm: VmId) -> Vec<String> {
     let calm =
         state.database.over.iter().filter(|it| it.vm == vm && state.watch.asked_in_calm.contains(&it.id));
     for failed in calm.filter(|it| it.status == OperationStatus::Failed && !robbed) {
+        if lost_its_source(failed) && bundle.record.milestones.disk_created.is_none() {
+            continue;
+        }
         faults.push(format!("its {:?} failed when nothing was wrong: {:?}", failed.kind, failed.error));
     }
     let domain = state.host.domains.get(&vm);
@@ -243,7 +275,11 @@ fn of_vm(state: &State, vm: VmId) -> Vec<String> {
     let is_on = domain.is_some_and(|domain| domain.state.is_active());
     if intent.is_given_up() {
         let mut told = state.database.over.iter().filter(|it| it.vm == vm);
-        if !told.any(|it| it.generation == intent.generation && it.error.is_some()) {
+        // Who asked for an installation may have been told of its end before; it is told for ever.
+        let failed =
+            |it: &Condition| it.kind == ConditionKind::InstallProgressing && it.reason == "InstallFailed";
+        let stands = bundle.status.as_ref().is_some_and(|status| status.conditions.iter().any(failed));
+        if !told.any(|it| it.generation == intent.generation && it.error.is_some()) && !stands {
             faults.push("a request was given up, and nobody was told".to_owned());
         }
     } else if !state.watch.disturbed.contains_key(&vm) {
@@ -263,6 +299,9 @@ fn of_vm(state: &State, vm: VmId) -> Vec<String> {
     }
     faults.extend(of_things(state, vm));
     faults.extend(of_hardware(state, vm));
+    faults.extend(shares(state, vm));
+    faults.extend(state.of_installed(vm));
+    faults.extend(of_clone(state, vm));
     faults.extend(of_guest(state, vm));
     faults.extend(of_words(state, vm));
     faults
@@ -309,10 +348,8 @@ fn of_hardware(state: &State, vm: VmId) -> Vec<String> {
             faults.push(format!("{} is to hold {path:?}, and is {drive:?}", medium.target));
         }
     }
-    let held = config
-        .disks
-        .iter()
-        .filter(|it| it.source.as_ref().is_some_and(|it| it.starts_with(format!("/{MEDIA}"))));
+    let is_medium = |path: &&PathBuf| path.starts_with(format!("/{MEDIA}")) || *path == Path::new(TOOLS);
+    let held = config.disks.iter().filter_map(|it| it.source.as_ref()).filter(is_medium);
     if held.count() != spec.devices.media.len() {
         faults.push("it holds media that nobody notes".to_owned());
     }
@@ -378,9 +415,7 @@ fn of_things(state: &State, vm: VmId) -> Vec<String> {
     for row in made.filter(|row| !detaching(&row.name)) {
         let there = match row.kind {
             ResourceKind::Volume => state.host.volumes.contains_key(&(POOL.to_owned(), row.name.clone())),
-            ResourceKind::Seed => {
-                state.host.files.contains_key(&std::path::Path::new(&row.place).join(&row.name))
-            }
+            ResourceKind::Seed => state.host.files.contains_key(&Path::new(&row.place).join(&row.name)),
             _ => true,
         };
         if !there {
@@ -389,7 +424,9 @@ fn of_things(state: &State, vm: VmId) -> Vec<String> {
     }
     for (path, file) in &state.host.files {
         let kind = match file {
-            File::Seed { vm: whose, .. } if *whose == vm => ResourceKind::Seed,
+            File::Seed { vm: whose, .. } | File::Installer { vm: whose } if *whose == vm => {
+                ResourceKind::Seed
+            }
             File::Other { vm: whose } if *whose == vm && path.starts_with("/console") => {
                 ResourceKind::ConsoleLog
             }
@@ -409,7 +446,8 @@ fn of_things(state: &State, vm: VmId) -> Vec<String> {
     let has_seed = milestones.seed_written.is_some();
     if has_seed && milestones.installed.is_some() && state.host.domains.contains_key(&vm) {
         let scrubbed = state.host.files.values().all(|file| *file != File::Seed { vm, scrubbed: false });
-        let secret = bundle.record.spec.unattended.password_hash.is_some();
+        let token = bundle.record.spec.installation().is_some_and(|it| it.token.is_some());
+        let secret = bundle.record.spec.unattended.password_hash.is_some() || token;
         if milestones.seed_scrubbed.is_none() || !scrubbed || secret {
             faults.push("its secrets are kept".to_owned());
         }
@@ -452,10 +490,10 @@ fn of_words(state: &State, vm: VmId) -> Vec<String> {
     faults
 }
 
-/// The file of a volume; nobody asks for discs of the library here.
+/// The file of a volume, or of a disc of the library.
 fn disc_path(source: &DiscSource) -> Option<PathBuf> {
     match source {
         DiscSource::Volume { pool, volume } => Some(volume_path(pool.as_str(), volume.as_str())),
-        DiscSource::Library { .. } => None,
+        DiscSource::Library { medium } => Some(PathBuf::from(format!("/discs/{medium}.iso"))),
     }
 }

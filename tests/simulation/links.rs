@@ -5,6 +5,7 @@ use std::path::Path;
 use chrono::{DateTime, Utc};
 use infinibay::{
     reconcile::LoopLinks,
+    store::VmBundle,
     vm::{DomainState, FirstBoot, LinkCounters, LinkEnd, LinkObservation, OpenLink, VmId},
 };
 
@@ -20,6 +21,10 @@ pub struct Link {
 impl State {
     /// Whether the VM's agent speaks, and so is heard by whoever listens.
     pub fn speaks(&self, vm: VmId) -> bool {
+        let without = |it: &VmBundle| it.record.spec.installation().is_some_and(|it| !it.agent);
+        if self.database.vms.get(&vm).is_some_and(without) {
+            return false;
+        }
         let up = self.host.domains.get(&vm).is_some_and(|domain| {
             domain.state == DomainState::Running && domain.is_up && domain.channel.is_some()
         });

@@ -49,7 +49,14 @@ pub fn make(state: &mut State, vm: VmId, asked: Asked, chance: &mut Chance) {
             spec.devices.disks.push(PluggedDisk { target, pool, volume: name.clone(), bytes: GIB });
         }
         domain.config.disks.push(DiskFacts { target, kind: DiskKind::Disk, source, is_empty: false });
-        let volume = Volume { vm: Some(vm), whole: true, installed: true, bytes: GIB };
+        let volume = Volume {
+            vm: Some(vm),
+            whole: true,
+            installed: true,
+            has_system: true,
+            spoiled: false,
+            bytes: GIB,
+        };
         state.host.volumes.insert((POOL.to_owned(), name.clone()), volume);
         rows.push((ResourceKind::Volume, POOL.to_owned(), name));
     }

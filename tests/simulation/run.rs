@@ -10,8 +10,9 @@ use super::{
     controller::Controller,
     faults::Faults,
     guests::SETTLED,
+    installers::Manners,
     invariants::{open_requests, unsettled},
-    script::{Script, ask},
+    script::{Script, ask, ask_clone},
     world::{Event, World},
 };
 
@@ -35,6 +36,10 @@ pub struct Outcome {
     pub ends: BTreeMap<String, u32>,
     /// How often a guest was frozen.
     pub freezes: u32,
+    /// How many systems were installed from a disc.
+    pub installs: u32,
+    /// The longest that one stayed so with nothing in the way.
+    pub longest_frost: Duration,
 }
 
 /// Runs one seed.
@@ -46,7 +51,14 @@ pub fn run(seed: u64) -> Outcome {
         .expect("a runtime");
     runtime.block_on(async {
         let world = World::new(seed);
-        let end = Run { world: world.clone(), controller: None, chance: Chance::new(seed, 3) }.go(seed).await;
+        let end = Run {
+            world: world.clone(),
+            controller: None,
+            chance: Chance::new(seed, 3),
+            extra: Chance::new(seed, 5),
+        }
+        .go(seed)
+        .await;
         let violation = end.err().map(|why| format!("{why}\n\n{}", world.last_lines()));
         let hash = world.hash();
         let state = world.state();
@@ -54,7 +66,15 @@ pub fn run(seed: u64) -> Outcome {
         for over in &state.database.over {
             *ends.entry(format!("{:?} {:?}", over.kind, over.status)).or_default() += 1;
         }
-        Outcome { hash, ticks: state.tick, violation, ends, freezes: state.watch.freezes }
+        Outcome {
+            hash,
+            ticks: state.tick,
+            violation,
+            ends,
+            freezes: state.watch.freezes,
+            installs: state.watch.installs,
+            longest_frost: state.watch.frost.longest,
+        }
     })
 }
 
@@ -62,6 +82,8 @@ struct Run {
     world: Arc<World>,
     controller: Option<Controller>,
     chance: Chance,
+    /// What decides of copies.
+    extra: Chance,
 }
 
 impl Run {
@@ -87,6 +109,7 @@ impl Run {
             let change = changes::in_calm(state, vm, which, asked.operation);
             change.is_some_and(|change| state.database.request_change(vm, change, asked))
         });
+        self.clone_in_calm();
         self.settle("changed").await?;
         self.ask_all(|state, vm, asked| {
             let release = VmChange::Identity(IdentityChange::Release);
@@ -142,12 +165,17 @@ impl Run {
         let mut state = self.world.state();
         state.note(format_args!("all is calm"));
         state.faults = Faults::default();
+        state.is_calm = true;
         state.host.reachable = true;
         state.database.is_away = false;
         state.silent.clear();
+        // What no process waits for any more is over.
+        let life = state.life;
+        state.host.copies.retain(|copy| copy.life == life && copy.ended.is_none());
         for domain in state.host.domains.values_mut() {
             domain.is_deaf = false;
             domain.clings = false;
+            domain.installer.iter_mut().for_each(|installer| installer.manners = Manners::Good);
         }
         drop(state);
         self.world.tell(Event::Connected);
@@ -194,6 +222,34 @@ impl Run {
             };
             state.request_power(vm, power, asked)
         });
+    }
+
+    /// Has a VM that is off copied, now and then.
+    fn clone_in_calm(&mut self) {
+        if !self.extra.one_in(3) {
+            return;
+        }
+        let lenders: Vec<VmId> = {
+            let state = self.world.state();
+            let whole = |vm: &VmId| !state.watch.robbed.contains(vm) && !state.watch.warped.contains(vm);
+            state.lenders().into_iter().filter(whole).collect()
+        };
+        if !lenders.is_empty() {
+            let (from, vm) = (self.extra.pick(&lenders), VmId(self.extra.uuid()));
+            let power = self.extra.pick(&[DesiredPower::Running, DesiredPower::Stopped]);
+            let controller = self.controller.as_ref();
+            ask_clone(&self.world, controller, from, vm, power, &mut self.extra);
+            let mut state = self.world.state();
+            let asked: Vec<_> = state
+                .database
+                .vms
+                .get(&vm)
+                .into_iter()
+                .flat_map(|it| &it.operations)
+                .map(|it| it.id)
+                .collect();
+            state.watch.asked_in_calm.extend(asked);
+        }
     }
 
     fn ask_all(&mut self, request: impl Fn(&mut super::world::State, VmId, super::database::Asked) -> bool) {

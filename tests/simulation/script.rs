@@ -15,7 +15,7 @@ use super::{
     database::Asked,
     guests::{self, SHUT_DOWN, misfortune},
     host::{Domain, File, socket_path},
-    made,
+    installers, made,
     world::{Event, State, World},
 };
 
@@ -58,6 +58,8 @@ enum Act {
     HostReboots,
     ClockJumps,
     Resync,
+    Clone,
+    Install,
 }
 
 const ACTS: [Act; 68] = [
@@ -134,6 +136,10 @@ const ACTS: [Act; 68] = [
 /// A run's plan: its own sequence of chances.
 pub struct Script {
     chance: Chance,
+    /// What decides of copies and installations, beside the rest: in most runs there are none.
+    extra: Chance,
+    clones: bool,
+    installs: bool,
     left: u64,
     /// VMs that are there from the beginning; then much is asked of them.
     made: u64,
@@ -144,7 +150,10 @@ impl Script {
         let mut chance = Chance::new(seed, 2);
         let made = chance.below(4).saturating_sub(1);
         let left = if made > 0 { 8 + chance.below(24) } else { 4 + chance.below(20) };
-        Self { chance, left, made }
+        let mut extra = Chance::new(seed, 4);
+        let clones = extra.one_in(3);
+        let installs = extra.one_in(3);
+        Self { chance, extra, clones, installs, left, made }
     }
 
     /// What is there before anything happens.
@@ -178,6 +187,8 @@ impl Script {
             (false, true) => Act::Change,
             (false, false) => self.chance.pick(&ACTS),
         };
+        let act = if self.clones && self.extra.one_in(4) { Act::Clone } else { act };
+        let act = if self.installs && self.extra.one_in(6) { Act::Install } else { act };
         let vm = if vms.is_empty() { VmId(self.chance.uuid()) } else { self.chance.pick(&vms) };
         let wait = self.chance.seconds(1, 120);
         match act {
@@ -210,10 +221,16 @@ impl Script {
                     });
                 }
             }
+            Act::Install if vms.len() >= MAX_VMS => {}
+            Act::Install => self.install(world, controller),
+            Act::Clone => self.clone_one(world, controller, &vms),
             Act::Adopt if vms.len() >= MAX_VMS => {}
             Act::Adopt => self.adopt(world, controller),
             Act::LibvirtIsAway => away(world, wait, "libvirt", |state, away| {
                 state.host.reachable = !away;
+                if away {
+                    state.lose_copies();
+                }
                 state.connected = state.now;
             }),
             Act::StoreIsAway => away(world, wait, "the store", |state, away| state.database.is_away = away),
@@ -226,10 +243,39 @@ impl Script {
             Act::HostReboots => reboot(world),
             Act::Resync => {
                 if let Some(controller) = controller {
-                    controller.waker.wake_all();
+                    let waker = controller.waker.clone();
+                    tokio::spawn(async move { waker.resync(vm).await });
                 }
             }
             other => befall(world, vm, other, wait),
+        }
+    }
+
+    /// A VM whose system is installed from a disc.
+    fn install(&mut self, world: &Arc<World>, controller: Option<&Controller>) {
+        let vm = VmId(self.extra.uuid());
+        let windows = self.extra.one_in(3);
+        let agent = windows || !self.extra.one_in(4);
+        ask(world, controller, vm, "a VM that is installed", &mut self.extra, |state, asked| {
+            let spec = spec(state.database.order.len(), Provisioning::CloudInit);
+            let host = state.host_id;
+            state.database.create(vm, host, installers::base(spec, windows, agent), asked);
+            true
+        });
+    }
+
+    /// One that is off is copied; where none is, one is to be.
+    fn clone_one(&mut self, world: &Arc<World>, controller: Option<&Controller>, vms: &[VmId]) {
+        let lenders = world.state().lenders();
+        if lenders.is_empty() && !vms.is_empty() {
+            let vm = self.extra.pick(vms);
+            ask(world, controller, vm, "its end for a copy", &mut self.extra, |s, a| {
+                s.request_power(vm, DesiredPower::ForcedOff, a)
+            });
+        } else if !lenders.is_empty() && vms.len() < MAX_VMS + 2 {
+            let (from, vm) = (self.extra.pick(&lenders), VmId(self.extra.uuid()));
+            let power = self.extra.pick(&[DesiredPower::Running, DesiredPower::Stopped]);
+            ask_clone(world, controller, from, vm, power, &mut self.extra);
         }
     }
 
@@ -312,6 +358,24 @@ pub fn ask(
     }
 }
 
+/// Somebody asks for a copy of a VM; both are told of it.
+pub fn ask_clone(
+    world: &World,
+    controller: Option<&Controller>,
+    from: VmId,
+    vm: VmId,
+    power: DesiredPower,
+    chance: &mut Chance,
+) {
+    let label = world.state().label(from);
+    ask(world, controller, vm, &format!("a copy of {label}, {power:?},"), chance, |state, asked| {
+        state.request_clone(from, vm, power, asked)
+    });
+    if let Some(controller) = controller.filter(|_| !chance.one_in(10)) {
+        controller.waker.wake(from);
+    }
+}
+
 fn away(world: &Arc<World>, wait: Duration, what: &'static str, set: fn(&mut State, bool)) {
     let mut state = world.state();
     state.note(format_args!("{what} is away for {wait:?}"));
@@ -334,6 +398,7 @@ fn reboot(world: &Arc<World>) {
     let vms: Vec<VmId> = state.host.domains.keys().copied().collect();
     // Whatever was at work is gone.
     state.host.calls.clear();
+    state.host.copies.clear();
     let mut started = Vec::new();
     for vm in vms {
         state.host.power_off(vm, CRASHED, false);
@@ -398,6 +463,14 @@ fn befall(world: &Arc<World>, vm: VmId, act: Act, wait: Duration) {
         Act::SomebodyStarts if state == Some(DomainState::Shutoff) => {
             misfortune(world, vm, "somebody starts it", |s| {
                 let is_foreign = s.host.domains.get(&vm).is_some_and(|domain| domain.is_foreign);
+                if s.host.lacks_file(vm).is_some() {
+                    return;
+                }
+                let is_read = s.host.copies.iter().any(|copy| copy.at_work && copy.from == Some(vm));
+                // Not every kind of storage knows of locks.
+                if is_read && s.chance.one_in(2) {
+                    return;
+                }
                 if is_foreign || s.host.root(vm).is_some_and(|volume| volume.whole) {
                     s.host.power_on(vm);
                 }
@@ -419,7 +492,7 @@ fn befall(world: &Arc<World>, vm: VmId, act: Act, wait: Duration) {
         Act::SomebodyRenames if state == Some(DomainState::Shutoff) => {
             warp(world, vm, "somebody renames it", |domain, _| domain.name.push('x'));
         }
-        Act::SomebodyShoots if state.is_some() => {
+        Act::SomebodyShoots if state.is_some() && !world.state().is_installing(vm) => {
             warp(world, vm, "somebody takes a snapshot of it", |domain, now| {
                 domain.shoot(format!("theirs-{}", domain.shots.len()), None, now);
             });

@@ -9,7 +9,7 @@ use infinibay::{
     reconcile::LoopStore,
     store::{ChangeOutcome, StoreError, VmBundle},
     vm::{
-        Milestone, Operation, OperationError, OperationId, OperationKind, OperationStatus, Resource,
+        Base, Milestone, Operation, OperationError, OperationId, OperationKind, OperationStatus, Resource,
         ResourceState, UserId, VmChange, VmId, VmStatus,
     },
 };
@@ -33,6 +33,14 @@ fn away(operation: &'static str) -> StoreError {
 
 impl State {
     fn draw_store_fate(&mut self) -> Fate {
+        let fate = self.draw_fate_of_statement();
+        if fate != Fate::Good {
+            self.watch.frost.hinder(None);
+        }
+        fate
+    }
+
+    fn draw_fate_of_statement(&mut self) -> Fate {
         let faults = self.faults.clone();
         if self.database.is_away {
             return Fate::Fails;
@@ -51,6 +59,11 @@ impl State {
 }
 
 impl Ports {
+    async fn say_nothing(&self) {
+        tokio::time::sleep(PATIENCE).await;
+        self.world.state().watch.frost.hinder(None);
+    }
+
     async fn read_rows<T>(
         &self,
         name: &'static str,
@@ -66,7 +79,7 @@ impl Ports {
             Fate::Good | Fate::Lies => Ok(work(&self.world.state())),
             Fate::Fails => Err(away(name)),
             Fate::Silent { .. } => {
-                tokio::time::sleep(PATIENCE).await;
+                self.say_nothing().await;
                 Err(StoreError::NoAnswer { limit: PATIENCE })
             }
         }
@@ -100,7 +113,7 @@ impl Ports {
                         drop(work(&mut state));
                     });
                 }
-                tokio::time::sleep(PATIENCE).await;
+                self.say_nothing().await;
                 Err(StoreError::NoAnswer { limit: PATIENCE })
             }
         };
@@ -138,7 +151,11 @@ impl LoopStore for Ports {
         self.world.state().judge_milestone(vm, milestone);
         self.write("pass_milestone", move |state| {
             let bundle = state.database.vms.get_mut(&vm).ok_or(StoreError::NotFound)?;
+            let is_new = bundle.record.milestones.at(milestone).is_none();
             bundle.record.milestones.pass(milestone, at);
+            let is_installed =
+                bundle.record.spec.installation().is_some() && milestone == Milestone::BootReplaced;
+            state.watch.installs += u32::from(is_new && is_installed);
             let label = state.label(vm);
             state.note(format_args!("{label} passes {milestone:?}"));
             Ok(())
@@ -316,6 +333,7 @@ impl LoopStore for Ports {
 
     async fn resource_created(&self, resource: &Resource) -> Result<(), StoreError> {
         let resource = Resource { state: ResourceState::Created, ..resource.clone() };
+        self.world.state().judge_copied(resource.vm, &resource.name);
         self.on_vm("resource_created", resource.vm, move |bundle| {
             bundle.resources.retain(|row| !is_same(row, &resource));
             bundle.resources.push(resource);
@@ -338,7 +356,11 @@ impl LoopStore for Ports {
 
     async fn forget_secrets(&self, vm: VmId, now: DateTime<Utc>) -> Result<(), StoreError> {
         self.on_vm("forget_secrets", vm, move |bundle| {
-            bundle.record.spec.unattended = bundle.record.spec.unattended.without_secrets();
+            let spec = &mut bundle.record.spec;
+            spec.unattended = spec.unattended.without_secrets();
+            if let Base::Installation(installation) = &mut spec.base {
+                installation.token = None;
+            }
             bundle.record.milestones.pass(Milestone::SeedScrubbed, now);
         })
         .await

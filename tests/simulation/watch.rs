@@ -11,7 +11,7 @@ use infinibay::vm::{
 
 use tokio::time::Instant;
 
-use super::{controller::config, world::State};
+use super::{controller::config, frost::Frost, world::State};
 
 /// How long after its end a change may still be carried out: what it was decided on was read before,
 /// and what it takes to begin may itself be slow.
@@ -69,8 +69,12 @@ pub struct Watch {
     pub warped: BTreeSet<VmId>,
     /// When a VM was last put back to a snapshot.
     pub reverted: BTreeMap<VmId, u64>,
+    /// How many systems were installed from a disc.
+    pub installs: u32,
     /// How often a guest was frozen.
     pub freezes: u32,
+    /// How long guests stay frozen.
+    pub frost: Frost,
     /// VMs on which a call may still be at work that no controller can know of.
     pub haunted: BTreeSet<VmId>,
 }
@@ -78,6 +82,7 @@ pub struct Watch {
 impl Watch {
     /// A new controller has seen nothing.
     pub fn forget(&mut self) {
+        self.frost.hinder(None);
         self.own.clear();
         self.scan.clear();
         self.touched.clear();

@@ -49,6 +49,8 @@ pub struct State {
     pub now: DateTime<Utc>,
     pub chance: Chance,
     pub faults: Faults,
+    /// The faults have ended.
+    pub is_calm: bool,
     /// Counts the controllers; 0 before the first.
     pub life: u32,
     /// The present one is dying: nothing that it does has an effect any more.
@@ -119,6 +121,7 @@ impl World {
             host: Host::with_strangers(&mut chance),
             chance,
             faults,
+            is_calm: false,
             life: 0,
             crashed: false,
             hints: None,
@@ -157,6 +160,7 @@ impl World {
             let mut state = self.state();
             let alive = state.life == life && !state.crashed;
             state.effects += 1;
+            state.judge_frost();
             if state.effects > EFFECTS {
                 state.violate(format_args!("the loop does not come to rest"));
             }

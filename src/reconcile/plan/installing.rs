@@ -185,7 +185,7 @@ fn off_grace(look: &Look<'_>) -> DateTime<Utc> {
 /// `None`: no installer has been started, or its work is done.
 fn standing(look: &Look<'_>) -> Option<Standing> {
     let record = &look.bundle.record;
-    let installation = under_way(look.bundle)?;
+    under_way(look.bundle)?;
     if look.passed(Milestone::SystemInstalled) || !look.passed(Milestone::FirstStarted) {
         return None;
     }
@@ -199,7 +199,7 @@ fn standing(look: &Look<'_>) -> Option<Standing> {
         DomainState::Running | DomainState::Blocked => {
             if says_failed(look) {
                 Standing::GaveUp
-            } else if look.now >= budget_end(look, installation) {
+            } else if is_overdue(look) {
                 Standing::Overdue
             } else if stall_end(look).is_some_and(|end| look.now >= end) {
                 Standing::Stuck
@@ -232,6 +232,10 @@ fn budget_end(look: &Look<'_>, installation: &Installation) -> DateTime<Utc> {
     after(first_start(look).max(asked), budget(&look.rules.installs, installation.family))
 }
 
+fn is_overdue(look: &Look<'_>) -> bool {
+    under_way(look.bundle).is_some_and(|installation| look.now >= budget_end(look, installation))
+}
+
 fn budget(config: &InstallsConfig, family: InstallFamily) -> Duration {
     match family {
         InstallFamily::Ubuntu => config.ubuntu_budget,
@@ -255,8 +259,12 @@ pub(super) fn is_between(look: &Look<'_>) -> bool {
 /// When silence, or the time it takes, would change the verdict, or a key is to be pressed.
 pub(super) fn wake_at(look: &Look<'_>) -> Option<DateTime<Utc>> {
     let installation = under_way(look.bundle)?;
-    let ends = match standing(look)? {
-        Standing::AtWork | Standing::Stuck => [stall_end(look), Some(budget_end(look, installation))],
+    let budget = budget_end(look, installation);
+    let ends = match standing(look) {
+        Some(Standing::AtWork | Standing::Stuck) => [stall_end(look), Some(budget)],
+        Some(Standing::Resting) => [Some(budget), None],
+        // The machine may be gone before it is set up for what comes after.
+        None if look.passed(Milestone::SystemInstalled) => [Some(budget), None],
         _ => [None, None],
     };
     let press = look.memory.install.pressed.map(|at| after(at, PRESS_AGAIN));

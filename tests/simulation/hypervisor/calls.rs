@@ -68,6 +68,9 @@ impl Ports {
         let (tell, told) = oneshot::channel();
         tokio::spawn(at_work(Arc::clone(&self.world), number, fate, takes, effect, tell));
         let outcome = self.wait(number, name, told).await;
+        if fate != Fate::Good || takes > LIMIT {
+            self.world.state().watch.frost.hinder(Some(vm));
+        }
         self.world.point(self.life, &format!("after {name}")).await;
         outcome
     }
@@ -117,6 +120,9 @@ impl Ports {
         }
         let fate = state.draw_fate(mutates);
         let takes = state.draw_time();
+        if fate != Fate::Good || takes > LIMIT {
+            state.watch.frost.hinder(Some(vm));
+        }
         let number = state.host.next_call;
         state.host.next_call += 1;
         let broken = false;
@@ -182,7 +188,11 @@ impl Ports {
             // Nobody may wait for it any more.
             drop(tell.send(outcome));
         });
-        self.wait(number, name, told).await
+        let outcome = self.wait(number, name, told).await;
+        if fate != Fate::Good || takes > LIMIT {
+            self.world.state().watch.frost.hinder(Some(vm));
+        }
+        outcome
     }
 }
 
@@ -322,7 +332,14 @@ fn leave_half(world: &World, call: &Call) {
     let mut state = world.state();
     if call.name == "create_overlay" && state.chance.one_in(2) {
         let key = (crate::simulation::host::POOL.to_owned(), format!("infinibay-{}.qcow2", call.vm));
-        let half = Volume { vm: Some(call.vm), whole: false, installed: false, bytes: 0 };
+        let half = Volume {
+            vm: Some(call.vm),
+            whole: false,
+            installed: false,
+            has_system: false,
+            spoiled: false,
+            bytes: 0,
+        };
         state.host.volumes.entry(key).or_insert(half);
     }
     let is_ours = state.host.domains.get(&call.vm).is_some_and(|domain| !domain.is_foreign);

@@ -11,10 +11,11 @@ use infinibay::{
     vm::{DeviceChange, DomainState, ResourceKind, SizeChange, VmChange, VmId},
 };
 
-use super::{invalid, not_found, not_simulated};
+use super::{invalid, not_found};
 use crate::simulation::{
     controller::Ports,
     host::{POOL, Volume, volume_path},
+    installers::Boot,
     world::State,
 };
 
@@ -95,12 +96,25 @@ impl Devices for Ports {
     async fn create_blank(&self, id: VmId, volume: BlankVolume) -> Result<PathBuf, HypervisorError> {
         let attaches =
             |change: &VmChange| matches!(change, VmChange::Device(DeviceChange::AttachDisk { .. }));
-        self.world.state().judge_asked(id, "create_blank", attaches);
+        let is_root = volume.name == format!("infinibay-{id}.qcow2");
+        if !is_root {
+            self.world.state().judge_asked(id, "create_blank", attaches);
+        }
         self.call(id, "create_blank", move |world| {
             let mut state = world.state();
             state.has_row(id, ResourceKind::Volume, &volume.name);
+            if is_root {
+                state.host.once_had_volume.insert(id);
+            }
             let path = volume_path(&volume.pool, &volume.name);
-            let blank = Volume { vm: Some(id), whole: true, installed: false, bytes: volume.capacity_bytes };
+            let blank = Volume {
+                vm: Some(id),
+                whole: true,
+                installed: false,
+                has_system: false,
+                spoiled: false,
+                bytes: volume.capacity_bytes,
+            };
             let made = state.host.volumes.entry((volume.pool, volume.name)).or_insert(blank);
             if made.vm != Some(id) {
                 state.violate(format_args!("{} is somebody else's", path.display()));
@@ -232,7 +246,28 @@ impl Devices for Ports {
         })
         .await
     }
-    async fn boot_from_disk(&self, _id: VmId, _media: Vec<PathBuf>) -> Result<(), HypervisorError> {
-        not_simulated("boot_from_disk")
+
+    async fn boot_from_disk(&self, id: VmId, media: Vec<PathBuf>) -> Result<(), HypervisorError> {
+        self.call(id, "boot_from_disk", move |world| {
+            let mut state = world.state();
+            let has_system = state.host.root(id).is_some_and(|volume| volume.has_system);
+            if !has_system && !state.watch.robbed.contains(&id) {
+                state.violate(format_args!("an empty disk is booted from"));
+            }
+            let stuck = state.chance.one_in(8);
+            let domain = state.domain("boot_from_disk", id)?;
+            if !domain.persistent {
+                return Err(invalid("boot_from_disk", "a transient domain"));
+            }
+            let is_one = |disk: &DiskFacts| disk.source.as_ref().is_some_and(|source| media.contains(source));
+            domain.config.disks.retain(|disk| disk.kind != DiskKind::Drive || !is_one(disk));
+            // A guest that reads of it does not let go of it before its next start.
+            for drive in domain.live.disks.iter_mut().filter(|disk| !stuck && is_one(disk)) {
+                (drive.source, drive.is_empty) = (None, true);
+            }
+            domain.boots = Boot::Disk;
+            Ok(())
+        })
+        .await
     }
 }

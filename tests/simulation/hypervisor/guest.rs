@@ -7,8 +7,8 @@ use infinibay::{
 };
 use tokio::time::Instant;
 
-use super::{invalid, not_simulated};
-use crate::simulation::{controller::Ports, guests, watch::Seen};
+use super::invalid;
+use crate::simulation::{controller::Ports, guests, installers::Boot, watch::Seen};
 
 /// libvirt's words for why a domain is off: it was saved.
 const SAVED: i32 = 5;
@@ -18,8 +18,8 @@ const PAUSED_BY_SOMEBODY: i32 = 1;
 
 #[async_trait]
 impl GuestControls for Ports {
-    async fn press_enter(&self, _id: VmId) -> Result<(), HypervisorError> {
-        not_simulated("press_enter")
+    async fn press_enter(&self, id: VmId) -> Result<(), HypervisorError> {
+        self.call(id, "press_enter", move |world| world.state().domain("press_enter", id).map(drop)).await
     }
 
     async fn reset(&self, id: VmId) -> Result<(), HypervisorError> {
@@ -31,6 +31,12 @@ impl GuestControls for Ports {
                 return Err(invalid("reset", "the domain is not running"));
             }
             domain.resets += 1;
+            if domain.installer.is_some() && domain.boots == Boot::Kernel {
+                // Whatever boots it anew ends it.
+                state.host.power_off(id, guests::SHUT_DOWN, true);
+                return Ok(());
+            }
+            domain.installer = None;
             domain.boot += 1;
             domain.is_up = false;
             domain.is_frozen = false;

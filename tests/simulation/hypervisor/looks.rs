@@ -41,6 +41,9 @@ impl Ports {
                 Duration::from_millis(3)
             };
             let reachable = state.host.reachable && !state.chance.one_in(blind);
+            if hangs || !reachable {
+                state.watch.frost.hinder(None);
+            }
             let mut domains: HashMap<VmId, DomainFacts> = HashMap::new();
             for (vm, domain) in &state.host.domains {
                 domains.insert(*vm, domain.facts());

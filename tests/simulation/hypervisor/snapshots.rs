@@ -216,7 +216,7 @@ impl State {
         }
     }
 
-    fn hears(&self, vm: VmId) -> bool {
+    pub fn hears(&self, vm: VmId) -> bool {
         let hears =
             |domain: &Domain| domain.has_agent && domain.is_up && domain.state == DomainState::Running;
         self.host.domains.get(&vm).is_some_and(hears)

@@ -1,7 +1,7 @@
 //! What people are told of an installation: its condition, its operation's stage and percent, and why it
 //! failed. An installer's words are a stranger's, and are bounded and cleaned before they come here.
 
-use super::{Standing, standing, under_way};
+use super::{Standing, is_overdue, standing, under_way};
 use crate::{
     reconcile::{
         console::without_clocks,
@@ -42,6 +42,14 @@ pub(in crate::reconcile::plan) fn failure(look: &Look<'_>) -> Option<OperationEr
         let message = format!("{} failed {} times: {}", failure.step, failure.attempts, failure.message);
         return Some(OperationError { code: "STEP_FAILED".to_owned(), message });
     }
+    if is_at_rest(look) && is_overdue(look) {
+        let message = format!(
+            "The installation has not ended in its time, and its machine does not run{}. See the VM's phase and \
+             conditions.",
+            at_stage(look)
+        );
+        return Some(OperationError { code: "INSTALL_TIMEOUT".to_owned(), message });
+    }
     let code = match standing(look)? {
         Standing::Stuck => "INSTALL_STUCK",
         Standing::Overdue => "INSTALL_TIMEOUT",
@@ -50,6 +58,15 @@ pub(in crate::reconcile::plan) fn failure(look: &Look<'_>) -> Option<OperationEr
     };
     let (_, _, _, message) = condition(look)?;
     Some(OperationError { code: code.to_owned(), message })
+}
+
+/// Whether its machine is seen not to run, halted, saved or gone: who waits for it is not to wait for ever.
+fn is_at_rest(look: &Look<'_>) -> bool {
+    match &look.observed.domain {
+        DomainObservation::Unknown => false,
+        DomainObservation::Absent => under_way(look.bundle).is_some() && look.passed(Milestone::FirstStarted),
+        DomainObservation::Present(_) => standing(look) == Some(Standing::Resting),
+    }
 }
 
 /// What is said of an installation that is under way.

@@ -501,3 +501,23 @@ fn nothing_is_concluded_while_libvirt_is_away_and_deletion_comes_first() {
     let plan = decide(&vm, &seen(OFF), &silent(60));
     assert_eq!((plan.step, plan.milestones.len()), (Some(Step::Undefine), 0));
 }
+
+#[test]
+fn who_waits_for_an_installation_whose_machine_does_not_run_is_told_in_time() {
+    let halted = |vm: &VmBundle| decide(vm, &seen(DomainState::Paused), &silent(60));
+    let gone = |vm: &VmBundle| decide(vm, &observed(DomainObservation::Absent), &silent(60));
+    for (hours, expected) in [(1, None), (3, Some("INSTALL_TIMEOUT"))] {
+        let mut vm = debian();
+        let began = now() - TimeDelta::hours(hours);
+        vm.record.milestones.first_started = Some(began);
+        vm.record.intent.asked_at = began;
+        assert_eq!((code(&halted(&vm)), code(&gone(&vm))), (expected, expected), "{hours} h");
+        let woken = halted(&vm).wake_at.is_some() && gone(&vm).wake_at.is_some();
+        assert!(woken || expected.is_some(), "nobody would look");
+        // It was done, and somebody took its domain away before it was set up to boot from its disk.
+        vm.record.milestones.pass(Milestone::SystemInstalled, now());
+        assert_eq!(code(&gone(&vm)), expected, "{hours} h");
+        // Whether it runs is not known.
+        assert_eq!(code(&decide(&vm, &observed(DomainObservation::Unknown), &silent(60))), None);
+    }
+}
