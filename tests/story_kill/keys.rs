@@ -4,11 +4,7 @@
 use infinibay::install::{SeedFile, build_medium};
 use serde_json::json;
 
-use super::{
-    death::points_of,
-    installs::CREATE,
-    life::asked_and_killed,
-};
+use super::{death::points_of, installs::CREATE, life::asked_and_killed};
 use crate::support::{
     daemon::operation_in,
     host::virsh,

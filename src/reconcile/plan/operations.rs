@@ -6,8 +6,8 @@ use super::{Look, OperationUpdate, Step, clone, course::Course, installing, powe
 use crate::{
     hypervisor::Copying,
     vm::{
-        DesiredPower, DomainObservation, FORCED, FirstBoot, GuestChange, Milestone, Operation, OperationError,
-        OperationKind, OperationStatus, VmChange,
+        DesiredPower, DomainObservation, FORCED, FirstBoot, GuestChange, Milestone, Operation,
+        OperationError, OperationKind, OperationStatus, VmChange,
     },
 };
 
