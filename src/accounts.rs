@@ -9,8 +9,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    access::{Actor, Permission, Recent},
-    store::{Store, StoreError, TokenInfo, UserRecord},
+    access::{Actor, Permission, Recent, Role, Scope},
+    store::{Store, StoreError, TokenInfo, TokenUse, UserRecord},
     vm::{TokenId, UserId, truncate_to_micros},
 };
 
@@ -56,7 +56,7 @@ impl Accounts {
     pub async fn add_user(
         &self,
         name: &str,
-        admin: bool,
+        role: Role,
         permissions: &[Permission],
     ) -> Result<UserRecord, AccountError> {
         if !is_user_name(name) {
@@ -68,15 +68,18 @@ impl Accounts {
         let user = UserRecord {
             id: UserId::generate(),
             name: name.to_owned(),
-            admin,
+            email: None,
+            has_password: false,
+            role,
             permissions,
+            disabled: false,
             created_at: truncate_to_micros(Utc::now()),
         };
         self.store.add_user(&user).await?;
         Ok(user)
     }
 
-    /// Issues a token (`ibt_` and 64 hexadecimal digits), valid for `days` or for ever.
+    /// Issues a token (`ibt_` and 64 hexadecimal digits) for these scopes, valid for `days` or for ever.
     ///
     /// # Errors
     /// `NoSuchUser`, `InvalidLabel`.
@@ -84,18 +87,20 @@ impl Accounts {
         &self,
         user: &str,
         label: &str,
+        scopes: &[Scope],
         days: Option<u32>,
     ) -> Result<SecretString, AccountError> {
         if label.chars().count() > 200 || label.chars().any(char::is_control) {
             return Err(AccountError::InvalidLabel);
         }
         let user = self.named(user).await?;
-        let token = token::generate().await.map_err(AccountError::Randomness)?;
+        let token = token::generate(token::Kind::Api).await.map_err(AccountError::Randomness)?;
         let now = Utc::now();
         let info = TokenInfo {
             id: TokenId::generate(),
             user: user.id,
             label: label.to_owned(),
+            scopes: scopes.iter().copied().collect(),
             created_at: now,
             expires_at: days.map(|days| expiry(now, days)),
         };
@@ -109,11 +114,13 @@ impl Accounts {
     /// The database could not be asked.
     pub async fn authenticate(&self, token: &str) -> Result<Option<Actor>, StoreError> {
         // What has not a token's form needs no look into the database.
-        if !token::is_well_formed(token) {
-            return Ok(None);
-        }
+        let stands_for = match token::Kind::of(token) {
+            Some(token::Kind::Api) => TokenUse::Api,
+            Some(token::Kind::Access) => TokenUse::Access,
+            Some(token::Kind::Refresh | token::Kind::SetUp) | None => return Ok(None),
+        };
         let (digest, asked) = (token::digest(token), Instant::now());
-        let found = self.store.actor_by_token(&digest, Utc::now()).await?;
+        let found = self.store.actor_by_token(&digest, stands_for, Utc::now()).await?;
         match &found {
             Some(actor) => self.recent.put(digest, actor.clone(), asked),
             None => self.recent.forget(&digest),
@@ -128,8 +135,8 @@ impl Accounts {
     /// As [`Self::authenticate`].
     pub async fn recognise(&self, token: &str) -> Result<Option<Actor>, StoreError> {
         let recent =
-            token::is_well_formed(token).then(|| self.recent.get(&token::digest(token), Instant::now()));
-        match recent.flatten() {
+            token::Kind::of(token).and_then(|_| self.recent.get(&token::digest(token), Instant::now()));
+        match recent {
             Some(actor) => Ok(Some(actor)),
             None => self.authenticate(token).await,
         }

@@ -18,6 +18,7 @@ mod page;
 mod resources;
 mod schema;
 mod series;
+mod tokens;
 mod url;
 mod users;
 mod vm_errors;
@@ -31,8 +32,9 @@ pub use media::{MediaBounds, MediumEnd, MediumUses, NewMedium, NotAsked};
 pub use metrics::{MetricsRow, PackedSample};
 pub use page::{Page, PageOf};
 pub use schema::SchemaState;
+pub use tokens::{TokenInfo, TokenUse};
 pub use url::{database_url, without_password};
-pub use users::{TokenInfo, UserRecord};
+pub use users::UserRecord;
 pub use vm_errors::VmErrorRecord;
 pub use vms::{ChangeOutcome, FoundVm, HeardReport, NewClone, NewVm, VmAccess, VmBundle, VmCount, VmView};
 

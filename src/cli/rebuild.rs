@@ -15,6 +15,7 @@ use crate::{
     config::{Config, HypervisorConfig},
     hypervisor::{Hypervisor, Identity, libvirt::LibvirtHypervisor},
     lifecycle::{NotedOwner, Places, noted_vm},
+    access::Role,
     store::{StoreError, UserRecord},
     vm::{UserId, VmId, chain, truncate_to_micros},
 };
@@ -181,8 +182,11 @@ async fn owner_of(database: &Exclusive, noted: &NotedOwner) -> anyhow::Result<Re
     let user = UserRecord {
         id: UserId(noted.id.uuid()),
         name: noted.name.clone(),
-        admin: false,
+        email: None,
+        has_password: false,
+        role: Role::Member,
         permissions: Vec::new(),
+        disabled: false,
         created_at: truncate_to_micros(Utc::now()),
     };
     store.add_user(&user).await?;

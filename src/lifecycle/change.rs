@@ -4,7 +4,7 @@ use chrono::Utc;
 
 use super::{Lifecycle, LifecycleError, changed};
 use crate::{
-    access::{Action, Actor, authorize},
+    access::{Action, Actor, Target, authorize},
     store::StoreError,
     vm::{
         DeviceChange, DiscSource, Operation, OperationId, SettingChange, VmChange, VmId, VmName, VmRecord,
@@ -25,7 +25,7 @@ impl Lifecycle {
     ) -> Result<(VmRecord, Operation), LifecycleError> {
         let found = self.store.vm(vm).await.map_err(LifecycleError::Store)?;
         let owner = found.as_ref().map(|view| view.record.owner);
-        authorize(actor, Action::ControlVm { owner }).map_err(|denied| LifecycleError::denied(denied, vm))?;
+        authorize(actor, Action::ControlVm(Target { vm, owner })).map_err(|denied| LifecycleError::denied(denied, vm))?;
         let view = found.ok_or(LifecycleError::NotFound(vm))?;
         if view.record.intent.deleting {
             return Err(LifecycleError::Deleting(vm));

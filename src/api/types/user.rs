@@ -3,7 +3,7 @@
 use async_graphql::SimpleObject;
 use uuid::Uuid;
 
-use crate::access::Actor;
+use crate::access::{Actor, Role};
 
 /// Somebody who may call this API.
 #[derive(Debug, SimpleObject)]
@@ -23,7 +23,7 @@ impl From<&Actor> for User {
         Self {
             id: actor.user.uuid(),
             name: actor.name.clone(),
-            admin: actor.admin,
+            admin: actor.role == Role::Admin,
             permissions: actor.permissions.iter().map(ToString::to_string).collect(),
         }
     }
