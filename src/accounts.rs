@@ -1,15 +1,24 @@
 //! Users and their tokens. A token is shown once, when it is issued; the database keeps its
 //! SHA-256 (a token has 256 random bits, so a slow hash would add nothing).
 
+mod attempts;
+mod email;
+mod password;
+mod sign_in;
 mod token;
 
 use std::{sync::Arc, time::Instant};
+
+use attempts::Attempts;
+use password::Passwords;
+pub use sign_in::{Origin, SignInError, Signed};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     access::{Actor, Permission, Recent, Role, Scope},
+    config::AccountsConfig,
     store::{Store, StoreError, TokenInfo, TokenUse, UserRecord},
     vm::{TokenId, UserId, truncate_to_micros},
 };
@@ -20,6 +29,9 @@ pub struct Accounts {
     store: Store,
     /// Who presented which token a moment ago, by its SHA-256.
     recent: Arc<Recent<[u8; 32], Actor>>,
+    config: AccountsConfig,
+    passwords: Passwords,
+    attempts: Arc<Attempts>,
 }
 
 /// Why it could not be done.
@@ -28,6 +40,15 @@ pub enum AccountError {
     /// Not 1 to 64 characters of the allowed ones.
     #[error("a user's name has 1 to 64 characters: letters, digits, '.', '_', '-', '@'")]
     InvalidName,
+    /// Not an address that an account can have.
+    #[error("that is no e-mail address")]
+    InvalidEmail,
+    /// Not a password that an account can have.
+    #[error("a password {0}")]
+    InvalidPassword(&'static str),
+    /// A password could not be worked on.
+    #[error("hashing a password: {0}")]
+    Hashing(String),
     /// Longer than 200 characters, or with control characters.
     #[error("a token's label has at most 200 characters, none of them a control character")]
     InvalidLabel,
@@ -46,7 +67,19 @@ impl Accounts {
     /// Accounts in this store.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store, recent: Arc::default() }
+        Self {
+            store,
+            recent: Arc::default(),
+            config: AccountsConfig::default(),
+            passwords: Passwords::new(),
+            attempts: Arc::default(),
+        }
+    }
+
+    /// The same, with other times.
+    #[must_use]
+    pub fn with_config(self, config: AccountsConfig) -> Self {
+        Self { config, ..self }
     }
 
     /// Makes a user.

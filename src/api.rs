@@ -25,6 +25,7 @@ mod scalars;
 mod schema;
 mod screenshot;
 mod series;
+mod sign_in;
 mod size;
 mod subscription;
 mod types;

@@ -242,7 +242,8 @@ impl Lifecycle {
     async fn authorize(&self, actor: &Actor, vm: VmId) -> Result<(), LifecycleError> {
         let found = self.store.vm(vm).await.map_err(LifecycleError::Store)?;
         let owner = found.map(|view| view.record.owner);
-        authorize(actor, Action::ControlVm(Target { vm, owner })).map_err(|denied| LifecycleError::denied(denied, vm))
+        authorize(actor, Action::ControlVm(Target { vm, owner }))
+            .map_err(|denied| LifecycleError::denied(denied, vm))
     }
 }
 

@@ -112,8 +112,12 @@ impl Host {
 
     /// Oldest first.
     async fn alerts(&self) -> Vec<Alert> {
-        let mut alerts =
-            self.store.alerts(Audience::Everybody, false, Page { first: 1000, after: None }).await.unwrap().nodes;
+        let mut alerts = self
+            .store
+            .alerts(Audience::Everybody, false, Page { first: 1000, after: None })
+            .await
+            .unwrap()
+            .nodes;
         alerts.reverse();
         alerts
     }

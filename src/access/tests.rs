@@ -36,7 +36,8 @@ fn of_every_role_part_and_permission() {
                         (Action::OwnVm(target), decides),
                     ] {
                         let told = authorize(&actor, action);
-                        let row = format!("{role}, owns {owns}, share {share:?}, {permissions:?}: {action:?}");
+                        let row =
+                            format!("{role}, owns {owns}, share {share:?}, {permissions:?}: {action:?}");
                         assert_eq!(told.is_ok(), may, "{row}");
                         // Only who sees it is told that it is there.
                         assert_eq!(told == Err(Denied::NotFound), !sees, "{row}");
@@ -62,7 +63,11 @@ fn nobody_can_tell_anothers_vm_from_none() {
             Action::SafeCommand(target),
             Action::UnsafeCommand(target),
         ] {
-            assert_eq!(authorize(&actor(role, &Permission::ALL), action), Err(Denied::NotFound), "{action:?}");
+            assert_eq!(
+                authorize(&actor(role, &Permission::ALL), action),
+                Err(Denied::NotFound),
+                "{action:?}"
+            );
         }
     }
 }

@@ -190,7 +190,8 @@ async fn look_again(
 }
 
 fn may(call: &Call<'_>, vm: VmId, owner: Option<UserId>, is_unsafe: bool) -> Result<(), ApiError> {
-    authorize_command(call.actor, Target { vm, owner }, is_unsafe).map_err(|denied| ApiError::denied(denied, vm))
+    authorize_command(call.actor, Target { vm, owner }, is_unsafe)
+        .map_err(|denied| ApiError::denied(denied, vm))
 }
 
 /// Gives what the VM was doing, for whoever has to say why it could not be reached.

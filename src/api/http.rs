@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ApiContext, auth::Token, deadline::Deadline, doors::Doors, error::ApiError, problem::coded, room::Room,
-    screenshot, size::sized, websocket,
+    screenshot, sign_in, size::sized, websocket,
 };
 
 /// How long requests under way may still take once the controller stops.
@@ -40,6 +40,7 @@ pub(super) fn routes(doors: Doors) -> Router {
     Router::new()
         .route("/graphql", get(open).post(graphql))
         .route("/graphql/ws", get(open))
+        .merge(sign_in::routes())
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics))
         .route("/vms/{id}/screenshot", get(screenshot::screenshot))
@@ -85,7 +86,7 @@ async fn answer(
         .await)
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
 }

@@ -254,9 +254,11 @@ impl QueryRoot {
     ) -> Result<AlertConnection, ApiError> {
         let call = Call::of(ctx)?;
         authorize(call.actor, Action::ListVms)?;
-        let found = call.api.store.alerts(call.actor.audience(), open_only, page(first, after.as_deref())?).await?;
+        let found =
+            call.api.store.alerts(call.actor.audience(), open_only, page(first, after.as_deref())?).await?;
         let last = found.nodes.last().map(|alert| alert.id);
-        let nodes = found.nodes.into_iter().map(|alert| AlertObject::new(alert, call.actor.is_admin())).collect();
+        let nodes =
+            found.nodes.into_iter().map(|alert| AlertObject::new(alert, call.actor.is_admin())).collect();
         Ok(AlertConnection { nodes, page_info: PageInfo::new(found.has_next, last) })
     }
 

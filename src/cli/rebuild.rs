@@ -11,11 +11,11 @@ use super::{
     exclusive::{Exclusive, open_exclusive},
 };
 use crate::{
+    access::Role,
     accounts::is_user_name,
     config::{Config, HypervisorConfig},
     hypervisor::{Hypervisor, Identity, libvirt::LibvirtHypervisor},
     lifecycle::{NotedOwner, Places, noted_vm},
-    access::Role,
     store::{StoreError, UserRecord},
     vm::{UserId, VmId, chain, truncate_to_micros},
 };

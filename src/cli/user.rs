@@ -4,7 +4,11 @@ use clap::{Args, Subcommand};
 use secrecy::ExposeSecret;
 
 use super::exclusive::{open, open_exclusive};
-use crate::{access::{Permission, Role, Scope}, accounts::Accounts, config::Config};
+use crate::{
+    access::{Permission, Role, Scope},
+    accounts::Accounts,
+    config::Config,
+};
 
 /// Users and their tokens.
 #[derive(Debug, Args)]

@@ -33,6 +33,8 @@ pub struct Config {
     pub alerts: AlertsConfig,
     /// See [`RedactionConfig`].
     pub redaction: RedactionConfig,
+    /// See [`AccountsConfig`].
+    pub accounts: AccountsConfig,
     /// See [`MediaConfig`].
     pub media: MediaConfig,
     /// See [`ReconcileConfig`].
@@ -141,6 +143,7 @@ impl Config {
             commands: CommandsConfig::read(&take(CommandsConfig::SECTION), &mut errors),
             alerts: AlertsConfig::read(&take(AlertsConfig::SECTION), &mut errors),
             redaction: RedactionConfig::read(&take(RedactionConfig::SECTION), &mut errors),
+            accounts: AccountsConfig::read(&take(AccountsConfig::SECTION), &mut errors),
             media: MediaConfig::read(&take(MediaConfig::SECTION), &mut errors),
             reconcile: ReconcileConfig::read(&take(ReconcileConfig::SECTION), &mut errors),
             installs: InstallsConfig::read(&take(InstallsConfig::SECTION), &mut errors),
@@ -169,6 +172,7 @@ impl Config {
             GuestsConfig::keys(),
             HypervisorConfig::keys(),
             AgentsConfig::keys(),
+            AccountsConfig::keys(),
             MetricsConfig::keys(),
             CommandsConfig::keys(),
             AlertsConfig::keys(),

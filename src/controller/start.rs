@@ -12,7 +12,7 @@ use super::{
     open_files,
 };
 use crate::{
-    accounts::Accounts,
+    accounts::{AccountError, Accounts},
     agents::{Inbox, Links, SocketWatch},
     alerts::{Alerts, AlertsError},
     api::{self, ApiContext, Telemetry},
@@ -61,6 +61,9 @@ pub enum ControllerError {
     /// The webhook for alerts cannot be used.
     #[error("preparing the alerts")]
     Alerts(#[from] AlertsError),
+    /// Nobody could be let in.
+    #[error("preparing the accounts")]
+    Accounts(#[from] AccountError),
     /// A part ended.
     #[error("{0} ended unasked")]
     PartEnded(&'static str),
@@ -124,7 +127,14 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
         events.clone(),
     );
     let hypervisor = libvirt(&config).await;
-    let accounts = Accounts::new(store.clone());
+    let accounts = Accounts::new(store.clone()).with_config(config.accounts.clone());
+    if let Some(token) = accounts.offer_set_up().await? {
+        tracing::warn!(
+            token = token.expose_secret(),
+            "there are no users: POST this token with a name, e-mail and password to /auth/setup; it is good \
+             once, and until the next start"
+        );
+    }
     let templates =
         Templates::load(config.paths.templates_dir.as_deref()).map_err(ControllerError::Templates)?;
     let recipes = Recipes::load(config.paths.templates_dir.as_deref()).map_err(ControllerError::Recipes)?;

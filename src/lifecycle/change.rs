@@ -25,7 +25,8 @@ impl Lifecycle {
     ) -> Result<(VmRecord, Operation), LifecycleError> {
         let found = self.store.vm(vm).await.map_err(LifecycleError::Store)?;
         let owner = found.as_ref().map(|view| view.record.owner);
-        authorize(actor, Action::ControlVm(Target { vm, owner })).map_err(|denied| LifecycleError::denied(denied, vm))?;
+        authorize(actor, Action::ControlVm(Target { vm, owner }))
+            .map_err(|denied| LifecycleError::denied(denied, vm))?;
         let view = found.ok_or(LifecycleError::NotFound(vm))?;
         if view.record.intent.deleting {
             return Err(LifecycleError::Deleting(vm));

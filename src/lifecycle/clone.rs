@@ -162,7 +162,9 @@ impl Lifecycle {
             return Err(request::invalid("hostname", why));
         }
         let mut cards = record.spec.devices.interfaces.iter();
-        if authorize(actor, Action::UseBridge).is_err() && cards.any(|card| matches!(card.source, NicSource::Bridge(_))) {
+        if authorize(actor, Action::UseBridge).is_err()
+            && cards.any(|card| matches!(card.source, NicSource::Bridge(_)))
+        {
             let why = "the VM has a network card on a bridge of the host, which is for admins to choose";
             return Err(LifecycleError::Forbidden(why));
         }

@@ -40,7 +40,8 @@ impl Lifecycle {
     ) -> Result<Option<ConsoleLog>, LifecycleError> {
         let found = self.store.load_vm(vm).await.map_err(LifecycleError::Store)?;
         let owner = found.as_ref().map(|bundle| bundle.record.owner);
-        authorize(actor, Action::ViewVm(Target { vm, owner })).map_err(|denied| LifecycleError::denied(denied, vm))?;
+        authorize(actor, Action::ViewVm(Target { vm, owner }))
+            .map_err(|denied| LifecycleError::denied(denied, vm))?;
         let bundle = found.ok_or(LifecycleError::NotFound(vm))?;
         if bundle.record.host != self.host {
             return Ok(None);

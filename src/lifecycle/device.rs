@@ -286,7 +286,8 @@ impl Lifecycle {
     async fn controlled(&self, actor: &Actor, vm: VmId) -> Result<VmRecord, LifecycleError> {
         let found = self.store.vm(vm).await.map_err(LifecycleError::Store)?;
         let owner = found.as_ref().map(|view| view.record.owner);
-        authorize(actor, Action::ControlVm(Target { vm, owner })).map_err(|denied| LifecycleError::denied(denied, vm))?;
+        authorize(actor, Action::ControlVm(Target { vm, owner }))
+            .map_err(|denied| LifecycleError::denied(denied, vm))?;
         found.map(|view| view.record).ok_or(LifecycleError::NotFound(vm))
     }
 }

@@ -35,7 +35,8 @@ impl Lifecycle {
         }
         let view = self.store.vm(vm).await.map_err(LifecycleError::Store)?;
         let owner = view.as_ref().map(|view| view.record.owner);
-        authorize(actor, Action::ControlVm(Target { vm, owner })).map_err(|denied| LifecycleError::denied(denied, vm))?;
+        authorize(actor, Action::ControlVm(Target { vm, owner }))
+            .map_err(|denied| LifecycleError::denied(denied, vm))?;
         let view = view.ok_or(LifecycleError::NotFound(vm))?;
         if view.record.intent.deleting {
             return Err(LifecycleError::Deleting(vm));

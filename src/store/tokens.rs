@@ -150,10 +150,7 @@ impl Store {
     }
 
     /// What is shared with a user.
-    async fn shares_of(
-        &self,
-        user: UserId,
-    ) -> Result<std::collections::BTreeMap<VmId, Share>, StoreError> {
+    async fn shares_of(&self, user: UserId) -> Result<std::collections::BTreeMap<VmId, Share>, StoreError> {
         const OPERATION: &str = "reading what is shared with a user";
         on_pool!(self, db => sqlx::query_as::<_, (Uuid, String)>(
             "SELECT vm_id, share FROM vm_shares WHERE user_id = $1",

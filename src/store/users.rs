@@ -10,7 +10,7 @@ use super::{
     Store, StoreError,
     audit::{self, AuditRow, OPERATOR},
     column::{Word, storable, words},
-    db::{on_pool, on_tx},
+    db::{Tx, on_pool, on_tx},
     failed,
 };
 use crate::{
@@ -63,38 +63,7 @@ impl Store {
     pub async fn add_user(&self, user: &UserRecord) -> Result<(), StoreError> {
         const OPERATION: &str = "storing a user";
         let mut tx = self.begin(OPERATION).await?;
-        let added = on_tx!(&mut tx, db => sqlx::query(
-            "INSERT INTO users (id, name, role, email, created_at) VALUES ($1, $2, $3, $4, $5)
-             ON CONFLICT DO NOTHING",
-        )
-        .bind(user.id.uuid())
-        .bind(user.name.as_str())
-        .bind(user.role.word())
-        .bind(user.email.as_deref())
-        .bind(storable(user.created_at))
-        .execute(db)
-        .await
-        .map(|done| done.rows_affected()))
-        .map_err(failed(OPERATION))?;
-        if added == 0 {
-            return Err(StoreError::UserExists);
-        }
-        // There are no more permissions than `Permission::ALL`.
-        let permissions: BTreeSet<_> = user.permissions.iter().collect();
-        for permission in &permissions {
-            on_tx!(&mut tx, db => sqlx::query("INSERT INTO permissions (user_id, permission) VALUES ($1, $2)")
-                .bind(user.id.uuid())
-                .bind(permission.word())
-                .execute(db)
-                .await
-                .map(drop))
-            .map_err(failed(OPERATION))?;
-        }
-        let details =
-            json!({ "user": user.id, "name": user.name, "role": user.role, "permissions": permissions });
-        let at = storable(user.created_at);
-        audit::record(&mut tx, &AuditRow { at, user: OPERATOR, action: "user.add", vm: None, details })
-            .await?;
+        insert(&mut tx, OPERATION, user, None, OPERATOR).await?;
         tx.commit(OPERATION).await
     }
 
@@ -147,6 +116,49 @@ impl Store {
         .map_err(failed(OPERATION))?;
         gather(OPERATION, rows)
     }
+}
+
+/// Stores a user with his permissions and an audit row.
+pub(super) async fn insert(
+    tx: &mut Tx,
+    operation: &'static str,
+    user: &UserRecord,
+    password_hash: Option<&str>,
+    by: UserId,
+) -> Result<(), StoreError> {
+    let added = on_tx!(tx, db => sqlx::query(
+        "INSERT INTO users (id, name, role, email, password_hash, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6)
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(user.id.uuid())
+    .bind(user.name.as_str())
+    .bind(user.role.word())
+    .bind(user.email.as_deref())
+    .bind(password_hash)
+    .bind(storable(user.created_at))
+    .execute(db)
+    .await
+    .map(|done| done.rows_affected()))
+    .map_err(failed(operation))?;
+    if added == 0 {
+        return Err(StoreError::UserExists);
+    }
+    // There are no more permissions than `Permission::ALL`.
+    let permissions: BTreeSet<_> = user.permissions.iter().collect();
+    for permission in &permissions {
+        on_tx!(tx, db => sqlx::query("INSERT INTO permissions (user_id, permission) VALUES ($1, $2)")
+            .bind(user.id.uuid())
+            .bind(permission.word())
+            .execute(db)
+            .await
+            .map(drop))
+        .map_err(failed(operation))?;
+    }
+    let details =
+        json!({ "user": user.id, "name": user.name, "role": user.role, "permissions": permissions });
+    let at = storable(user.created_at);
+    audit::record(tx, &AuditRow { at, user: by, action: "user.add", vm: None, details }).await
 }
 
 /// Joins the rows of each user, which come one after the other.

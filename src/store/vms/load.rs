@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{VmAccess, VmBundle, VmView, row::VmRow};
 use crate::{
+    access::Audience,
     store::{
         Page, PageOf, Store, StoreError,
         column::{Ids, JsonText},
@@ -15,7 +16,6 @@ use crate::{
         operations::OperationRow,
         resources::ResourceRow,
     },
-    access::Audience,
     vm::{AgentConnectivity, HostId, Operation, Resource, UserId, VmId, VmName, VmPhase, chain},
 };
 

@@ -1,0 +1,185 @@
+//! The doors that open without a token: signing in, staying signed in, signing out, and making the first
+//! user. They are apart from GraphQL, so that a stranger's query is never read: each takes one small JSON
+//! object, and gives one, or an error in GraphQL's shape.
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{ConnectInfo, Request, State},
+    http::{HeaderMap, HeaderValue, header},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use chrono::{DateTime, Utc};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use uuid::Uuid;
+
+use super::{auth::Token, doors::Doors, error::ApiError, http::is_json, listener::Peer};
+use crate::accounts::{AccountError, Origin, SignInError, Signed};
+
+/// Longer ones hold no name, address and password.
+const MAX_BODY: usize = 8 * 1024;
+
+pub(super) fn routes() -> Router<Doors> {
+    Router::new()
+        .route("/auth/login", post(login))
+        .route("/auth/refresh", post(refresh))
+        .route("/auth/logout", post(logout))
+        .route("/auth/setup", post(set_up))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Login {
+    email: String,
+    password: SecretString,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Refresh {
+    refresh_token: SecretString,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetUp {
+    token: SecretString,
+    name: String,
+    email: String,
+    password: SecretString,
+}
+
+/// What a session is held with.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Session {
+    user_id: Uuid,
+    token_type: &'static str,
+    access_token: String,
+    access_expires_at: DateTime<Utc>,
+    refresh_token: String,
+    refresh_expires_at: DateTime<Utc>,
+}
+
+impl From<Signed> for Session {
+    fn from(signed: Signed) -> Self {
+        Self {
+            user_id: signed.user.uuid(),
+            token_type: "Bearer",
+            access_token: signed.access.expose_secret().to_owned(),
+            access_expires_at: signed.access_expires_at,
+            refresh_token: signed.refresh.expose_secret().to_owned(),
+            refresh_expires_at: signed.refresh_expires_at,
+        }
+    }
+}
+
+async fn login(
+    State(doors): State<Doors>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+) -> Response {
+    let origin = origin(&peer, request.headers());
+    answered(async {
+        let Login { email, password } = read(request).await?;
+        Ok(doors.api.accounts.sign_in(&email, password, &origin).await?)
+    })
+    .await
+}
+
+async fn refresh(State(doors): State<Doors>, request: Request) -> Response {
+    answered(async {
+        let Refresh { refresh_token } = read(request).await?;
+        Ok(doors.api.accounts.refresh(refresh_token.expose_secret()).await?)
+    })
+    .await
+}
+
+/// Ends the session of the access token in the header, or of the refresh token in the body.
+async fn logout(State(doors): State<Doors>, request: Request) -> Response {
+    let ended = async {
+        let held = match Token::of(request.headers()) {
+            Some(token) => token.as_str().to_owned(),
+            None => read::<Refresh>(request).await?.refresh_token.expose_secret().to_owned(),
+        };
+        doors.api.accounts.sign_out(&held).await.map_err(|error| ApiError::from(SignInError::from(error)))
+    };
+    match ended.await {
+        Ok(()) => (NO_STORE, Json(serde_json::json!({}))).into_response(),
+        Err(error) => error.into_http(),
+    }
+}
+
+async fn set_up(
+    State(doors): State<Doors>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+) -> Response {
+    let origin = origin(&peer, request.headers());
+    answered(async {
+        let SetUp { token, name, email, password } = read(request).await?;
+        Ok(doors.api.accounts.set_up(token.expose_secret(), &name, &email, password, &origin).await?)
+    })
+    .await
+}
+
+/// No cache may keep what this gives.
+const NO_STORE: [(header::HeaderName, HeaderValue); 1] =
+    [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+
+async fn answered(signed: impl Future<Output = Result<Signed, ApiError>>) -> Response {
+    match signed.await {
+        Ok(signed) => (NO_STORE, Json(Session::from(signed))).into_response(),
+        Err(error) => error.into_http(),
+    }
+}
+
+async fn read<T: DeserializeOwned>(request: Request) -> Result<T, ApiError> {
+    let (parts, body): (_, Body) = request.into_parts();
+    // Also what keeps foreign pages out: a browser sends this type only where it is allowed to.
+    if !is_json(&parts.headers) {
+        return Err(ApiError::new("INVALID_INPUT", "send a JSON object as application/json"));
+    }
+    let bytes = axum::body::to_bytes(body, MAX_BODY)
+        .await
+        .map_err(|_| ApiError::new("PAYLOAD_TOO_LARGE", format!("the request has over {MAX_BODY} bytes")))?;
+    // What serde says may repeat what was sent, a password among it.
+    serde_json::from_slice(&bytes).map_err(|_| {
+        ApiError::new("INVALID_INPUT", "the body is no JSON object with the fields that are wanted")
+    })
+}
+
+fn origin(peer: &Peer, headers: &HeaderMap) -> Origin {
+    let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    Origin { address: peer.address.ip(), user_agent: agent.to_owned() }
+}
+
+impl From<SignInError> for ApiError {
+    fn from(error: SignInError) -> Self {
+        match error {
+            SignInError::Refused | SignInError::NotSetUpToken => Self::new("FORBIDDEN", error.to_string()),
+            SignInError::Ended => Self::new("UNAUTHENTICATED", error.to_string()),
+            SignInError::TooMany(_) => Self::new("TOO_MANY_ATTEMPTS", error.to_string()),
+            SignInError::Account(error) => error.into(),
+        }
+    }
+}
+
+impl From<AccountError> for ApiError {
+    fn from(error: AccountError) -> Self {
+        match error {
+            AccountError::InvalidName => Self::invalid("name", error.to_string()),
+            AccountError::InvalidEmail => Self::invalid("email", error.to_string()),
+            AccountError::InvalidPassword(_) => Self::invalid("password", error.to_string()),
+            AccountError::InvalidLabel => Self::invalid("label", error.to_string()),
+            AccountError::NoSuchUser(_) => Self::new("USER_NOT_FOUND", error.to_string()),
+            AccountError::Store(crate::store::StoreError::UserExists) => {
+                Self::new("USER_EXISTS", "there is such a user, or one with that e-mail address")
+            }
+            AccountError::Store(error) => error.into(),
+            AccountError::Randomness(_) | AccountError::Hashing(_) => Self::internal(&error),
+        }
+    }
+}
