@@ -82,7 +82,7 @@ section! {
     /// People who sign in.
     AccountsConfig "accounts" {
         /// How long an access token is good for.
-        access_time: Duration = "15m" in 60..=86400,
+        access_time: Duration = "15m" in 1..=86400,
         /// How long a refresh token waits to be exchanged.
         refresh_time: Duration = "720h" in 600..=31536000,
         /// How long one sign-in lasts, however often it is refreshed.

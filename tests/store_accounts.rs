@@ -24,10 +24,10 @@ on_both! {
         let other = accounts.issue_token("ben@example.org", "", &Scope::ALL, Some(1)).await.unwrap();
 
         let actor = accounts.authenticate(token.expose_secret()).await.unwrap().expect("ana");
-        assert_eq!((actor.user, actor.name.as_str(), actor.admin), (ana.id, "ana", true));
+        assert_eq!((actor.user, actor.name.as_str(), actor.role), (ana.id, "ana", Role::Admin));
         assert_eq!(actor.permissions.into_iter().collect::<Vec<_>>(), [unsafe_commands]);
         let actor = accounts.authenticate(other.expose_secret()).await.unwrap().expect("ben");
-        assert_eq!((actor.name.as_str(), actor.admin), ("ben@example.org", false));
+        assert_eq!((actor.name.as_str(), actor.role), ("ben@example.org", Role::Member));
         assert!(actor.permissions.is_empty());
 
         let mut wrong = token.expose_secret().to_owned();
@@ -168,7 +168,7 @@ on_both! {
         accounts.add_user("ana", Role::Member, &[]).await.unwrap();
         let refused = accounts.add_user("ana", Role::Admin, &Permission::ALL).await;
         assert!(matches!(refused, Err(AccountError::Store(StoreError::UserExists))), "{refused:?}");
-        assert!(!accounts.users().await.unwrap()[0].admin, "the first one stays");
+        assert_eq!(accounts.users().await.unwrap()[0].role, Role::Member, "the first one stays");
         let refused = accounts.add_user("a b", Role::Member, &[]).await;
         assert!(matches!(refused, Err(AccountError::InvalidName)), "{refused:?}");
         let refused = accounts.issue_token("ana", "two\nlines", &Scope::ALL, None).await;
@@ -183,6 +183,7 @@ on_both! {
             id: TokenId::generate(),
             user: UserId::generate(),
             label: String::new(),
+            scopes: Scope::ALL.into(),
             created_at: Utc::now(),
             expires_at: None,
         };

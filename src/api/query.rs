@@ -21,7 +21,6 @@ use super::{
 use crate::{
     access::{Action, authorize},
     lifecycle::MAX_CONSOLE_BYTES,
-    store::PageOf,
     vm::{OperationId, UserId, VmId},
 };
 

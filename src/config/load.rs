@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, ffi::OsString, fmt, os::unix::ffi::OsStrExt, pa
 use secrecy::ExposeSecret;
 
 use super::{
-    AgentsConfig, AlertsConfig, ApiConfig, CommandsConfig, DatabaseConfig, GuestsConfig, HypervisorConfig,
-    InstallsConfig, KeyDoc, LogConfig, MediaConfig, MetricsConfig, PathsConfig, ReconcileConfig,
-    RedactionConfig, rules,
+    AccountsConfig, AgentsConfig, AlertsConfig, ApiConfig, CommandsConfig, DatabaseConfig, GuestsConfig,
+    HypervisorConfig, InstallsConfig, KeyDoc, LogConfig, MediaConfig, MetricsConfig, PathsConfig,
+    ReconcileConfig, RedactionConfig, rules,
 };
 
 /// The whole configuration, checked.
