@@ -4,6 +4,7 @@
 mod attempts;
 mod email;
 mod password;
+mod people;
 mod sign_in;
 mod token;
 
@@ -11,6 +12,7 @@ use std::{sync::Arc, time::Instant};
 
 use attempts::Attempts;
 use password::Passwords;
+pub use people::NewUser;
 pub use sign_in::{Origin, SignInError, Signed};
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -40,6 +42,18 @@ pub enum AccountError {
     /// Not 1 to 64 characters of the allowed ones.
     #[error("a user's name has 1 to 64 characters: letters, digits, '.', '_', '-', '@'")]
     InvalidName,
+    /// No such user.
+    #[error("there is no user {0}")]
+    UnknownUser(UserId),
+    /// No such token of his.
+    #[error("you have no token {0}")]
+    UnknownToken(TokenId),
+    /// A token for nothing.
+    #[error("a token has at least one scope")]
+    NoScopes,
+    /// Not the password, or too many that were not.
+    #[error("that is not the password; after several wrong ones, wait a quarter of an hour")]
+    WrongPassword,
     /// Not an address that an account can have.
     #[error("that is no e-mail address")]
     InvalidEmail,
@@ -123,7 +137,7 @@ impl Accounts {
         scopes: &[Scope],
         days: Option<u32>,
     ) -> Result<SecretString, AccountError> {
-        if label.chars().count() > 200 || label.chars().any(char::is_control) {
+        if !is_label(label) {
             return Err(AccountError::InvalidLabel);
         }
         let user = self.named(user).await?;
@@ -137,7 +151,7 @@ impl Accounts {
             created_at: now,
             expires_at: days.map(|days| expiry(now, days)),
         };
-        self.store.add_token(&info, &token::digest(token.expose_secret())).await?;
+        self.store.add_token(&info, &token::digest(token.expose_secret()), None).await?;
         Ok(token)
     }
 
@@ -198,6 +212,10 @@ impl Accounts {
         let user = if is_user_name(name) { self.store.user_named(name).await? } else { None };
         user.ok_or_else(|| AccountError::NoSuchUser(name.to_owned()))
     }
+}
+
+fn is_label(label: &str) -> bool {
+    label.chars().count() <= 200 && !label.chars().any(char::is_control)
 }
 
 pub(crate) fn is_user_name(name: &str) -> bool {

@@ -4,6 +4,7 @@
 //! actor and passes [`crate::access::authorize`]; only `/healthz` and GraphiQL's page do not. An
 //! installer, which is nobody, has a token for one thing.
 
+mod audited;
 mod auth;
 mod batch;
 mod command;

@@ -80,7 +80,7 @@ on_both! {
             created_at: now,
             expires_at: Some(now + TimeDelta::seconds(10)),
         };
-        store.add_token(&info, &[7; 32]).await.unwrap();
+        store.add_token(&info, &[7; 32], None).await.unwrap();
         let at = async |seconds| store.actor_by_token(&[7; 32], TokenUse::Api, now + TimeDelta::seconds(seconds)).await.unwrap();
         assert!(at(9).await.is_some());
         assert!(at(10).await.is_none());
@@ -187,7 +187,7 @@ on_both! {
             created_at: Utc::now(),
             expires_at: None,
         };
-        let refused = store.add_token(&stray, &[1; 32]).await;
+        let refused = store.add_token(&stray, &[1; 32], None).await;
         assert!(matches!(refused, Err(StoreError::NotFound)), "{refused:?}");
     }
 }

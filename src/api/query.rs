@@ -1,8 +1,9 @@
 //! Questions.
 
+mod people;
 mod snapshot;
 
-use async_graphql::{Context, Object};
+use async_graphql::{Context, MergedObject, Object};
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
@@ -47,10 +48,16 @@ const HOST_COMPLEXITY: usize = 100;
 /// What a console's log costs: up to a MiB is read and told, so that few fit into one query.
 const CONSOLE_COMPLEXITY: usize = 200;
 
-pub(super) struct QueryRoot;
+#[derive(MergedObject, Default)]
+#[graphql(name = "Query")]
+pub(super) struct QueryRoot(VmQueries, people::PeopleQueries);
 
-#[Object(name = "Query")]
-impl QueryRoot {
+/// VMs, what happens to them, and what they are made of.
+#[derive(Default)]
+pub(super) struct VmQueries;
+
+#[Object]
+impl VmQueries {
     /// Who you are.
     async fn me(&self, ctx: &Context<'_>) -> Result<User, ApiError> {
         Ok(User::from(Call::of(ctx)?.actor))

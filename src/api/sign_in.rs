@@ -15,8 +15,18 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use super::{auth::Token, doors::Doors, error::ApiError, http::is_json, listener::Peer};
-use crate::accounts::{AccountError, Origin, SignInError, Signed};
+use super::{
+    audited,
+    auth::Token,
+    doors::Doors,
+    error::ApiError,
+    http::{asked_from, is_json},
+    listener::Peer,
+};
+use crate::{
+    accounts::{AccountError, Origin, SignInError, Signed},
+    store::{self, AskedFrom},
+};
 
 /// Longer ones hold no name, address and password.
 const MAX_BODY: usize = 8 * 1024;
@@ -82,7 +92,8 @@ async fn login(
     request: Request,
 ) -> Response {
     let origin = origin(&peer, request.headers());
-    answered(async {
+    let from = asked_from(request.extensions());
+    answered(&doors, "/auth/login", from, async {
         let Login { email, password } = read(request).await?;
         Ok(doors.api.accounts.sign_in(&email, password, &origin).await?)
     })
@@ -90,7 +101,8 @@ async fn login(
 }
 
 async fn refresh(State(doors): State<Doors>, request: Request) -> Response {
-    answered(async {
+    let from = asked_from(request.extensions());
+    answered(&doors, "/auth/refresh", from, async {
         let Refresh { refresh_token } = read(request).await?;
         Ok(doors.api.accounts.refresh(refresh_token.expose_secret()).await?)
     })
@@ -99,6 +111,7 @@ async fn refresh(State(doors): State<Doors>, request: Request) -> Response {
 
 /// Ends the session of the access token in the header, or of the refresh token in the body.
 async fn logout(State(doors): State<Doors>, request: Request) -> Response {
+    let from = asked_from(request.extensions());
     let ended = async {
         let held = match Token::of(request.headers()) {
             Some(token) => token.as_str().to_owned(),
@@ -106,7 +119,7 @@ async fn logout(State(doors): State<Doors>, request: Request) -> Response {
         };
         doors.api.accounts.sign_out(&held).await.map_err(|error| ApiError::from(SignInError::from(error)))
     };
-    match ended.await {
+    match store::asked_from(from, ended).await {
         Ok(()) => (NO_STORE, Json(serde_json::json!({}))).into_response(),
         Err(error) => error.into_http(),
     }
@@ -118,7 +131,8 @@ async fn set_up(
     request: Request,
 ) -> Response {
     let origin = origin(&peer, request.headers());
-    answered(async {
+    let from = asked_from(request.extensions());
+    answered(&doors, "/auth/setup", from, async {
         let SetUp { token, name, email, password } = read(request).await?;
         Ok(doors.api.accounts.set_up(token.expose_secret(), &name, &email, password, &origin).await?)
     })
@@ -129,10 +143,21 @@ async fn set_up(
 const NO_STORE: [(header::HeaderName, HeaderValue); 1] =
     [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
 
-async fn answered(signed: impl Future<Output = Result<Signed, ApiError>>) -> Response {
-    match signed.await {
+async fn answered(
+    doors: &Doors,
+    door: &'static str,
+    from: AskedFrom,
+    signed: impl Future<Output = Result<Signed, ApiError>>,
+) -> Response {
+    match store::asked_from(from.clone(), signed).await {
         Ok(signed) => (NO_STORE, Json(Session::from(signed))).into_response(),
-        Err(error) => error.into_http(),
+        Err(error) => {
+            // A wrong password is worth a row; there are only so many before one has to wait.
+            if error.code() == "FORBIDDEN" {
+                audited::refused_at(&doors.api, door, error.code(), from).await;
+            }
+            error.into_http()
+        }
     }
 }
 
@@ -174,6 +199,19 @@ impl From<AccountError> for ApiError {
             AccountError::InvalidEmail => Self::invalid("email", error.to_string()),
             AccountError::InvalidPassword(_) => Self::invalid("password", error.to_string()),
             AccountError::InvalidLabel => Self::invalid("label", error.to_string()),
+            AccountError::UnknownUser(_) => Self::new("USER_NOT_FOUND", error.to_string()),
+            AccountError::UnknownToken(_) => Self::new("TOKEN_NOT_FOUND", error.to_string()),
+            AccountError::NoScopes => Self::invalid("scopes", error.to_string()),
+            AccountError::WrongPassword => Self::new("FORBIDDEN", error.to_string()),
+            AccountError::Store(crate::store::StoreError::LastAdmin) => {
+                Self::new("LAST_ADMIN", "nobody would be left who may administer this host")
+            }
+            AccountError::Store(crate::store::StoreError::OwnsVms) => {
+                Self::new("USER_OWNS_VMS", "the user owns VMs; delete those first")
+            }
+            AccountError::Store(crate::store::StoreError::TooMany) => {
+                Self::new("LIMIT_REACHED", "you have as many tokens as there may be; revoke some first")
+            }
             AccountError::NoSuchUser(_) => Self::new("USER_NOT_FOUND", error.to_string()),
             AccountError::Store(crate::store::StoreError::UserExists) => {
                 Self::new("USER_EXISTS", "there is such a user, or one with that e-mail address")

@@ -19,6 +19,9 @@ use crate::{
     vm::{TokenId, UserId, VmId},
 };
 
+/// Tokens that one user may have.
+const MAX_TOKENS: i64 = 100;
+
 /// A token, without the token.
 #[derive(Debug, Clone)]
 pub struct TokenInfo {
@@ -62,11 +65,17 @@ struct ActorRow {
 }
 
 impl Store {
-    /// Stores a token by its SHA-256, and an audit row, in one transaction.
+    /// Stores a token by its SHA-256, and an audit row, in one transaction. `by` is who issues it; the
+    /// host's operator, when absent.
     ///
     /// # Errors
-    /// `NotFound`: there is no such user.
-    pub async fn add_token(&self, token: &TokenInfo, sha256: &[u8; 32]) -> Result<(), StoreError> {
+    /// `NotFound`: there is no such user; `TooMany`.
+    pub async fn add_token(
+        &self,
+        token: &TokenInfo,
+        sha256: &[u8; 32],
+        by: Option<UserId>,
+    ) -> Result<(), StoreError> {
         const OPERATION: &str = "storing a token";
         let at = storable(token.created_at);
         let expires_at = token.expires_at.map(storable);
@@ -97,8 +106,18 @@ impl Store {
             "scopes": token.scopes,
             "expires_at": expires_at,
         });
-        audit::record(&mut tx, &AuditRow { at, user: OPERATOR, action: "token.issue", vm: None, details })
-            .await?;
+        let count = on_tx!(&mut tx, db => sqlx::query_scalar::<_, i64>(
+            "SELECT count(*) FROM tokens WHERE user_id = $1",
+        )
+        .bind(token.user.uuid())
+        .fetch_one(db)
+        .await)
+        .map_err(failed(OPERATION))?;
+        if count > MAX_TOKENS {
+            return Err(StoreError::TooMany);
+        }
+        let user = by.unwrap_or(OPERATOR);
+        audit::record(&mut tx, &AuditRow { at, user, action: "token.issue", vm: None, details }).await?;
         tx.commit(OPERATION).await
     }
 
@@ -162,6 +181,60 @@ impl Store {
         .into_iter()
         .map(|(vm, share)| Ok((vm.into(), Share::read(OPERATION, &share)?)))
         .collect()
+    }
+
+    /// A user's tokens, newest first; expired ones too.
+    ///
+    /// # Errors
+    /// `Database`, `Corrupt`.
+    pub async fn tokens(&self, user: UserId) -> Result<Vec<TokenInfo>, StoreError> {
+        const OPERATION: &str = "listing a user's tokens";
+        type Row = (Uuid, String, String, DateTime<Utc>, Option<DateTime<Utc>>);
+        on_pool!(self, db => sqlx::query_as::<_, Row>(
+            "SELECT id, label, scopes, created_at, expires_at FROM tokens
+             WHERE user_id = $1 ORDER BY id DESC LIMIT $2",
+        )
+        .bind(user.uuid())
+        .bind(MAX_TOKENS)
+        .fetch_all(db)
+        .await)
+        .map_err(failed(OPERATION))?
+        .into_iter()
+        .map(|(id, label, scopes, created_at, expires_at)| {
+            let scopes = read_scopes(OPERATION, Some(&scopes))?;
+            Ok(TokenInfo { id: id.into(), user, label, scopes, created_at, expires_at })
+        })
+        .collect()
+    }
+
+    /// Ends one token of a user, with an audit row, in one transaction; `false`: he has no such.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub async fn revoke_token(
+        &self,
+        token: TokenId,
+        user: UserId,
+        by: UserId,
+        now: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        const OPERATION: &str = "revoking a token";
+        let mut tx = self.begin(OPERATION).await?;
+        let ended = on_tx!(&mut tx, db => sqlx::query("DELETE FROM tokens WHERE id = $1 AND user_id = $2")
+            .bind(token.uuid())
+            .bind(user.uuid())
+            .execute(db)
+            .await
+            .map(|done| done.rows_affected()))
+        .map_err(failed(OPERATION))?;
+        if ended == 0 {
+            return Ok(false);
+        }
+        let details = json!({ "user": user, "token": token });
+        let row = AuditRow { at: storable(now), user: by, action: "token.revoke", vm: None, details };
+        audit::record(&mut tx, &row).await?;
+        tx.commit(OPERATION).await?;
+        Ok(true)
     }
 
     /// Ends all tokens of a user, and writes an audit row, in one transaction; gives how many.

@@ -67,6 +67,22 @@ impl Store {
         tx.commit(OPERATION).await
     }
 
+    /// The same on behalf of an admin, and with the hash of a password.
+    ///
+    /// # Errors
+    /// `UserExists`.
+    pub async fn add_user_by(
+        &self,
+        user: &UserRecord,
+        password_hash: Option<&str>,
+        by: UserId,
+    ) -> Result<(), StoreError> {
+        const OPERATION: &str = "storing a user";
+        let mut tx = self.begin(OPERATION).await?;
+        insert(&mut tx, OPERATION, user, password_hash, by).await?;
+        tx.commit(OPERATION).await
+    }
+
     /// By name.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use async_graphql::SimpleObject;
 use uuid::Uuid;
 
+use super::people::Role as RoleName;
 use crate::access::{Actor, Role};
 
 /// Somebody who may call this API.
@@ -14,6 +15,8 @@ pub(crate) struct User {
     name: String,
     /// May see and use everything.
     admin: bool,
+    /// What you are to everybody's VMs.
+    role: RoleName,
     /// What else he may do, such as `unsafe_commands`.
     permissions: Vec<String>,
 }
@@ -24,6 +27,7 @@ impl From<&Actor> for User {
             id: actor.user.uuid(),
             name: actor.name.clone(),
             admin: actor.role == Role::Admin,
+            role: actor.role.into(),
             permissions: actor.permissions.iter().map(ToString::to_string).collect(),
         }
     }
