@@ -423,7 +423,9 @@ async fn expire(config: Config, store: Store, stop: CancellationToken) {
             store.expire_rollups(Resolution::FiveMinutes, now - days(metrics.five_minutes_days)).await;
         let hours = store.expire_rollups(Resolution::Hour, now - days(metrics.hours_days)).await;
         let history = store.expire_history(now - days(config.database.history_days)).await;
+        let sessions = store.remove_ended_sessions(now).await;
         for (what, result) in [
+            ("sessions", sessions),
             ("readings", readings),
             ("roll-ups of five minutes", five_minutes),
             ("roll-ups of hours", hours),
