@@ -1,62 +1,118 @@
-//! Who may do what: roles, permissions, and the one pure function that decides.
+//! Who may do what: roles, shares, permissions, a token's scopes, and the one pure function that
+//! decides.
 //!
 //! A stranger must not learn which VMs exist, so "not yours" and "not there" are the same
 //! answer ([`Denied::NotFound`]); only somebody who may see a VM is told that an action on it is
 //! forbidden.
 
 mod recent;
+mod words;
 
-use std::{collections::BTreeSet, fmt, str::FromStr};
-
-use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 pub use recent::Recent;
+pub use words::{Permission, Role, Scope, Share};
 
-use crate::vm::UserId;
+use crate::vm::{UserId, VmId};
 
-/// Something a user may be allowed to do beyond using his own VMs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Permission {
-    /// Run shell lines in guests.
-    UnsafeCommands,
-}
-
-impl Permission {
-    /// Every permission there is.
-    pub const ALL: [Self; 1] = [Self::UnsafeCommands];
-}
-
-impl fmt::Display for Permission {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::UnsafeCommands => "unsafe_commands",
-        })
-    }
-}
-
-impl FromStr for Permission {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|permission| permission.to_string() == text)
-            .ok_or_else(|| format!("{text:?} is not a permission; there is: unsafe_commands"))
-    }
-}
-
-/// Who is asking.
+/// Who is asking, and with what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
     /// The user.
     pub user: UserId,
     /// His name, for logs.
     pub name: String,
-    /// Whether he may see and use everything.
-    pub admin: bool,
+    /// What he is to everybody's VMs.
+    pub role: Role,
     /// What else he may do.
     pub permissions: BTreeSet<Permission>,
+    /// Others' VMs that he was given a part in.
+    pub shares: Arc<BTreeMap<VmId, Share>>,
+    /// What the token that he came with is good for, at most.
+    pub scopes: BTreeSet<Scope>,
+}
+
+impl Actor {
+    /// Somebody with a token for everything, and without a part in others' VMs.
+    #[must_use]
+    pub fn new(user: UserId, name: String, role: Role, permissions: BTreeSet<Permission>) -> Self {
+        Self { user, name, role, permissions, shares: Arc::default(), scopes: Scope::ALL.into() }
+    }
+
+    /// Whether he may administer this host, with this token.
+    #[must_use]
+    pub fn is_admin(&self) -> bool {
+        self.role == Role::Admin && self.scopes.contains(&Scope::Admin)
+    }
+
+    /// Whose VMs he may list.
+    #[must_use]
+    pub fn audience(&self) -> Audience {
+        match self.role {
+            Role::Admin | Role::Operator | Role::ReadOnly => Audience::Everybody,
+            Role::Member => Audience::Of(self.user),
+        }
+    }
+
+    /// What he is to a VM of that owner.
+    fn standing(&self, target: Target) -> Option<Standing> {
+        let owner = target.owner?;
+        let own = (owner == self.user).then_some(Standing::Owner);
+        let shared = self.shares.get(&target.vm).map(|share| match share {
+            Share::View => Standing::Viewer,
+            Share::Use => Standing::User,
+        });
+        let by_role = match self.role {
+            Role::Admin => Some(Standing::Owner),
+            Role::Operator => Some(Standing::User),
+            Role::ReadOnly => return Some(Standing::Viewer),
+            Role::Member => None,
+        };
+        own.max(shared).max(by_role)
+    }
+}
+
+/// What somebody is to a VM; each may do what those before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    /// Sees it.
+    Viewer,
+    /// Works with it.
+    User,
+    /// Decides about it.
+    Owner,
+}
+
+/// Those whose VMs a list may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// All VMs.
+    Everybody,
+    /// A user's own and those that are shared with him.
+    Of(UserId),
+}
+
+impl Audience {
+    /// The one user, if it is one.
+    #[must_use]
+    pub fn user(self) -> Option<UserId> {
+        match self {
+            Self::Everybody => None,
+            Self::Of(user) => Some(user),
+        }
+    }
+}
+
+/// A VM that something is asked of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// Which.
+    pub vm: VmId,
+    /// Whose it is, or was; `None`: there is no such VM.
+    pub owner: Option<UserId>,
 }
 
 /// What is asked for.
@@ -64,28 +120,18 @@ pub struct Actor {
 pub enum Action {
     /// Make a VM.
     CreateVm,
-    /// List VMs (each is then checked with [`Action::ViewVm`], or the list is filtered by owner).
+    /// List VMs (the list is [`Actor::audience`]'s).
     ListVms,
     /// See a VM, its readings, its logs, its events.
-    ViewVm {
-        /// Whose it is; `None`: there is no such VM.
-        owner: Option<UserId>,
-    },
-    /// Start, stop, delete.
-    ControlVm {
-        /// Whose it is; `None`: there is no such VM.
-        owner: Option<UserId>,
-    },
+    ViewVm(Target),
+    /// Start, stop, change, take snapshots.
+    ControlVm(Target),
+    /// Delete it, share it, give it away.
+    OwnVm(Target),
     /// Run one of the fixed actions in the guest.
-    SafeCommand {
-        /// Whose it is; `None`: there is no such VM.
-        owner: Option<UserId>,
-    },
+    SafeCommand(Target),
     /// Run a shell line in the guest.
-    UnsafeCommand {
-        /// Whose it is; `None`: there is no such VM.
-        owner: Option<UserId>,
-    },
+    UnsafeCommand(Target),
     /// See the host's capacity, pools and networks.
     ViewHost,
     /// See the image library.
@@ -96,6 +142,16 @@ pub enum Action {
     ViewTelemetry,
     /// See domains that others made, take them under management, give them back.
     OthersDomains,
+    /// Plug a VM into a bridge of the host.
+    UseBridge,
+    /// See, make, change and remove users, and end their sessions.
+    ManageUsers,
+    /// Read who asked for what.
+    ViewAudit,
+    /// Change one's own password, end one's own sessions, see one's own tokens.
+    OwnAccount,
+    /// Issue a token for oneself.
+    IssueToken,
 }
 
 /// Why not.
@@ -109,91 +165,91 @@ pub enum Denied {
     Forbidden(&'static str),
 }
 
+const ADMINS: Denied = Denied::Forbidden("this is for admins");
+
 /// Decides.
 ///
 /// # Errors
 /// [`Denied`] says how to answer.
 pub fn authorize(actor: &Actor, action: Action) -> Result<(), Denied> {
-    let sees = |owner: Option<UserId>| match owner {
-        Some(owner) if actor.admin || owner == actor.user => Ok(()),
-        _ => Err(Denied::NotFound),
-    };
     match action {
-        Action::CreateVm | Action::ListVms | Action::ViewHost | Action::ViewImages => Ok(()),
-        Action::ViewVm { owner } | Action::ControlVm { owner } | Action::SafeCommand { owner } => sees(owner),
-        Action::ViewTelemetry | Action::ManageMedia | Action::OthersDomains if actor.admin => Ok(()),
-        Action::ViewTelemetry | Action::ManageMedia | Action::OthersDomains => {
-            Err(Denied::Forbidden("this is for admins"))
+        Action::ListVms | Action::ViewHost | Action::ViewImages => scoped(actor, Scope::Read),
+        Action::ViewVm(target) => {
+            let _sees = seen(actor, target)?;
+            scoped(actor, Scope::Read)
         }
-        Action::UnsafeCommand { owner } => {
-            sees(owner)?;
+        Action::CreateVm => match actor.role {
+            Role::ReadOnly => Err(Denied::Forbidden("you may look, and change nothing")),
+            Role::Admin | Role::Operator | Role::Member => scoped(actor, Scope::Control),
+        },
+        Action::ControlVm(target) | Action::SafeCommand(target) => controls(actor, target),
+        Action::OwnVm(target) => {
+            if seen(actor, target)? < Standing::Owner {
+                return Err(Denied::Forbidden("this is for the VM's owner"));
+            }
+            scoped(actor, Scope::Control)
+        }
+        Action::UnsafeCommand(target) => {
+            controls(actor, target)?;
             // Like the specification, an admin needs the permission too: being trusted with the
             // host is not being trusted with the contents of every guest.
-            if actor.permissions.contains(&Permission::UnsafeCommands) {
-                Ok(())
-            } else {
-                Err(Denied::Forbidden("the permission unsafe_commands is needed"))
+            if !actor.permissions.contains(&Permission::UnsafeCommands) {
+                return Err(Denied::Forbidden("the permission unsafe_commands is needed"));
             }
+            scoped(actor, Scope::UnsafeCommands)
+        }
+        Action::ViewTelemetry => match actor.role {
+            Role::Admin | Role::Operator | Role::ReadOnly => scoped(actor, Scope::Telemetry),
+            Role::Member => Err(ADMINS),
+        },
+        Action::ManageMedia
+        | Action::OthersDomains
+        | Action::UseBridge
+        | Action::ManageUsers
+        | Action::ViewAudit => match actor.role {
+            Role::Admin => scoped(actor, Scope::Admin),
+            Role::Operator | Role::ReadOnly | Role::Member => Err(ADMINS),
+        },
+        // What a token is too weak for, it must not be able to make itself a stronger one for.
+        Action::OwnAccount | Action::IssueToken => {
+            Scope::ALL.into_iter().try_for_each(|scope| scoped(actor, scope))
         }
     }
+}
+
+/// The specification's `authorizeCommand`: whether this actor may run such a command in a VM of that
+/// owner.
+///
+/// # Errors
+/// [`Denied`] says how to answer.
+pub fn authorize_command(actor: &Actor, target: Target, is_unsafe: bool) -> Result<(), Denied> {
+    let action = if is_unsafe { Action::UnsafeCommand(target) } else { Action::SafeCommand(target) };
+    authorize(actor, action)
+}
+
+fn seen(actor: &Actor, target: Target) -> Result<Standing, Denied> {
+    actor.standing(target).ok_or(Denied::NotFound)
+}
+
+fn controls(actor: &Actor, target: Target) -> Result<(), Denied> {
+    if seen(actor, target)? < Standing::User {
+        return Err(Denied::Forbidden("you may look at this VM, and change nothing"));
+    }
+    scoped(actor, Scope::Control)
+}
+
+fn scoped(actor: &Actor, scope: Scope) -> Result<(), Denied> {
+    if actor.scopes.contains(&scope) {
+        return Ok(());
+    }
+    Err(Denied::Forbidden(match scope {
+        Scope::Read => "this token has not the scope read",
+        Scope::Control => "this token has not the scope control",
+        Scope::UnsafeCommands => "this token has not the scope unsafe_commands",
+        Scope::Telemetry => "this token has not the scope telemetry",
+        Scope::Admin => "this token has not the scope admin",
+    }))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn actor(admin: bool, permissions: &[Permission]) -> Actor {
-        Actor {
-            user: UserId::generate(),
-            name: "somebody".to_owned(),
-            admin,
-            permissions: permissions.iter().copied().collect(),
-        }
-    }
-
-    #[test]
-    fn a_stranger_cannot_tell_anothers_vm_from_none() {
-        let stranger = actor(false, &Permission::ALL);
-        for owner in [None, Some(UserId::generate())] {
-            for action in [
-                Action::ViewVm { owner },
-                Action::ControlVm { owner },
-                Action::SafeCommand { owner },
-                Action::UnsafeCommand { owner },
-            ] {
-                assert_eq!(authorize(&stranger, action), Err(Denied::NotFound), "{action:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn shell_lines_need_the_permission_even_for_owners_and_admins() {
-        for admin in [false, true] {
-            let without = actor(admin, &[]);
-            let owner = Some(without.user);
-            assert_eq!(authorize(&without, Action::SafeCommand { owner }), Ok(()));
-            assert!(matches!(
-                authorize(&without, Action::UnsafeCommand { owner }),
-                Err(Denied::Forbidden(_))
-            ));
-            let with = actor(admin, &[Permission::UnsafeCommands]);
-            assert_eq!(authorize(&with, Action::UnsafeCommand { owner: Some(with.user) }), Ok(()));
-        }
-    }
-
-    #[test]
-    fn an_admin_sees_everything_that_is_there() {
-        let admin = actor(true, &[]);
-        assert_eq!(authorize(&admin, Action::ControlVm { owner: Some(UserId::generate()) }), Ok(()));
-        assert_eq!(authorize(&admin, Action::ViewVm { owner: None }), Err(Denied::NotFound));
-    }
-
-    #[test]
-    fn what_is_told_of_every_vm_is_for_admins_only() {
-        for action in [Action::ViewTelemetry, Action::ManageMedia, Action::OthersDomains] {
-            assert_eq!(authorize(&actor(true, &[]), action), Ok(()));
-            let told = authorize(&actor(false, &Permission::ALL), action);
-            assert!(matches!(told, Err(Denied::Forbidden(_))), "{told:?}");
-        }
-    }
-}
+mod tests;

@@ -1,16 +1,27 @@
 //! Users and their tokens. A token is shown once, when it is issued; the database keeps its
 //! SHA-256 (a token has 256 random bits, so a slow hash would add nothing).
 
+mod attempts;
+mod email;
+mod password;
+mod people;
+mod sign_in;
 mod token;
 
 use std::{sync::Arc, time::Instant};
+
+use attempts::Attempts;
+use password::Passwords;
+pub use people::NewUser;
+pub use sign_in::{Origin, SignInError, Signed};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    access::{Actor, Permission, Recent},
-    store::{Store, StoreError, TokenInfo, UserRecord},
+    access::{Actor, Permission, Recent, Role, Scope},
+    config::AccountsConfig,
+    store::{Store, StoreError, TokenInfo, TokenUse, UserRecord},
     vm::{TokenId, UserId, truncate_to_micros},
 };
 
@@ -20,6 +31,9 @@ pub struct Accounts {
     store: Store,
     /// Who presented which token a moment ago, by its SHA-256.
     recent: Arc<Recent<[u8; 32], Actor>>,
+    config: AccountsConfig,
+    passwords: Passwords,
+    attempts: Arc<Attempts>,
 }
 
 /// Why it could not be done.
@@ -28,6 +42,27 @@ pub enum AccountError {
     /// Not 1 to 64 characters of the allowed ones.
     #[error("a user's name has 1 to 64 characters: letters, digits, '.', '_', '-', '@'")]
     InvalidName,
+    /// No such user.
+    #[error("there is no user {0}")]
+    UnknownUser(UserId),
+    /// No such token of his.
+    #[error("you have no token {0}")]
+    UnknownToken(TokenId),
+    /// A token for nothing.
+    #[error("a token has at least one scope")]
+    NoScopes,
+    /// Not the password, or too many that were not.
+    #[error("that is not the password; after several wrong ones, wait a quarter of an hour")]
+    WrongPassword,
+    /// Not an address that an account can have.
+    #[error("that is no e-mail address")]
+    InvalidEmail,
+    /// Not a password that an account can have.
+    #[error("a password {0}")]
+    InvalidPassword(&'static str),
+    /// A password could not be worked on.
+    #[error("hashing a password: {0}")]
+    Hashing(String),
     /// Longer than 200 characters, or with control characters.
     #[error("a token's label has at most 200 characters, none of them a control character")]
     InvalidLabel,
@@ -46,7 +81,19 @@ impl Accounts {
     /// Accounts in this store.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store, recent: Arc::default() }
+        Self {
+            store,
+            recent: Arc::default(),
+            config: AccountsConfig::default(),
+            passwords: Passwords::new(),
+            attempts: Arc::default(),
+        }
+    }
+
+    /// The same, with other times.
+    #[must_use]
+    pub fn with_config(self, config: AccountsConfig) -> Self {
+        Self { config, ..self }
     }
 
     /// Makes a user.
@@ -56,7 +103,7 @@ impl Accounts {
     pub async fn add_user(
         &self,
         name: &str,
-        admin: bool,
+        role: Role,
         permissions: &[Permission],
     ) -> Result<UserRecord, AccountError> {
         if !is_user_name(name) {
@@ -68,15 +115,18 @@ impl Accounts {
         let user = UserRecord {
             id: UserId::generate(),
             name: name.to_owned(),
-            admin,
+            email: None,
+            has_password: false,
+            role,
             permissions,
+            disabled: false,
             created_at: truncate_to_micros(Utc::now()),
         };
         self.store.add_user(&user).await?;
         Ok(user)
     }
 
-    /// Issues a token (`ibt_` and 64 hexadecimal digits), valid for `days` or for ever.
+    /// Issues a token (`ibt_` and 64 hexadecimal digits) for these scopes, valid for `days` or for ever.
     ///
     /// # Errors
     /// `NoSuchUser`, `InvalidLabel`.
@@ -84,22 +134,24 @@ impl Accounts {
         &self,
         user: &str,
         label: &str,
+        scopes: &[Scope],
         days: Option<u32>,
     ) -> Result<SecretString, AccountError> {
-        if label.chars().count() > 200 || label.chars().any(char::is_control) {
+        if !is_label(label) {
             return Err(AccountError::InvalidLabel);
         }
         let user = self.named(user).await?;
-        let token = token::generate().await.map_err(AccountError::Randomness)?;
+        let token = token::generate(token::Kind::Api).await.map_err(AccountError::Randomness)?;
         let now = Utc::now();
         let info = TokenInfo {
             id: TokenId::generate(),
             user: user.id,
             label: label.to_owned(),
+            scopes: scopes.iter().copied().collect(),
             created_at: now,
             expires_at: days.map(|days| expiry(now, days)),
         };
-        self.store.add_token(&info, &token::digest(token.expose_secret())).await?;
+        self.store.add_token(&info, &token::digest(token.expose_secret()), None).await?;
         Ok(token)
     }
 
@@ -109,11 +161,13 @@ impl Accounts {
     /// The database could not be asked.
     pub async fn authenticate(&self, token: &str) -> Result<Option<Actor>, StoreError> {
         // What has not a token's form needs no look into the database.
-        if !token::is_well_formed(token) {
-            return Ok(None);
-        }
+        let stands_for = match token::Kind::of(token) {
+            Some(token::Kind::Api) => TokenUse::Api,
+            Some(token::Kind::Access) => TokenUse::Access,
+            Some(token::Kind::Refresh | token::Kind::SetUp) | None => return Ok(None),
+        };
         let (digest, asked) = (token::digest(token), Instant::now());
-        let found = self.store.actor_by_token(&digest, Utc::now()).await?;
+        let found = self.store.actor_by_token(&digest, stands_for, Utc::now()).await?;
         match &found {
             Some(actor) => self.recent.put(digest, actor.clone(), asked),
             None => self.recent.forget(&digest),
@@ -128,8 +182,8 @@ impl Accounts {
     /// As [`Self::authenticate`].
     pub async fn recognise(&self, token: &str) -> Result<Option<Actor>, StoreError> {
         let recent =
-            token::is_well_formed(token).then(|| self.recent.get(&token::digest(token), Instant::now()));
-        match recent.flatten() {
+            token::Kind::of(token).and_then(|_| self.recent.get(&token::digest(token), Instant::now()));
+        match recent {
             Some(actor) => Ok(Some(actor)),
             None => self.authenticate(token).await,
         }
@@ -158,6 +212,10 @@ impl Accounts {
         let user = if is_user_name(name) { self.store.user_named(name).await? } else { None };
         user.ok_or_else(|| AccountError::NoSuchUser(name.to_owned()))
     }
+}
+
+fn is_label(label: &str) -> bool {
+    label.chars().count() <= 200 && !label.chars().any(char::is_control)
 }
 
 pub(crate) fn is_user_name(name: &str) -> bool {

@@ -4,6 +4,7 @@
 //! actor and passes [`crate::access::authorize`]; only `/healthz` and GraphiQL's page do not. An
 //! installer, which is nobody, has a token for one thing.
 
+mod audited;
 mod auth;
 mod batch;
 mod command;
@@ -26,6 +27,7 @@ mod scalars;
 mod schema;
 mod screenshot;
 mod series;
+mod sign_in;
 mod size;
 mod subscription;
 mod types;

@@ -80,6 +80,18 @@ section! {
 }
 
 section! {
+    /// People who sign in.
+    AccountsConfig "accounts" {
+        /// How long an access token is good for.
+        access_time: Duration = "15m" in 1..=86400,
+        /// How long a refresh token waits to be exchanged.
+        refresh_time: Duration = "720h" in 600..=31536000,
+        /// How long one sign-in lasts, however often it is refreshed.
+        session_time: Duration = "2160h" in 600..=63072000,
+    }
+}
+
+section! {
     /// The listener for guests: downloads of the agent, nothing secret; and reports of installers.
     GuestsConfig "guests" {
         /// This host's address on the guests' network, and a port; guests are told this very

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use chrono::Utc;
 
 use crate::{
-    access::{Action, Actor, Denied, authorize},
+    access::{Action, Actor, Denied, Target, authorize},
     config::HypervisorConfig,
     hypervisor::{HostFacts, Hypervisor, HypervisorError},
     images::{ImageError, Images},
@@ -254,7 +254,8 @@ impl Lifecycle {
     async fn authorize(&self, actor: &Actor, vm: VmId) -> Result<(), LifecycleError> {
         let found = self.store.vm(vm).await.map_err(LifecycleError::Store)?;
         let owner = found.map(|view| view.record.owner);
-        authorize(actor, Action::ControlVm { owner }).map_err(|denied| LifecycleError::denied(denied, vm))
+        authorize(actor, Action::ControlVm(Target { vm, owner }))
+            .map_err(|denied| LifecycleError::denied(denied, vm))
     }
 }
 

@@ -15,24 +15,33 @@ mod media;
 mod metrics;
 mod operations;
 mod page;
+mod people;
 mod resources;
 mod schema;
 mod series;
+mod sessions;
+mod shares;
+mod tokens;
 mod url;
 mod users;
 mod vm_errors;
 mod vms;
 
 pub use alerts::{AlertChanges, AlertLook, DueAlert, NewAlert, OpenAlert, Told, WatchedVm};
+pub use audit::{AskedFrom, AuditEntry, AuditFilter, AuditOutcome, Refusal, asked_from, pieces_asked_from};
 pub use commands::{CommandEnd, CommandRecord, CommandStatus, LateNote, NewCommand, NotLogged};
 pub use db::Store;
 pub use lock::StoreLock;
 pub use media::{FoundDisc, MediaBounds, MediumEnd, MediumUses, NewMedium, NotAsked};
 pub use metrics::{MetricsRow, PackedSample};
 pub use page::{Page, PageOf};
+pub use people::UserChange;
 pub use schema::SchemaState;
+pub use sessions::{Credentials, Refreshed, SessionInfo, SessionTokens, StoredToken};
+pub use shares::VmShare;
+pub use tokens::{TokenInfo, TokenUse};
 pub use url::{database_url, without_password};
-pub use users::{TokenInfo, UserRecord};
+pub use users::UserRecord;
 pub use vm_errors::VmErrorRecord;
 pub use vms::{ChangeOutcome, FoundVm, HeardReport, NewClone, NewVm, VmAccess, VmBundle, VmCount, VmView};
 
@@ -100,6 +109,15 @@ pub enum StoreError {
     /// A user of that name exists.
     #[error("a user of that name exists")]
     UserExists,
+    /// Nobody would be left who may administer the host.
+    #[error("the last admin has to stay one")]
+    LastAdmin,
+    /// A user's VMs would be nobody's.
+    #[error("the user owns VMs")]
+    OwnsVms,
+    /// There are as many as there may be.
+    #[error("there are as many as there may be")]
+    TooMany,
 }
 
 impl StoreError {

@@ -45,7 +45,7 @@ pub use device::{
     PluggedMedium, parse_mac,
 };
 pub use event::VmEvent;
-pub use ids::{CommandId, HostId, MediumId, OperationId, TokenId, UserId, VmId};
+pub use ids::{CommandId, HostId, MediumId, OperationId, SessionId, TokenId, UserId, VmId};
 pub use image::{Image, ImageFormat, KernelBoot, OsFamily, Provisioning};
 pub use installation::{
     Disc, InstallFamily, InstallReport, Installation, InstallerBoot, InstallerKernel, WindowsRelease,

@@ -6,9 +6,9 @@ mod support;
 
 use chrono::{TimeDelta, Utc};
 use infinibay::{
-    access::Permission,
+    access::{Permission, Role, Scope},
     accounts::{AccountError, Accounts},
-    store::{StoreError, TokenInfo},
+    store::{StoreError, TokenInfo, TokenUse},
     vm::{TokenId, UserId},
 };
 use secrecy::ExposeSecret;
@@ -18,16 +18,16 @@ on_both! {
     async fn a_token_says_who_one_is(db: TestDatabase) {
         let accounts = Accounts::new(db.store().await);
         let unsafe_commands = Permission::UnsafeCommands;
-        let ana = accounts.add_user("ana", true, &[unsafe_commands, unsafe_commands]).await.unwrap();
-        accounts.add_user("ben@example.org", false, &[]).await.unwrap();
-        let token = accounts.issue_token("ana", "laptop", None).await.unwrap();
-        let other = accounts.issue_token("ben@example.org", "", Some(1)).await.unwrap();
+        let ana = accounts.add_user("ana", Role::Admin, &[unsafe_commands, unsafe_commands]).await.unwrap();
+        accounts.add_user("ben@example.org", Role::Member, &[]).await.unwrap();
+        let token = accounts.issue_token("ana", "laptop", &Scope::ALL, None).await.unwrap();
+        let other = accounts.issue_token("ben@example.org", "", &Scope::ALL, Some(1)).await.unwrap();
 
         let actor = accounts.authenticate(token.expose_secret()).await.unwrap().expect("ana");
-        assert_eq!((actor.user, actor.name.as_str(), actor.admin), (ana.id, "ana", true));
+        assert_eq!((actor.user, actor.name.as_str(), actor.role), (ana.id, "ana", Role::Admin));
         assert_eq!(actor.permissions.into_iter().collect::<Vec<_>>(), [unsafe_commands]);
         let actor = accounts.authenticate(other.expose_secret()).await.unwrap().expect("ben");
-        assert_eq!((actor.name.as_str(), actor.admin), ("ben@example.org", false));
+        assert_eq!((actor.name.as_str(), actor.role), ("ben@example.org", Role::Member));
         assert!(actor.permissions.is_empty());
 
         let mut wrong = token.expose_secret().to_owned();
@@ -42,8 +42,8 @@ on_both! {
 
     async fn no_token_stands_in_the_database(db: TestDatabase) {
         let accounts = Accounts::new(db.store().await);
-        accounts.add_user("ana", false, &[]).await.unwrap();
-        let token = accounts.issue_token("ana", "", None).await.unwrap();
+        accounts.add_user("ana", Role::Member, &[]).await.unwrap();
+        let token = accounts.issue_token("ana", "", &Scope::ALL, None).await.unwrap();
         let digits = token.expose_secret().trim_start_matches("ibt_");
         let raw: Vec<u8> = digits
             .as_bytes()
@@ -70,22 +70,23 @@ on_both! {
     async fn a_token_ends(db: TestDatabase) {
         let store = db.store().await;
         let accounts = Accounts::new(store.clone());
-        let ana = accounts.add_user("ana", false, &[]).await.unwrap();
+        let ana = accounts.add_user("ana", Role::Member, &[]).await.unwrap();
         let now = Utc::now();
         let info = TokenInfo {
             id: TokenId::generate(),
             user: ana.id,
             label: "short".to_owned(),
+            scopes: Scope::ALL.into(),
             created_at: now,
             expires_at: Some(now + TimeDelta::seconds(10)),
         };
-        store.add_token(&info, &[7; 32]).await.unwrap();
-        let at = async |seconds| store.actor_by_token(&[7; 32], now + TimeDelta::seconds(seconds)).await.unwrap();
+        store.add_token(&info, &[7; 32], None).await.unwrap();
+        let at = async |seconds| store.actor_by_token(&[7; 32], TokenUse::Api, now + TimeDelta::seconds(seconds)).await.unwrap();
         assert!(at(9).await.is_some());
         assert!(at(10).await.is_none());
         assert!(at(11).await.is_none());
 
-        let long = accounts.issue_token("ana", "", Some(u32::MAX)).await.unwrap();
+        let long = accounts.issue_token("ana", "", &Scope::ALL, Some(u32::MAX)).await.unwrap();
         assert!(accounts.authenticate(long.expose_secret()).await.unwrap().is_some());
         assert_eq!(accounts.revoke_tokens("ana").await.unwrap(), 2);
         assert!(accounts.authenticate(long.expose_secret()).await.unwrap().is_none());
@@ -95,8 +96,8 @@ on_both! {
     async fn who_is_recognised_was_looked_up_within_a_second(db: TestDatabase) {
         let store = db.store().await;
         let accounts = Accounts::new(store.clone());
-        let ana = accounts.add_user("ana", false, &[]).await.unwrap();
-        let token = accounts.issue_token("ana", "", None).await.unwrap();
+        let ana = accounts.add_user("ana", Role::Member, &[]).await.unwrap();
+        let token = accounts.issue_token("ana", "", &Scope::ALL, None).await.unwrap();
         let token = token.expose_secret();
         assert_eq!(accounts.recognise(token).await.unwrap().unwrap().user, ana.id);
         // Past this process.
@@ -105,7 +106,7 @@ on_both! {
         assert!(accounts.recognise(token).await.unwrap().is_none());
 
         // Whoever was looked for and not found is not recognised any more, either.
-        let token = accounts.issue_token("ana", "", None).await.unwrap();
+        let token = accounts.issue_token("ana", "", &Scope::ALL, None).await.unwrap();
         let token = token.expose_secret();
         assert!(accounts.recognise(token).await.unwrap().is_some());
         store.revoke_tokens(ana.id, Utc::now()).await.unwrap();
@@ -115,11 +116,11 @@ on_both! {
 
     async fn every_change_leaves_an_audit_row(db: TestDatabase) {
         let accounts = Accounts::new(db.store().await);
-        accounts.add_user("ana", true, &Permission::ALL).await.unwrap();
-        let token = accounts.issue_token("ana", "laptop", Some(1)).await.unwrap();
+        accounts.add_user("ana", Role::Admin, &Permission::ALL).await.unwrap();
+        let token = accounts.issue_token("ana", "laptop", &Scope::ALL, Some(1)).await.unwrap();
         accounts.revoke_tokens("ana").await.unwrap();
         // What was refused, nobody did.
-        accounts.add_user("ana", false, &[]).await.unwrap_err();
+        accounts.add_user("ana", Role::Member, &[]).await.unwrap_err();
 
         for action in [
             "SELECT count(*) FROM audit_log WHERE action = 'user.add'
@@ -147,15 +148,15 @@ on_both! {
 
     async fn without_an_audit_row_nothing_is_changed(db: TestDatabase) {
         let accounts = Accounts::new(db.store().await);
-        accounts.add_user("ana", false, &[]).await.unwrap();
-        accounts.issue_token("ana", "", None).await.unwrap();
+        accounts.add_user("ana", Role::Member, &[]).await.unwrap();
+        accounts.issue_token("ana", "", &Scope::ALL, None).await.unwrap();
         db.tamper(
             "CREATE TRIGGER broken BEFORE INSERT ON audit_log BEGIN SELECT RAISE(ABORT, 'broken'); END",
             "ALTER TABLE audit_log ADD CONSTRAINT broken CHECK (FALSE) NOT VALID",
         )
         .await;
-        accounts.add_user("ben", false, &[]).await.unwrap_err();
-        accounts.issue_token("ana", "", None).await.unwrap_err();
+        accounts.add_user("ben", Role::Member, &[]).await.unwrap_err();
+        accounts.issue_token("ana", "", &Scope::ALL, None).await.unwrap_err();
         accounts.revoke_tokens("ana").await.unwrap_err();
         assert_eq!(db.number("SELECT count(*) FROM users").await, 1);
         assert_eq!(db.number("SELECT count(*) FROM tokens").await, 1);
@@ -164,16 +165,16 @@ on_both! {
     async fn what_is_wrong_is_refused(db: TestDatabase) {
         let store = db.store().await;
         let accounts = Accounts::new(store.clone());
-        accounts.add_user("ana", false, &[]).await.unwrap();
-        let refused = accounts.add_user("ana", true, &Permission::ALL).await;
+        accounts.add_user("ana", Role::Member, &[]).await.unwrap();
+        let refused = accounts.add_user("ana", Role::Admin, &Permission::ALL).await;
         assert!(matches!(refused, Err(AccountError::Store(StoreError::UserExists))), "{refused:?}");
-        assert!(!accounts.users().await.unwrap()[0].admin, "the first one stays");
-        let refused = accounts.add_user("a b", false, &[]).await;
+        assert_eq!(accounts.users().await.unwrap()[0].role, Role::Member, "the first one stays");
+        let refused = accounts.add_user("a b", Role::Member, &[]).await;
         assert!(matches!(refused, Err(AccountError::InvalidName)), "{refused:?}");
-        let refused = accounts.issue_token("ana", "two\nlines", None).await;
+        let refused = accounts.issue_token("ana", "two\nlines", &Scope::ALL, None).await;
         assert!(matches!(refused, Err(AccountError::InvalidLabel)), "{refused:?}");
         for outcome in [
-            accounts.issue_token("nobody", "", None).await.map(drop),
+            accounts.issue_token("nobody", "", &Scope::ALL, None).await.map(drop),
             accounts.revoke_tokens("nobody").await.map(drop),
         ] {
             assert!(matches!(outcome, Err(AccountError::NoSuchUser(_))), "{outcome:?}");
@@ -182,10 +183,11 @@ on_both! {
             id: TokenId::generate(),
             user: UserId::generate(),
             label: String::new(),
+            scopes: Scope::ALL.into(),
             created_at: Utc::now(),
             expires_at: None,
         };
-        let refused = store.add_token(&stray, &[1; 32]).await;
+        let refused = store.add_token(&stray, &[1; 32], None).await;
         assert!(matches!(refused, Err(StoreError::NotFound)), "{refused:?}");
     }
 }

@@ -7,6 +7,7 @@ mod support;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use infinibay::{
+    access::Audience,
     store::{Page, Store},
     vm::{HostId, UserId, VmId},
 };
@@ -58,7 +59,9 @@ async fn statements(backend: Backend, vms: usize) -> [usize; 6] {
     let opening = count(&db, async |_| ()).await;
     let load_host = async |store: &Store| assert_eq!(store.load_host(host).await.unwrap().len(), vms);
     let by_id = async |store: &Store| assert_eq!(store.vms_by_id(&ids).await.unwrap().len(), vms);
-    let list = async |store: &Store| assert_eq!(store.list_vms(None, page).await.unwrap().nodes.len(), vms);
+    let list = async |store: &Store| {
+        assert_eq!(store.list_vms(Audience::Everybody, None, page).await.unwrap().nodes.len(), vms)
+    };
     let latest = async |store: &Store| assert_eq!(store.latest_metrics(&ids).await.unwrap().len(), vms);
     let counts = async |store: &Store| {
         let told = store.count_vms(host).await.unwrap();

@@ -13,6 +13,7 @@ use std::{
 };
 
 use infinibay::{
+    access::Role,
     config::{AgentsConfig, HypervisorConfig, InstallsConfig, ReconcileConfig},
     domain_xml::Templates,
     events::EventBus,
@@ -77,8 +78,11 @@ impl Stage {
         let user = UserRecord {
             id: owner,
             name: "ana".to_owned(),
-            admin: false,
+            email: None,
+            has_password: false,
+            role: Role::Member,
             permissions: Vec::new(),
+            disabled: false,
             created_at: sample::now(),
         };
         store.add_user(&user).await.unwrap();

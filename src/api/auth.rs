@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::{ApiContext, error::ApiError};
 use crate::{
-    access::{Action, Actor, authorize},
+    access::{Action, Actor, Target, authorize},
     store::{StoreError, VmView},
     vm::{UserId, VmId},
 };
@@ -94,7 +94,8 @@ impl<'a> Call<'a> {
     pub(super) async fn visible(&self, vm: VmId) -> Result<VmView, ApiError> {
         let view = self.api.store.vm(vm).await?;
         let owner = view.as_ref().map(|view| view.record.owner);
-        authorize(self.actor, Action::ViewVm { owner }).map_err(|denied| ApiError::denied(denied, vm))?;
+        authorize(self.actor, Action::ViewVm(Target { vm, owner }))
+            .map_err(|denied| ApiError::denied(denied, vm))?;
         view.ok_or_else(|| ApiError::vm_not_found(vm))
     }
 
@@ -107,7 +108,8 @@ impl<'a> Call<'a> {
             Some(view) => Some(view.record.owner),
             None => self.api.store.former_owner(vm).await?,
         };
-        authorize(self.actor, Action::ViewVm { owner }).map_err(|denied| ApiError::denied(denied, vm))
+        authorize(self.actor, Action::ViewVm(Target { vm, owner }))
+            .map_err(|denied| ApiError::denied(denied, vm))
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
     types::{CommandInput, CommandLog, VmCommandResult},
 };
 use crate::{
-    access::{Action, Actor, authorize},
+    access::{Actor, Target, authorize_command},
     commands::CommandError,
     store::{CommandRecord, StoreError, VmAccess},
     vm::{AgentConnectivity, CommandId, FrameText, GuestCommand, UserId, VmId, VmPhase},
@@ -190,8 +190,8 @@ async fn look_again(
 }
 
 fn may(call: &Call<'_>, vm: VmId, owner: Option<UserId>, is_unsafe: bool) -> Result<(), ApiError> {
-    let action = if is_unsafe { Action::UnsafeCommand { owner } } else { Action::SafeCommand { owner } };
-    authorize(call.actor, action).map_err(|denied| ApiError::denied(denied, vm))
+    authorize_command(call.actor, Target { vm, owner }, is_unsafe)
+        .map_err(|denied| ApiError::denied(denied, vm))
 }
 
 /// Gives what the VM was doing, for whoever has to say why it could not be reached.

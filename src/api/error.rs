@@ -86,12 +86,17 @@ impl ApiError {
 
     /// It could not be found out, as opposed to a refusal: the database is away, or our fault.
     pub(super) fn is_failure(&self) -> bool {
-        matches!(self.code, "INTERNAL" | "STORE_UNAVAILABLE")
+        is_failure(self.code)
     }
 
     pub(super) fn is_not_found(&self) -> bool {
         self.code == "VM_NOT_FOUND"
     }
+}
+
+/// Whether a code says that something went wrong here, as opposed to a refusal.
+pub(super) fn is_failure(code: &str) -> bool {
+    matches!(code, "INTERNAL" | "STORE_UNAVAILABLE")
 }
 
 impl From<ApiError> for async_graphql::Error {

@@ -6,8 +6,8 @@ use async_graphql::http::GraphiQLSource;
 use axum::{
     Json, Router,
     body::Body,
-    extract::{FromRequestParts, Request, State, WebSocketUpgrade},
-    http::{HeaderMap, HeaderName, Method, StatusCode, header},
+    extract::{ConnectInfo, FromRequestParts, Request, State, WebSocketUpgrade},
+    http::{Extensions, HeaderMap, HeaderName, Method, StatusCode, header},
     response::{Html, IntoResponse, Response},
     routing::get,
 };
@@ -15,9 +15,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ApiContext, auth::Token, deadline::Deadline, doors::Doors, error::ApiError, problem::coded, room::Room,
-    screenshot, size::sized, websocket,
+    ApiContext, auth::Token, deadline::Deadline, doors::Doors, error::ApiError, listener::Peer,
+    problem::coded, room::Room, screenshot, sign_in, size::sized, websocket,
 };
+
+use crate::store::{self, AskedFrom};
 
 /// How long requests under way may still take once the controller stops.
 const STOP_GRACE: Duration = Duration::from_secs(4);
@@ -40,6 +42,7 @@ pub(super) fn routes(doors: Doors) -> Router {
     Router::new()
         .route("/graphql", get(open).post(graphql))
         .route("/graphql/ws", get(open))
+        .merge(sign_in::routes())
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics))
         .route("/vms/{id}/screenshot", get(screenshot::screenshot))
@@ -71,6 +74,7 @@ async fn answer(
     deadline: &Deadline,
 ) -> Result<async_graphql::Response, ApiError> {
     let (parts, body) = request.into_parts();
+    let origin = asked_from(&parts.extensions);
     let token = Token::of(&parts.headers).ok_or_else(ApiError::unauthenticated)?;
     let actor = token.recent_actor(&doors.api).await?;
     // Also what keeps foreign pages out: a browser sends this type only where it is allowed to.
@@ -79,13 +83,18 @@ async fn answer(
     }
     let request = read(body, doors.api.config.max_body_bytes).await?;
     let request = sized(request, &doors.api)?;
-    Ok(doors
-        .schema
-        .execute(request.data(actor).data(token).data(deadline.clone()).data(Room::default()))
-        .await)
+    let request =
+        request.data(actor).data(token).data(deadline.clone()).data(Room::default()).data(origin.clone());
+    Ok(store::asked_from(origin, doors.schema.execute(request)).await)
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+/// Where a request comes from, by what was noted on its way in.
+pub(super) fn asked_from(noted: &Extensions) -> AskedFrom {
+    let peer = noted.get::<ConnectInfo<Peer>>();
+    AskedFrom { address: peer.map(|ConnectInfo(peer)| peer.address.ip().to_string()), request: None }
+}
+
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
 }
@@ -114,7 +123,10 @@ async fn open(State(doors): State<Doors>, request: Request) -> Response {
     let upgrade = parts.headers.contains_key(header::UPGRADE) || parts.method == Method::CONNECT;
     if upgrade {
         return match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
-            Ok(upgrade) => websocket::open(doors, &parts.headers, upgrade),
+            Ok(upgrade) => {
+                let origin = asked_from(&parts.extensions);
+                websocket::open(doors, &parts.headers, origin, upgrade)
+            }
             Err(refused) => refused.into_response(),
         };
     }

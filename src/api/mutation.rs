@@ -5,6 +5,7 @@ mod device;
 mod guest;
 mod identity;
 mod media;
+mod people;
 mod setting;
 mod size;
 mod snapshot;
@@ -37,6 +38,7 @@ pub(super) struct MutationRoot(
     identity::IdentityMutations,
     media::MediaMutations,
     clone::CloneMutations,
+    people::PeopleMutations,
 );
 
 /// Making, powering, deleting, commanding.

@@ -21,6 +21,7 @@ impl ApiError {
     pub(super) fn into_http(self) -> Response {
         let status = match self.code() {
             "UNAUTHENTICATED" => StatusCode::UNAUTHORIZED,
+            "TOO_MANY_ATTEMPTS" => StatusCode::TOO_MANY_REQUESTS,
             "FORBIDDEN" => StatusCode::FORBIDDEN,
             "VM_NOT_FOUND" => StatusCode::NOT_FOUND,
             "WRONG_STATE" => StatusCode::CONFLICT,

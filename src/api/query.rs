@@ -1,8 +1,9 @@
 //! Questions.
 
+mod people;
 mod snapshot;
 
-use async_graphql::{Context, Object};
+use async_graphql::{Context, MergedObject, Object};
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
@@ -21,7 +22,6 @@ use super::{
 use crate::{
     access::{Action, authorize},
     lifecycle::MAX_CONSOLE_BYTES,
-    store::PageOf,
     vm::{OperationId, UserId, VmId},
 };
 
@@ -57,10 +57,16 @@ pub(super) fn console_bytes(max_bytes: i32) -> Result<u32, ApiError> {
     max.ok_or_else(|| ApiError::invalid("maxBytes", format!("must be between 1 and {MAX_CONSOLE_BYTES}")))
 }
 
-pub(super) struct QueryRoot;
+#[derive(MergedObject, Default)]
+#[graphql(name = "Query")]
+pub(super) struct QueryRoot(VmQueries, people::PeopleQueries);
 
-#[Object(name = "Query")]
-impl QueryRoot {
+/// VMs, what happens to them, and what they are made of.
+#[derive(Default)]
+pub(super) struct VmQueries;
+
+#[Object]
+impl VmQueries {
     /// Who you are.
     async fn me(&self, ctx: &Context<'_>) -> Result<User, ApiError> {
         Ok(User::from(Call::of(ctx)?.actor))
@@ -85,7 +91,7 @@ impl QueryRoot {
         snapshot::list(ctx, VmId(vm_id)).await
     }
 
-    /// Your VMs; for admins everybody's, or those of one owner.
+    /// Your VMs and those that are shared with you; everybody's where your role sees them.
     #[graphql(complexity = "page_complexity(first, child_complexity)")]
     async fn vms(
         &self,
@@ -98,13 +104,8 @@ impl QueryRoot {
         authorize(call.actor, Action::ListVms)?;
         let page = page(first, after.as_deref())?;
         let wanted = filter.and_then(|filter| filter.owner_id).map(UserId);
-        let owner = if call.actor.admin { wanted } else { Some(call.actor.user) };
-        // Nobody's VMs but one's own can be seen, so another's list is empty, not forbidden.
-        let found = if !call.actor.admin && wanted.is_some() && wanted != owner {
-            PageOf { nodes: Vec::new(), has_next: false }
-        } else {
-            call.api.store.list_vms(owner, page).await?
-        };
+        // What may not be seen is not there: another's list is empty, not forbidden.
+        let found = call.api.store.list_vms(call.actor.audience(), wanted, page).await?;
         let last = found.nodes.last().map(|view| view.record.id.uuid());
         Ok(VmConnection {
             nodes: VmObject::many(found.nodes),
@@ -265,10 +266,11 @@ impl QueryRoot {
     ) -> Result<AlertConnection, ApiError> {
         let call = Call::of(ctx)?;
         authorize(call.actor, Action::ListVms)?;
-        let owner = (!call.actor.admin).then_some(call.actor.user);
-        let found = call.api.store.alerts(owner, open_only, page(first, after.as_deref())?).await?;
+        let found =
+            call.api.store.alerts(call.actor.audience(), open_only, page(first, after.as_deref())?).await?;
         let last = found.nodes.last().map(|alert| alert.id);
-        let nodes = found.nodes.into_iter().map(|alert| AlertObject::new(alert, call.actor.admin)).collect();
+        let nodes =
+            found.nodes.into_iter().map(|alert| AlertObject::new(alert, call.actor.is_admin())).collect();
         Ok(AlertConnection { nodes, page_info: PageInfo::new(found.has_next, last) })
     }
 
@@ -293,7 +295,7 @@ impl QueryRoot {
     async fn medium(&self, ctx: &Context<'_>, name: String) -> Result<Option<MediumObject>, ApiError> {
         let call = Call::of(ctx)?;
         let found = call.api.media.get(call.actor, &name).await?;
-        Ok(found.map(|medium| MediumObject::new(medium, call.actor.admin)))
+        Ok(found.map(|medium| MediumObject::new(medium, call.actor.is_admin())))
     }
 
     /// Disks and installation discs that were brought in, newest first: for admins all of them, with
@@ -309,7 +311,7 @@ impl QueryRoot {
         let found = call.api.media.list(call.actor, page(first, after.as_deref())?).await?;
         let last = found.nodes.last().map(|medium| medium.id);
         let nodes =
-            found.nodes.into_iter().map(|medium| MediumObject::new(medium, call.actor.admin)).collect();
+            found.nodes.into_iter().map(|medium| MediumObject::new(medium, call.actor.is_admin())).collect();
         Ok(MediumConnection { nodes, page_info: PageInfo::new(found.has_next, last) })
     }
 }

@@ -3,14 +3,16 @@
 use async_graphql::Schema;
 
 use super::{
-    ApiContext, gates::Gates, mutation::MutationRoot, query::QueryRoot, subscription::SubscriptionRoot,
+    ApiContext, audited::Audited, gates::Gates, mutation::MutationRoot, query::QueryRoot,
+    subscription::SubscriptionRoot,
 };
 
 pub(super) type ApiSchema = Schema<QueryRoot, MutationRoot, SubscriptionRoot>;
 
 pub(super) fn build(api: ApiContext) -> ApiSchema {
     let limit = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
-    Schema::build(QueryRoot, MutationRoot::default(), SubscriptionRoot)
+    Schema::build(QueryRoot::default(), MutationRoot::default(), SubscriptionRoot)
+        .extension(Audited)
         .limit_depth(limit(api.config.max_query_depth))
         .limit_complexity(limit(api.config.max_query_complexity))
         .limit_recursive_depth(limit(api.config.max_query_depth).saturating_mul(2))
@@ -23,7 +25,7 @@ pub(super) fn build(api: ApiContext) -> ApiSchema {
 /// The schema in GraphQL's own language, as checked in.
 #[must_use]
 pub fn sdl() -> String {
-    let schema = Schema::build(QueryRoot, MutationRoot::default(), SubscriptionRoot).finish();
+    let schema = Schema::build(QueryRoot::default(), MutationRoot::default(), SubscriptionRoot).finish();
     let options =
         async_graphql::SDLExportOptions::new().sorted_fields().sorted_arguments().sorted_enum_items();
     schema.sdl_with_options(options)

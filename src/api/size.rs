@@ -117,7 +117,7 @@ mod tests {
     #[tokio::test]
     async fn deep_nesting_of_any_kind_is_refused_not_followed() {
         let schema = async_graphql::Schema::build(
-            crate::api::query::QueryRoot,
+            crate::api::query::QueryRoot::default(),
             crate::api::mutation::MutationRoot::default(),
             crate::api::subscription::SubscriptionRoot,
         )

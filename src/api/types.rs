@@ -11,6 +11,7 @@ mod medium;
 mod metrics;
 mod operation;
 mod page;
+mod people;
 mod result;
 mod series;
 mod snapshot;
@@ -28,6 +29,10 @@ pub(super) use operation::OperationObject;
 pub(super) use page::{
     AlertConnection, CommandLogConnection, ImageConnection, MAX_FIRST, PageInfo, VmConnection,
     VmErrorConnection, page,
+};
+pub(super) use people::{
+    ApiToken, AuditConnection, AuditEntry, AuditFilterInput, CreateUserInput, IssuedToken, Scope, Share,
+    UpdateUserInput, UserAccount, UserConnection, VmShare,
 };
 pub(super) use series::{MetricsField, MetricsResolution, MetricsSeries};
 pub(super) use snapshot::{SnapshotQuiesce, VmSnapshot};

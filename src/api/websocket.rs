@@ -32,6 +32,8 @@ use tokio::{
     time::{Instant, MissedTickBehavior, timeout},
 };
 
+use crate::store::{self, AskedFrom};
+
 use super::{auth::Token, doors::Doors, error::ApiError, problem::coded, room::Room, size::sized};
 
 /// How long a client may take to introduce itself.
@@ -54,7 +56,12 @@ mod close {
 }
 
 /// Answers the upgrade, if there is room for one more.
-pub(super) fn open(doors: Doors, headers: &HeaderMap, upgrade: WebSocketUpgrade) -> Response {
+pub(super) fn open(
+    doors: Doors,
+    headers: &HeaderMap,
+    origin: AskedFrom,
+    upgrade: WebSocketUpgrade,
+) -> Response {
     let Ok(place) = doors.websockets.clone().try_acquire_owned() else {
         return ApiError::new("TOO_MANY_CONNECTIONS", "too many WebSockets are open; try again").into_http();
     };
@@ -65,7 +72,7 @@ pub(super) fn open(doors: Doors, headers: &HeaderMap, upgrade: WebSocketUpgrade)
         return ApiError::new("INVALID_QUERY", "the subprotocol is graphql-transport-ws").into_http();
     };
     let operations =
-        Operations { doors, token: Arc::default(), places: Arc::new(Semaphore::new(MAX_OPERATIONS)) };
+        Operations { doors, origin, token: Arc::default(), places: Arc::new(Semaphore::new(MAX_OPERATIONS)) };
     let from_header = Token::of(headers);
     upgrade.on_upgrade(move |socket| async move {
         serve(socket, protocol, operations, from_header).await;
@@ -164,6 +171,7 @@ fn token_in(payload: &Value) -> Option<Token> {
 #[derive(Clone)]
 struct Operations {
     doors: Doors,
+    origin: AskedFrom,
     token: Arc<OnceLock<Token>>,
     places: Arc<Semaphore>,
 }
@@ -173,12 +181,15 @@ impl Operations {
         let token = self.token.get().ok_or_else(ApiError::unauthenticated)?;
         let actor = token.actor(&self.doors.api).await?;
         let request = sized(request, &self.doors.api)?;
-        Ok(request.data(actor).data(token.clone()).data(Room::default()))
+        Ok(request.data(actor).data(token.clone()).data(Room::default()).data(self.origin.clone()))
     }
 
     async fn begin(self, request: Request) -> BoxStream<'static, async_graphql::Response> {
         match self.admit(request).await {
-            Ok(request) => self.doors.schema.execute_stream(request).map(coded).boxed(),
+            Ok(request) => {
+                let pieces = self.doors.schema.execute_stream(request).map(coded).boxed();
+                store::pieces_asked_from(self.origin, pieces).boxed()
+            }
             Err(error) => stream::iter([error.into_answer()]).boxed(),
         }
     }
@@ -187,7 +198,10 @@ impl Operations {
 impl Executor for Operations {
     async fn execute(&self, request: Request) -> async_graphql::Response {
         match self.admit(request).await {
-            Ok(request) => coded(self.doors.schema.execute(request).await),
+            Ok(request) => {
+                let executed = self.doors.schema.execute(request);
+                coded(store::asked_from(self.origin.clone(), executed).await)
+            }
             Err(error) => error.into_answer(),
         }
     }

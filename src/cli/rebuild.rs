@@ -13,6 +13,7 @@ use super::{
     exclusive::{Exclusive, open_exclusive},
 };
 use crate::{
+    access::Role,
     accounts::is_user_name,
     config::{Config, HypervisorConfig},
     failpoint::failpoint,
@@ -194,8 +195,11 @@ async fn owner_of(database: &Exclusive, noted: &NotedOwner) -> anyhow::Result<Re
     let user = UserRecord {
         id: UserId(noted.id.uuid()),
         name: noted.name.clone(),
-        admin: false,
+        email: None,
+        has_password: false,
+        role: Role::Member,
         permissions: Vec::new(),
+        disabled: false,
         created_at: truncate_to_micros(Utc::now()),
     };
     store.add_user(&user).await?;

@@ -4,7 +4,11 @@ use clap::{Args, Subcommand};
 use secrecy::ExposeSecret;
 
 use super::exclusive::{open, open_exclusive};
-use crate::{access::Permission, accounts::Accounts, config::Config};
+use crate::{
+    access::{Permission, Role, Scope},
+    accounts::Accounts,
+    config::Config,
+};
 
 /// Users and their tokens.
 #[derive(Debug, Args)]
@@ -19,9 +23,13 @@ enum UserCommand {
     Add {
         /// 1 to 64 characters: letters, digits, '.', '_', '-', '@'.
         name: String,
-        /// May see and use every VM.
-        #[arg(long)]
+        /// The same as `--role admin`.
+        #[arg(long, conflicts_with = "role")]
         admin: bool,
+        /// `member`: uses his own VMs and those shared with him; `read_only`: sees every VM; `operator`:
+        /// works with every VM; `admin`: everything.
+        #[arg(long, default_value = "member")]
+        role: Role,
         /// May do this, too: `unsafe_commands` (run shell lines in guests). May be given again.
         #[arg(long = "permission", value_name = "PERMISSION")]
         permissions: Vec<Permission>,
@@ -33,6 +41,10 @@ enum UserCommand {
         /// What it is for.
         #[arg(long, default_value = "")]
         label: String,
+        /// What it is good for: `read`, `control`, `unsafe_commands`, `telemetry`, `admin`; all of it,
+        /// unless given. May be given again.
+        #[arg(long = "scope", value_name = "SCOPE")]
+        scopes: Vec<Scope>,
         /// How long it is valid; for ever, unless given.
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=36500))]
         days: Option<u32>,
@@ -62,13 +74,15 @@ pub async fn run(args: UserArgs, config: &Config) -> anyhow::Result<()> {
     database.store.migrate().await?;
     let accounts = Accounts::new(database.store.clone());
     match args.command {
-        UserCommand::Add { name, admin, permissions } => {
-            let user = accounts.add_user(&name, admin, &permissions).await?;
+        UserCommand::Add { name, admin, role, permissions } => {
+            let role = if admin { Role::Admin } else { role };
+            let user = accounts.add_user(&name, role, &permissions).await?;
             eprintln!("made user {} ({})", user.name, user.id);
         }
-        UserCommand::Token { name, label, days } => {
+        UserCommand::Token { name, label, scopes, days } => {
+            let scopes = if scopes.is_empty() { Scope::ALL.to_vec() } else { scopes };
             // Only the token on standard output, for programs to catch.
-            println!("{}", accounts.issue_token(&name, &label, days).await?.expose_secret());
+            println!("{}", accounts.issue_token(&name, &label, &scopes, days).await?.expose_secret());
         }
         UserCommand::Revoke { name } => {
             let ended = accounts.revoke_tokens(&name).await?;
@@ -85,10 +99,9 @@ fn table(users: &[crate::store::UserRecord]) -> String {
     users
         .iter()
         .map(|user| {
-            let role = if user.admin { "admin" } else { "user" };
             let permissions: Vec<_> = user.permissions.iter().map(ToString::to_string).collect();
             let permissions = if permissions.is_empty() { "-".to_owned() } else { permissions.join(",") };
-            format!("{}\t{role}\t{permissions}\t{}\n", user.name, user.id)
+            format!("{}\t{}\t{permissions}\t{}\n", user.name, user.role, user.id)
         })
         .collect()
 }

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, ffi::OsString, fmt, os::unix::ffi::OsStrExt, pa
 use secrecy::ExposeSecret;
 
 use super::{
-    AgentsConfig, AlertsConfig, ApiConfig, CommandsConfig, DatabaseConfig, GuestsConfig, HypervisorConfig,
-    InstallsConfig, KeyDoc, LogConfig, MediaConfig, MetricsConfig, PathsConfig, ReconcileConfig,
-    RedactionConfig, rules,
+    AccountsConfig, AgentsConfig, AlertsConfig, ApiConfig, CommandsConfig, DatabaseConfig, GuestsConfig,
+    HypervisorConfig, InstallsConfig, KeyDoc, LogConfig, MediaConfig, MetricsConfig, PathsConfig,
+    ReconcileConfig, RedactionConfig, rules,
 };
 
 /// The whole configuration, checked.
@@ -33,6 +33,8 @@ pub struct Config {
     pub alerts: AlertsConfig,
     /// See [`RedactionConfig`].
     pub redaction: RedactionConfig,
+    /// See [`AccountsConfig`].
+    pub accounts: AccountsConfig,
     /// See [`MediaConfig`].
     pub media: MediaConfig,
     /// See [`ReconcileConfig`].
@@ -141,6 +143,7 @@ impl Config {
             commands: CommandsConfig::read(&take(CommandsConfig::SECTION), &mut errors),
             alerts: AlertsConfig::read(&take(AlertsConfig::SECTION), &mut errors),
             redaction: RedactionConfig::read(&take(RedactionConfig::SECTION), &mut errors),
+            accounts: AccountsConfig::read(&take(AccountsConfig::SECTION), &mut errors),
             media: MediaConfig::read(&take(MediaConfig::SECTION), &mut errors),
             reconcile: ReconcileConfig::read(&take(ReconcileConfig::SECTION), &mut errors),
             installs: InstallsConfig::read(&take(InstallsConfig::SECTION), &mut errors),
@@ -169,6 +172,7 @@ impl Config {
             GuestsConfig::keys(),
             HypervisorConfig::keys(),
             AgentsConfig::keys(),
+            AccountsConfig::keys(),
             MetricsConfig::keys(),
             CommandsConfig::keys(),
             AlertsConfig::keys(),

@@ -12,7 +12,7 @@ use super::{
     open_files,
 };
 use crate::{
-    accounts::Accounts,
+    accounts::{AccountError, Accounts},
     agents::{Inbox, Links, SocketWatch},
     alerts::{Alerts, AlertsError},
     api::{self, ApiContext, Telemetry},
@@ -61,6 +61,9 @@ pub enum ControllerError {
     /// The webhook for alerts cannot be used.
     #[error("preparing the alerts")]
     Alerts(#[from] AlertsError),
+    /// Nobody could be let in.
+    #[error("preparing the accounts")]
+    Accounts(#[from] AccountError),
     /// A part ended.
     #[error("{0} ended unasked")]
     PartEnded(&'static str),
@@ -129,7 +132,14 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
         events.clone(),
     );
     let hypervisor = libvirt(&config).await;
-    let accounts = Accounts::new(store.clone());
+    let accounts = Accounts::new(store.clone()).with_config(config.accounts.clone());
+    if let Some(token) = accounts.offer_set_up().await? {
+        tracing::warn!(
+            token = token.expose_secret(),
+            "there are no users: POST this token with a name, e-mail and password to /auth/setup; it is good \
+             once, and until the next start"
+        );
+    }
     let images = Images::new(config.paths.images_dir.clone())
         .remembering(config.paths.state_dir.join("image-digests.json"))
         .await
@@ -415,7 +425,9 @@ async fn expire(config: Config, store: Store, stop: CancellationToken) {
             store.expire_rollups(Resolution::FiveMinutes, now - days(metrics.five_minutes_days)).await;
         let hours = store.expire_rollups(Resolution::Hour, now - days(metrics.hours_days)).await;
         let history = store.expire_history(now - days(config.database.history_days)).await;
+        let sessions = store.remove_ended_sessions(now).await;
         for (what, result) in [
+            ("sessions", sessions),
             ("readings", readings),
             ("roll-ups of five minutes", five_minutes),
             ("roll-ups of hours", hours),

@@ -4,7 +4,7 @@ use chrono::Utc;
 
 use super::{Lifecycle, LifecycleError, changed};
 use crate::{
-    access::{Action, Actor, authorize},
+    access::{Action, Actor, Target, authorize},
     store::StoreError,
     vm::{
         DeviceChange, DiscSource, Operation, OperationId, SettingChange, VmChange, VmId, VmName, VmRecord,
@@ -37,7 +37,8 @@ impl Lifecycle {
     ) -> Result<(VmRecord, Operation), LifecycleError> {
         let found = self.store.vm(vm).await.map_err(LifecycleError::Store)?;
         let owner = found.as_ref().map(|view| view.record.owner);
-        authorize(actor, Action::ControlVm { owner }).map_err(|denied| LifecycleError::denied(denied, vm))?;
+        authorize(actor, Action::ControlVm(Target { vm, owner }))
+            .map_err(|denied| LifecycleError::denied(denied, vm))?;
         let view = found.ok_or(LifecycleError::NotFound(vm))?;
         takes(&change, &view.record, view.status.as_ref())?;
         if let VmChange::Setting(SettingChange::Rename(name)) = &change {

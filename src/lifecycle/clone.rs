@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Lifecycle, LifecycleError, change::takes, changed, request};
 use crate::{
-    access::{Action, Actor, Denied, authorize},
+    access::{Action, Actor, Denied, Target, authorize},
     domain_xml::{DiskKind, extra_mac_address, mac_address},
     images::ImageError,
     install,
@@ -159,7 +159,7 @@ impl Lifecycle {
     async fn check_source(&self, actor: &Actor, from: VmId, wanted: &Wanted) -> Result<(), LifecycleError> {
         let found = self.store.vm(from).await.map_err(LifecycleError::Store)?;
         let owner = found.as_ref().map(|view| view.record.owner);
-        authorize(actor, Action::ControlVm { owner })
+        authorize(actor, Action::ControlVm(Target { vm: from, owner }))
             .map_err(|denied| LifecycleError::denied(denied, from))?;
         let VmView { record, status, .. } = found.ok_or(LifecycleError::NotFound(from))?;
         if record.spec.is_adopted() {
@@ -170,7 +170,9 @@ impl Lifecycle {
             return Err(request::invalid("hostname", why));
         }
         let mut cards = record.spec.devices.interfaces.iter();
-        if !actor.admin && cards.any(|card| matches!(card.source, NicSource::Bridge(_))) {
+        if authorize(actor, Action::UseBridge).is_err()
+            && cards.any(|card| matches!(card.source, NicSource::Bridge(_)))
+        {
             let why = "the VM has a network card on a bridge of the host, which is for admins to choose";
             return Err(LifecycleError::Forbidden(why));
         }

@@ -15,7 +15,7 @@ use std::{
 
 use super::{Lifecycle, LifecycleError};
 use crate::{
-    access::{Action, Actor, authorize},
+    access::{Action, Actor, Target, authorize},
     vm::{ResourceKind, VmId},
 };
 use cleaner::Cleaner;

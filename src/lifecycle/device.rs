@@ -3,7 +3,7 @@
 
 use super::{Lifecycle, LifecycleError, request};
 use crate::{
-    access::{Action, Actor, authorize},
+    access::{Action, Actor, Target, authorize},
     domain_xml::mac_address,
     hypervisor::HostFacts,
     vm::{
@@ -256,7 +256,7 @@ impl Lifecycle {
                 NicSource::Network(network)
             }
             (None, Some(bridge)) => {
-                if !actor.admin {
+                if authorize(actor, Action::UseBridge).is_err() {
                     return Err(LifecycleError::Forbidden("a bridge of the host is for admins to choose"));
                 }
                 let bridge: BridgeName = bridge.parse().map_err(|error| invalid("bridge", error))?;
@@ -286,7 +286,8 @@ impl Lifecycle {
     async fn controlled(&self, actor: &Actor, vm: VmId) -> Result<VmRecord, LifecycleError> {
         let found = self.store.vm(vm).await.map_err(LifecycleError::Store)?;
         let owner = found.as_ref().map(|view| view.record.owner);
-        authorize(actor, Action::ControlVm { owner }).map_err(|denied| LifecycleError::denied(denied, vm))?;
+        authorize(actor, Action::ControlVm(Target { vm, owner }))
+            .map_err(|denied| LifecycleError::denied(denied, vm))?;
         found.map(|view| view.record).ok_or(LifecycleError::NotFound(vm))
     }
 }

@@ -4,7 +4,7 @@ use chrono::Utc;
 
 use super::{Lifecycle, LifecycleError, changed};
 use crate::{
-    access::{Action, Actor, authorize},
+    access::{Action, Actor, Target, authorize},
     vm::{DesiredPower, Operation, OperationId, VmId, VmPhase, VmRecord, WrongState, truncate_to_micros},
 };
 
@@ -65,7 +65,8 @@ impl Lifecycle {
     async fn power(&self, actor: &Actor, vm: VmId, power: DesiredPower, needs: Needs) -> Accepted {
         let found = self.store.vm(vm).await.map_err(LifecycleError::Store)?;
         let owner = found.as_ref().map(|view| view.record.owner);
-        authorize(actor, Action::ControlVm { owner }).map_err(|denied| LifecycleError::denied(denied, vm))?;
+        authorize(actor, Action::ControlVm(Target { vm, owner }))
+            .map_err(|denied| LifecycleError::denied(denied, vm))?;
         let view = found.ok_or(LifecycleError::NotFound(vm))?;
         if !view.record.intent.deleting && needs == Needs::Guest {
             check(view.status.map(|status| status.phase))?;

@@ -3,7 +3,7 @@
 
 use super::{Lifecycle, LifecycleError, change::takes};
 use crate::{
-    access::{Action, Actor, authorize},
+    access::{Action, Actor, Target, authorize},
     hypervisor::HypervisorError,
     vm::{
         MAX_DESCRIPTION_CHARS, MAX_SNAPSHOTS, NewSnapshot, Operation, Quiesce, Snapshot, SnapshotChange,
@@ -35,7 +35,8 @@ impl Lifecycle {
         }
         let view = self.store.vm(vm).await.map_err(LifecycleError::Store)?;
         let owner = view.as_ref().map(|view| view.record.owner);
-        authorize(actor, Action::ControlVm { owner }).map_err(|denied| LifecycleError::denied(denied, vm))?;
+        authorize(actor, Action::ControlVm(Target { vm, owner }))
+            .map_err(|denied| LifecycleError::denied(denied, vm))?;
         let view = view.ok_or(LifecycleError::NotFound(vm))?;
         let change = VmChange::Snapshot(change);
         takes(&change, &view.record, view.status.as_ref())?;

@@ -20,7 +20,10 @@ use super::{
     db::on_pool,
     failed,
 };
-use crate::vm::{Alert, AlertKind, AlertSeverity, DeliveryState, HostId, UserId, VmId, VmStatus};
+use crate::{
+    access::Audience,
+    vm::{Alert, AlertKind, AlertSeverity, DeliveryState, HostId, UserId, VmId, VmStatus},
+};
 use row::AlertRow;
 
 words!(AlertKind {
@@ -163,13 +166,14 @@ impl Store {
             .transpose()
     }
 
-    /// Alerts, newest first: all of them, or those of one owner's VMs, also of VMs that are gone.
+    /// Alerts, newest first: all of them, or those of the VMs that this audience may see, also of its VMs
+    /// that are gone.
     ///
     /// # Errors
     /// `Database`, `Corrupt`.
     pub async fn alerts(
         &self,
-        owner: Option<UserId>,
+        audience: Audience,
         open_only: bool,
         page: Page,
     ) -> Result<PageOf<Alert>, StoreError> {
@@ -178,6 +182,7 @@ impl Store {
             "SELECT a.* FROM alerts a
              WHERE ($1 IS NULL
                     OR EXISTS (SELECT 1 FROM vms v WHERE v.id = a.vm_id AND v.owner_id = $1)
+                    OR EXISTS (SELECT 1 FROM vm_shares s WHERE s.vm_id = a.vm_id AND s.user_id = $1)
                     OR (NOT EXISTS (SELECT 1 FROM vms v WHERE v.id = a.vm_id)
                         AND EXISTS (SELECT 1 FROM operations o
                                     WHERE o.vm_id = a.vm_id AND o.kind = 'create' AND o.requested_by = $1)))
@@ -185,7 +190,7 @@ impl Store {
                AND ($3 IS NULL OR a.id < $3)
              ORDER BY a.id DESC LIMIT $4",
         )
-        .bind(owner.map(UserId::uuid))
+        .bind(audience.user().map(UserId::uuid))
         .bind(open_only)
         .bind(page.after)
         .bind(page.limit())

@@ -1,13 +1,17 @@
-//! Who asked for what. Rows are written inside the transaction of what they tell about.
+//! Who asked for what, from where, and what became of it. Rows of what was done are written inside the
+//! transaction that does it; refusals and failures, which change nothing, get one of their own.
+
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use futures_util::{Stream, StreamExt as _, stream};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    StoreError,
-    column::JsonText,
-    db::{Tx, on_tx},
+    Page, PageOf, Store, StoreError,
+    column::{JsonText, Word, storable, words},
+    db::{Tx, on_pool, on_tx},
     failed,
 };
 use crate::vm::{UserId, VmId};
@@ -16,6 +20,50 @@ use crate::vm::{UserId, VmId};
 /// and the nil UUID is nobody else's.
 pub(super) const OPERATOR: UserId = UserId(Uuid::nil());
 
+tokio::task_local! {
+    /// Where the request comes from that is being worked on. Every row that is written on its behalf says
+    /// so, without each function on the way having to hand it on.
+    static ORIGIN: Arc<AskedFrom>;
+}
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Default)]
+pub struct AskedFrom {
+    /// The address that connected, as text.
+    pub address: Option<String>,
+    /// The request's number, as in the log.
+    pub request: Option<Uuid>,
+}
+
+/// Runs this such that the audit rows it writes say where it was asked from.
+pub async fn asked_from<T>(origin: AskedFrom, work: impl Future<Output = T>) -> T {
+    ORIGIN.scope(Arc::new(origin), work).await
+}
+
+/// The same for work that comes in pieces.
+pub fn pieces_asked_from<S: Stream + Unpin>(origin: AskedFrom, mut pieces: S) -> impl Stream<Item = S::Item> {
+    let origin = Arc::new(origin);
+    stream::poll_fn(move |cx| ORIGIN.sync_scope(origin.clone(), || pieces.poll_next_unpin(cx)))
+}
+
+/// Where the work at hand was asked from.
+pub(super) fn origin() -> Arc<AskedFrom> {
+    ORIGIN.try_with(Clone::clone).unwrap_or_default()
+}
+
+/// What became of what was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuditOutcome {
+    /// It was done, or accepted.
+    Done,
+    /// He may not, or it cannot be.
+    Refused,
+    /// Something went wrong here.
+    Failed,
+}
+
+words!(AuditOutcome { Done => "done", Refused => "refused", Failed => "failed" });
+
 /// One thing that somebody asked for.
 pub(super) struct AuditRow {
     /// When.
@@ -23,8 +71,10 @@ pub(super) struct AuditRow {
     /// Who.
     pub(super) user: UserId,
     /// What: `vm.create`, `vm.clone`, `vm.lend`, `vm.power`, `vm.change`, `vm.delete`, `vm.command`,
-    /// `vm.adopt`, `medium.import`, `medium.cancel`, `medium.delete`; of the [`OPERATOR`] `vm.restore`,
-    /// `medium.restore`, `user.add`, `token.issue`, `token.revoke`.
+    /// `vm.adopt`, `vm.share`, `vm.unshare`, `medium.import`, `medium.cancel`, `medium.delete`, `user.add`,
+    /// `user.change`, `user.password`, `user.remove`, `token.issue`, `token.revoke`, `session.open`,
+    /// `session.end`, `session.revoke`; of the [`OPERATOR`] `vm.restore` and `medium.restore`
+    /// besides.
     pub(super) action: &'static str,
     /// Of which VM.
     pub(super) vm: Option<VmId>,
@@ -32,11 +82,101 @@ pub(super) struct AuditRow {
     pub(super) details: Value,
 }
 
+/// Something that was asked for and not done.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// Who; `None`: nobody we know.
+    pub user: Option<UserId>,
+    /// The mutation's name in the schema, or the path of the door.
+    pub action: String,
+    /// Of which VM, as far as one was named.
+    pub vm: Option<VmId>,
+    /// The code that he was told.
+    pub code: String,
+    /// Whether it was our fault.
+    pub failed: bool,
+    /// Where from.
+    pub origin: AskedFrom,
+}
+
+/// A row of the audit log.
+#[derive(Debug, Clone)]
+pub struct AuditEntry {
+    /// Its id.
+    pub id: Uuid,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// Who; the nil UUID: the host's operator, or, of a refusal, nobody we know.
+    pub user: UserId,
+    /// What.
+    pub action: String,
+    /// Of which VM, which may be gone.
+    pub vm: Option<VmId>,
+    /// What else there is to know.
+    pub details: Value,
+    /// What became of it.
+    pub outcome: AuditOutcome,
+    /// The code that he was told.
+    pub code: Option<String>,
+    /// Where it was asked from.
+    pub address: Option<String>,
+    /// By which request.
+    pub request: Option<Uuid>,
+}
+
+/// Which rows; everything that is given has to fit.
+#[derive(Debug, Clone, Default)]
+pub struct AuditFilter {
+    /// Who.
+    pub user: Option<UserId>,
+    /// What.
+    pub action: Option<String>,
+    /// Of which VM.
+    pub vm: Option<VmId>,
+    /// What became of it.
+    pub outcome: Option<AuditOutcome>,
+}
+
+#[derive(Debug, sqlx::FromRow)]
+struct EntryRow {
+    id: Uuid,
+    at: DateTime<Utc>,
+    user_id: Uuid,
+    action: String,
+    vm_id: Option<Uuid>,
+    details: JsonText,
+    outcome: String,
+    code: Option<String>,
+    address: Option<String>,
+    request_id: Option<Uuid>,
+}
+
+impl EntryRow {
+    fn read(self, operation: &'static str) -> Result<AuditEntry, StoreError> {
+        Ok(AuditEntry {
+            id: self.id,
+            at: self.at,
+            user: self.user_id.into(),
+            action: self.action,
+            vm: self.vm_id.map(VmId::from),
+            details: self.details.read(operation, self.id)?,
+            outcome: AuditOutcome::read(operation, &self.outcome)?,
+            code: self.code,
+            address: self.address,
+            request: self.request_id,
+        })
+    }
+}
+
 pub(super) async fn record(tx: &mut Tx, row: &AuditRow) -> Result<(), StoreError> {
     const OPERATION: &str = "writing the audit log";
     let details = JsonText::write(OPERATION, &row.details)?;
+    let origin = origin();
     on_tx!(tx, db => sqlx::query(
-        "INSERT INTO audit_log (id, at, user_id, action, vm_id, details) VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO audit_log (id, at, user_id, action, vm_id, details, address, request_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
     .bind(Uuid::now_v7())
     .bind(row.at)
@@ -44,8 +184,74 @@ pub(super) async fn record(tx: &mut Tx, row: &AuditRow) -> Result<(), StoreError
     .bind(row.action)
     .bind(row.vm.map(VmId::uuid))
     .bind(&details)
+    .bind(origin.address.as_deref())
+    .bind(origin.request)
     .execute(db)
     .await
     .map(drop))
     .map_err(failed(OPERATION))
+}
+
+impl Store {
+    /// Writes refusals and failures down, in one transaction.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub async fn record_refusals(&self, refusals: &[Refusal]) -> Result<(), StoreError> {
+        const OPERATION: &str = "writing refusals to the audit log";
+        let details = JsonText::write(OPERATION, &Value::Object(serde_json::Map::new()))?;
+        let mut tx = self.begin(OPERATION).await?;
+        for refusal in refusals {
+            let outcome = if refusal.failed { AuditOutcome::Failed } else { AuditOutcome::Refused };
+            on_tx!(&mut tx, db => sqlx::query(
+                "INSERT INTO audit_log
+                     (id, at, user_id, action, vm_id, details, outcome, code, address, request_id)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            )
+            .bind(Uuid::now_v7())
+            .bind(storable(refusal.at))
+            .bind(refusal.user.unwrap_or(OPERATOR).uuid())
+            .bind(refusal.action.as_str())
+            .bind(refusal.vm.map(VmId::uuid))
+            .bind(&details)
+            .bind(outcome.word())
+            .bind(refusal.code.as_str())
+            .bind(refusal.origin.address.as_deref())
+            .bind(refusal.origin.request)
+            .execute(db)
+            .await
+            .map(drop))
+            .map_err(failed(OPERATION))?;
+        }
+        tx.commit(OPERATION).await
+    }
+
+    /// What was asked for, newest first.
+    ///
+    /// # Errors
+    /// `Database`, `Corrupt`.
+    pub async fn audit_log(
+        &self,
+        filter: &AuditFilter,
+        page: Page,
+    ) -> Result<PageOf<AuditEntry>, StoreError> {
+        const OPERATION: &str = "reading the audit log";
+        let rows = on_pool!(self, db => sqlx::query_as::<_, EntryRow>(
+            "SELECT * FROM audit_log
+             WHERE ($1 IS NULL OR user_id = $1) AND ($2 IS NULL OR action = $2)
+               AND ($3 IS NULL OR vm_id = $3) AND ($4 IS NULL OR outcome = $4)
+               AND ($5 IS NULL OR id < $5)
+             ORDER BY id DESC LIMIT $6",
+        )
+        .bind(filter.user.map(UserId::uuid))
+        .bind(filter.action.as_deref())
+        .bind(filter.vm.map(VmId::uuid))
+        .bind(filter.outcome.map(Word::word))
+        .bind(page.after)
+        .bind(page.limit())
+        .fetch_all(db)
+        .await)
+        .map_err(failed(OPERATION))?;
+        page.cut(rows, |row| row.read(OPERATION))
+    }
 }

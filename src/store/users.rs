@@ -1,4 +1,4 @@
-//! Users, their permissions and tokens.
+//! Users and their permissions.
 
 use std::collections::BTreeSet;
 
@@ -10,12 +10,12 @@ use super::{
     Store, StoreError,
     audit::{self, AuditRow, OPERATOR},
     column::{Word, storable, words},
-    db::{on_pool, on_tx},
+    db::{Tx, on_pool, on_tx},
     failed,
 };
 use crate::{
-    access::{Actor, Permission},
-    vm::{TokenId, UserId},
+    access::{Permission, Role},
+    vm::UserId,
 };
 
 /// A user.
@@ -25,37 +25,32 @@ pub struct UserRecord {
     pub id: UserId,
     /// Unique.
     pub name: String,
-    /// May see and use everything.
-    pub admin: bool,
+    /// What he signs in with, lower case and unique; `None`: he does not sign in.
+    pub email: Option<String>,
+    /// Whether he has a password. What it is, only [`Store::password_of`] tells.
+    pub has_password: bool,
+    /// What he is to everybody's VMs.
+    pub role: Role,
     /// What else he may do.
     pub permissions: Vec<Permission>,
+    /// Whether his tokens and sessions are good for nothing.
+    pub disabled: bool,
     /// When it was made.
     pub created_at: DateTime<Utc>,
 }
 
-/// A token, without the token.
-#[derive(Debug, Clone)]
-pub struct TokenInfo {
-    /// Its id.
-    pub id: TokenId,
-    /// Whose.
-    pub user: UserId,
-    /// What for, in the user's words.
-    pub label: String,
-    /// When it was issued.
-    pub created_at: DateTime<Utc>,
-    /// When it ends; never, when absent.
-    pub expires_at: Option<DateTime<Utc>>,
-}
-
 words!(Permission { UnsafeCommands => "unsafe_commands" });
+words!(Role { Member => "member", ReadOnly => "read_only", Operator => "operator", Admin => "admin" });
 
 /// A user with one of his permissions, or with none: one row for each permission.
 #[derive(Debug, sqlx::FromRow)]
-struct UserRow {
+pub(super) struct UserRow {
     id: Uuid,
     name: String,
-    admin: bool,
+    email: Option<String>,
+    password_hash: Option<String>,
+    role: String,
+    disabled: bool,
     created_at: DateTime<Utc>,
     permission: Option<String>,
 }
@@ -68,37 +63,23 @@ impl Store {
     pub async fn add_user(&self, user: &UserRecord) -> Result<(), StoreError> {
         const OPERATION: &str = "storing a user";
         let mut tx = self.begin(OPERATION).await?;
-        let added = on_tx!(&mut tx, db => sqlx::query(
-            "INSERT INTO users (id, name, admin, created_at) VALUES ($1, $2, $3, $4)
-             ON CONFLICT DO NOTHING",
-        )
-        .bind(user.id.uuid())
-        .bind(user.name.as_str())
-        .bind(user.admin)
-        .bind(storable(user.created_at))
-        .execute(db)
-        .await
-        .map(|done| done.rows_affected()))
-        .map_err(failed(OPERATION))?;
-        if added == 0 {
-            return Err(StoreError::UserExists);
-        }
-        // There are no more permissions than `Permission::ALL`.
-        let permissions: BTreeSet<_> = user.permissions.iter().collect();
-        for permission in &permissions {
-            on_tx!(&mut tx, db => sqlx::query("INSERT INTO permissions (user_id, permission) VALUES ($1, $2)")
-                .bind(user.id.uuid())
-                .bind(permission.word())
-                .execute(db)
-                .await
-                .map(drop))
-            .map_err(failed(OPERATION))?;
-        }
-        let details =
-            json!({ "user": user.id, "name": user.name, "admin": user.admin, "permissions": permissions });
-        let at = storable(user.created_at);
-        audit::record(&mut tx, &AuditRow { at, user: OPERATOR, action: "user.add", vm: None, details })
-            .await?;
+        insert(&mut tx, OPERATION, user, None, OPERATOR).await?;
+        tx.commit(OPERATION).await
+    }
+
+    /// The same on behalf of an admin, and with the hash of a password.
+    ///
+    /// # Errors
+    /// `UserExists`.
+    pub async fn add_user_by(
+        &self,
+        user: &UserRecord,
+        password_hash: Option<&str>,
+        by: UserId,
+    ) -> Result<(), StoreError> {
+        const OPERATION: &str = "storing a user";
+        let mut tx = self.begin(OPERATION).await?;
+        insert(&mut tx, OPERATION, user, password_hash, by).await?;
         tx.commit(OPERATION).await
     }
 
@@ -151,96 +132,53 @@ impl Store {
         .map_err(failed(OPERATION))?;
         gather(OPERATION, rows)
     }
+}
 
-    /// Stores a token by its SHA-256, and an audit row, in one transaction.
-    ///
-    /// # Errors
-    /// `NotFound`: there is no such user.
-    pub async fn add_token(&self, token: &TokenInfo, sha256: &[u8; 32]) -> Result<(), StoreError> {
-        const OPERATION: &str = "storing a token";
-        let at = storable(token.created_at);
-        let expires_at = token.expires_at.map(storable);
-        let mut tx = self.begin(OPERATION).await?;
-        on_tx!(&mut tx, db => sqlx::query(
-            "INSERT INTO tokens (id, user_id, label, sha256, created_at, expires_at)
-             VALUES ($1, $2, $3, $4, $5, $6)",
-        )
-        .bind(token.id.uuid())
-        .bind(token.user.uuid())
-        .bind(token.label.as_str())
-        .bind(sha256.as_slice())
-        .bind(at)
-        .bind(expires_at)
-        .execute(db)
-        .await
-        .map(drop))
-        .map_err(|error| match error {
-            sqlx::Error::Database(error) if error.is_foreign_key_violation() => StoreError::NotFound,
-            error => failed(OPERATION)(error),
-        })?;
-        let details = json!({
-            "user": token.user,
-            "token": token.id,
-            "label": token.label,
-            "expires_at": expires_at,
-        });
-        audit::record(&mut tx, &AuditRow { at, user: OPERATOR, action: "token.issue", vm: None, details })
-            .await?;
-        tx.commit(OPERATION).await
+/// Stores a user with his permissions and an audit row.
+pub(super) async fn insert(
+    tx: &mut Tx,
+    operation: &'static str,
+    user: &UserRecord,
+    password_hash: Option<&str>,
+    by: UserId,
+) -> Result<(), StoreError> {
+    let added = on_tx!(tx, db => sqlx::query(
+        "INSERT INTO users (id, name, role, email, password_hash, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6)
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(user.id.uuid())
+    .bind(user.name.as_str())
+    .bind(user.role.word())
+    .bind(user.email.as_deref())
+    .bind(password_hash)
+    .bind(storable(user.created_at))
+    .execute(db)
+    .await
+    .map(|done| done.rows_affected()))
+    .map_err(failed(operation))?;
+    if added == 0 {
+        return Err(StoreError::UserExists);
     }
-
-    /// Who holds the token; `None` for an unknown or expired one. One statement.
-    ///
-    /// # Errors
-    /// `Database`, `Corrupt`.
-    pub async fn actor_by_token(
-        &self,
-        sha256: &[u8; 32],
-        now: DateTime<Utc>,
-    ) -> Result<Option<Actor>, StoreError> {
-        const OPERATION: &str = "looking a token up";
-        let rows = on_pool!(self, db => sqlx::query_as::<_, UserRow>(
-            "SELECT u.*, p.permission
-             FROM tokens t JOIN users u ON u.id = t.user_id LEFT JOIN permissions p ON p.user_id = u.id
-             WHERE t.sha256 = $1 AND (t.expires_at IS NULL OR t.expires_at > $2)",
-        )
-        .bind(sha256.as_slice())
-        .bind(storable(now))
-        .fetch_all(db)
-        .await)
-        .map_err(failed(OPERATION))?;
-        Ok(gather(OPERATION, rows)?.into_iter().next().map(|user| Actor {
-            user: user.id,
-            name: user.name,
-            admin: user.admin,
-            permissions: user.permissions.into_iter().collect(),
-        }))
-    }
-
-    /// Ends all tokens of a user, and writes an audit row, in one transaction; gives how many.
-    ///
-    /// # Errors
-    /// `Database`.
-    pub async fn revoke_tokens(&self, user: UserId, now: DateTime<Utc>) -> Result<u64, StoreError> {
-        const OPERATION: &str = "revoking tokens";
-        let mut tx = self.begin(OPERATION).await?;
-        let ended = on_tx!(&mut tx, db => sqlx::query("DELETE FROM tokens WHERE user_id = $1")
-            .bind(user.uuid())
+    // There are no more permissions than `Permission::ALL`.
+    let permissions: BTreeSet<_> = user.permissions.iter().collect();
+    for permission in &permissions {
+        on_tx!(tx, db => sqlx::query("INSERT INTO permissions (user_id, permission) VALUES ($1, $2)")
+            .bind(user.id.uuid())
+            .bind(permission.word())
             .execute(db)
             .await
-            .map(|done| done.rows_affected()))
-        .map_err(failed(OPERATION))?;
-        let at = storable(now);
-        let details = json!({ "user": user, "tokens": ended });
-        audit::record(&mut tx, &AuditRow { at, user: OPERATOR, action: "token.revoke", vm: None, details })
-            .await?;
-        tx.commit(OPERATION).await?;
-        Ok(ended)
+            .map(drop))
+        .map_err(failed(operation))?;
     }
+    let details =
+        json!({ "user": user.id, "name": user.name, "role": user.role, "permissions": permissions });
+    let at = storable(user.created_at);
+    audit::record(tx, &AuditRow { at, user: by, action: "user.add", vm: None, details }).await
 }
 
 /// Joins the rows of each user, which come one after the other.
-fn gather(operation: &'static str, rows: Vec<UserRow>) -> Result<Vec<UserRecord>, StoreError> {
+pub(super) fn gather(operation: &'static str, rows: Vec<UserRow>) -> Result<Vec<UserRecord>, StoreError> {
     let mut users: Vec<UserRecord> = Vec::new();
     for row in rows {
         let permission = row.permission.map(|word| Permission::read(operation, &word)).transpose()?;
@@ -249,8 +187,11 @@ fn gather(operation: &'static str, rows: Vec<UserRow>) -> Result<Vec<UserRecord>
             _ => users.push(UserRecord {
                 id: row.id.into(),
                 name: row.name,
-                admin: row.admin,
+                email: row.email,
+                has_password: row.password_hash.is_some(),
+                role: Role::read(operation, &row.role)?,
                 permissions: permission.into_iter().collect(),
+                disabled: row.disabled,
                 created_at: row.created_at,
             }),
         }

@@ -76,6 +76,10 @@ id!(
     TokenId
 );
 id!(
+    /// One sign-in of a user.
+    SessionId
+);
+id!(
     /// One disk or disc that was brought in.
     MediumId
 );

@@ -171,6 +171,21 @@ impl TestDatabase {
         .expect("tampering with the story's database");
     }
 
+    /// What the database says to this; nothing where it goes well.
+    pub(crate) async fn tried(&self, sql: &'static str) -> String {
+        let tried = match self.backend() {
+            Backend::Sqlite => {
+                let mut connection = self.sqlite().await;
+                sqlx::raw_sql(sql).execute(&mut connection).await.map(drop)
+            }
+            Backend::Postgres => {
+                let mut connection = self.postgres().await;
+                sqlx::raw_sql(sql).execute(&mut connection).await.map(drop)
+            }
+        };
+        tried.err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
     async fn sqlite(&self) -> SqliteConnection {
         let file = self.directory().expect("a SQLite database").join("test.db");
         let options = SqliteConnectOptions::new().filename(file).busy_timeout(Duration::from_secs(30));

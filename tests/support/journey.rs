@@ -4,7 +4,7 @@
 use std::{path::Path, time::Duration};
 
 use infinibay::{
-    access::Actor,
+    access::{Actor, Role},
     agents::Links,
     commands::{CommandError, Commands},
     config::{AgentsConfig, CommandsConfig},
@@ -114,7 +114,7 @@ impl Journey {
 }
 
 pub(crate) fn somebody() -> Actor {
-    Actor { user: UserId::generate(), name: "ana".to_owned(), admin: false, permissions: [].into() }
+    Actor::new(UserId::generate(), "ana".to_owned(), Role::Member, [].into())
 }
 
 pub(crate) fn one_at_a_time(dir: &TempDir) -> FakeGuest {

@@ -23,14 +23,14 @@ impl MediaMutations {
     ) -> Result<MediumObject, ApiError> {
         let call = Call::of(ctx)?;
         let medium = call.api.media.import(call.actor, input.into()).await?;
-        Ok(MediumObject::new(medium, call.actor.admin))
+        Ok(MediumObject::new(medium, call.actor.is_admin()))
     }
 
     /// Gives an import up and removes what was read of it; for admins.
     async fn cancel_medium_import(&self, ctx: &Context<'_>, name: String) -> Result<MediumObject, ApiError> {
         let call = Call::of(ctx)?;
         let medium = call.api.media.cancel(call.actor, &name).await?;
-        Ok(MediumObject::new(medium, call.actor.admin))
+        Ok(MediumObject::new(medium, call.actor.is_admin()))
     }
 
     /// Deletes a medium that no VM uses; for admins. Its files are removed afterwards, and then it
@@ -38,6 +38,6 @@ impl MediaMutations {
     async fn delete_medium(&self, ctx: &Context<'_>, name: String) -> Result<MediumObject, ApiError> {
         let call = Call::of(ctx)?;
         let medium = call.api.media.delete(call.actor, &name).await?;
-        Ok(MediumObject::new(medium, call.actor.admin))
+        Ok(MediumObject::new(medium, call.actor.is_admin()))
     }
 }

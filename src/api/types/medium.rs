@@ -197,7 +197,7 @@ impl MediumObject {
     #[graphql(complexity = "USES_COMPLEXITY")]
     async fn use_count(&self, ctx: &Context<'_>) -> Result<Option<i32>, ApiError> {
         let call = Call::of(ctx)?;
-        if !call.actor.admin {
+        if !call.actor.is_admin() {
             return Ok(None);
         }
         let uses = call.api.media.uses(&self.medium).await?;

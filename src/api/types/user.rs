@@ -3,7 +3,8 @@
 use async_graphql::SimpleObject;
 use uuid::Uuid;
 
-use crate::access::Actor;
+use super::people::Role as RoleName;
+use crate::access::{Actor, Role};
 
 /// Somebody who may call this API.
 #[derive(Debug, SimpleObject)]
@@ -14,6 +15,8 @@ pub(crate) struct User {
     name: String,
     /// May see and use everything.
     admin: bool,
+    /// What you are to everybody's VMs.
+    role: RoleName,
     /// What else he may do, such as `unsafe_commands`.
     permissions: Vec<String>,
 }
@@ -23,7 +26,8 @@ impl From<&Actor> for User {
         Self {
             id: actor.user.uuid(),
             name: actor.name.clone(),
-            admin: actor.admin,
+            admin: actor.role == Role::Admin,
+            role: actor.role.into(),
             permissions: actor.permissions.iter().map(ToString::to_string).collect(),
         }
     }

@@ -106,11 +106,13 @@ async fn insert_postgres(
     text: &JsonText,
 ) -> Result<(), StoreError> {
     let details = JsonText::write(LOGGING, &audit_details(command))?;
+    let origin = audit::origin();
     sqlx::query(
         "WITH logged AS (
              INSERT INTO command_log (id, vm_id, kind, command, status, requested_by, created_at)
              VALUES ($1, $2, $3, $4, $5, $6, $7))
-         INSERT INTO audit_log (id, at, user_id, action, vm_id, details) VALUES ($8, $7, $6, $9, $2, $10)",
+         INSERT INTO audit_log (id, at, user_id, action, vm_id, details, address, request_id)
+         VALUES ($8, $7, $6, $9, $2, $10, $11, $12)",
     )
     .bind(command.id.uuid())
     .bind(command.vm.uuid())
@@ -122,6 +124,8 @@ async fn insert_postgres(
     .bind(Uuid::now_v7())
     .bind(AUDIT_ACTION)
     .bind(&details)
+    .bind(origin.address.as_deref())
+    .bind(origin.request)
     .execute(connection)
     .await
     .map(drop)

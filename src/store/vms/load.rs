@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{VmAccess, VmBundle, VmView, row::VmRow};
 use crate::{
+    access::Audience,
     store::{
         Page, PageOf, Store, StoreError,
         column::{Ids, JsonText},
@@ -118,17 +119,25 @@ impl Store {
         Ok(rows.into_iter().map(access).collect())
     }
 
-    /// VMs in the order of their ids, of one owner or of all.
+    /// VMs in the order of their ids that this audience may see; of one owner, where one is given.
     ///
     /// # Errors
     /// `Database`, `Corrupt`.
-    pub async fn list_vms(&self, owner: Option<UserId>, page: Page) -> Result<PageOf<VmView>, StoreError> {
+    pub async fn list_vms(
+        &self,
+        audience: Audience,
+        owner: Option<UserId>,
+        page: Page,
+    ) -> Result<PageOf<VmView>, StoreError> {
         const OPERATION: &str = "listing VMs";
         let rows = on_pool!(self, db => sqlx::query_as::<_, VmRow>(
             "SELECT * FROM vms
-             WHERE ($1 IS NULL OR owner_id = $1) AND ($2 IS NULL OR id > $2)
-             ORDER BY id LIMIT $3",
+             WHERE ($1 IS NULL OR owner_id = $1
+                    OR id IN (SELECT vm_id FROM vm_shares WHERE user_id = $1))
+               AND ($2 IS NULL OR owner_id = $2) AND ($3 IS NULL OR id > $3)
+             ORDER BY id LIMIT $4",
         )
+        .bind(audience.user().map(UserId::uuid))
         .bind(owner.map(UserId::uuid))
         .bind(page.after)
         .bind(page.limit())
