@@ -84,7 +84,7 @@ impl Lifecycle {
         let found = self.store.load_vm(vm).await.map_err(LifecycleError::Store)?;
         if let Some(actor) = actor {
             let owner = found.as_ref().map(|bundle| bundle.record.owner);
-            authorize(actor, Action::ViewVm { owner })
+            authorize(actor, Action::ViewVm(Target { vm, owner }))
                 .map_err(|denied| LifecycleError::denied(denied, vm))?;
         }
         let bundle = found.ok_or(LifecycleError::NotFound(vm))?;
