@@ -60,6 +60,8 @@ fn every_argument_of_every_mutation_has_its_row() {
         mac: String::new(),
         domain: nobody(),
         me: nobody(),
+        user: nobody(),
+        token: nobody(),
         file: String::new(),
         url: String::new(),
     };
@@ -215,7 +217,10 @@ impl Stage {
             &trial.library.path().join("cloudy"),
             &Blank { provisioning: "cloud-init", ..Blank::default() },
         );
-        let eve = trial.home.between(&mut trial.daemon, |home| home.user("eve", &[]));
+        let eve = trial.home.between(&mut trial.daemon, |home| {
+            home.run(&["user", "add", "dora"]);
+            home.user("eve", &[])
+        });
         let eve = trial.daemon.client(&eve);
         trial.client = trial.daemon.client(&trial.token);
         let client = trial.client.clone();
@@ -275,6 +280,11 @@ impl Stage {
         let (media, disk) = (&made["vm"]["media"], &made["vm"]["disks"][1]["target"]);
         assert_eq!((media, disk), (&json!([{ "target": "sda" }]), &json!("vdb")), "the table names them so");
         let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let users = client.ask("{ users { nodes { id name } } }", json!({})).await;
+        let dora = users["users"]["nodes"].as_array().unwrap().iter().find(|user| user["name"] == "dora");
+        let user = text(&dora.unwrap()["id"]);
+        let issue = "mutation { createApiToken(label: \"unused\", scopes: [READ]) { info { id } } }";
+        let token = text(&client.ask(issue, json!({})).await["createApiToken"]["info"]["id"]);
         let things = Things {
             on,
             command,
@@ -282,6 +292,8 @@ impl Stage {
             mac: text(&made["vm"]["macAddresses"][0]),
             domain: DOMAIN.to_owned(),
             me: text(&made["me"]["id"]),
+            user,
+            token,
             file: file.to_str().unwrap().to_owned(),
             url: origin.on("/endless", Manner::Drips),
         };
@@ -308,8 +320,10 @@ impl Stage {
             ("resources", "SELECT count(*) FROM resources"),
             ("media rows", "SELECT count(*) FROM media"),
             ("commands", "SELECT count(*) FROM command_log"),
-            ("audit", "SELECT count(*) FROM audit_log"),
+            ("audit", "SELECT count(*) FROM audit_log WHERE outcome = 'done'"),
             ("users", "SELECT count(*) FROM users"),
+            ("tokens", "SELECT count(*) FROM tokens"),
+            ("shares", "SELECT count(*) FROM vm_shares"),
         ] {
             world[table] = json!(db.number(count).await);
         }
@@ -415,7 +429,7 @@ async fn as_it_should_be(stage: &Stage, request: &Request, mutation: &Mutation) 
 }
 
 /// Asked of a VM that is being deleted, these make sense.
-const LAST: [&str; 3] = ["deleteVm", "resync", "cancelVmCommand"];
+const LAST: [&str; 5] = ["deleteVm", "resync", "cancelVmCommand", "shareVm", "unshareVm"];
 
 on_both! {
     async fn a_vm_that_is_being_deleted_takes_nothing_else(db: TestDatabase) {

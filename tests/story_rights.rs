@@ -14,7 +14,7 @@ use uuid::Uuid;
 const USER: &str = "mutation($input: CreateUserInput!) { createUser(input: $input) { id role permissions } }";
 const UPDATE: &str =
     "mutation($id: UUID!, $input: UpdateUserInput!) { updateUser(id: $id, input: $input) { id disabled } }";
-const DELETE_USER: &str = "mutation($id: UUID!) { deleteUser(id: $id) }";
+const DELETE_USER: &str = "mutation($id: UUID!) { deleteUser(id: $id) { id } }";
 const TOKEN: &str = "mutation($scopes: [Scope!]!, $days: Int) \
     { createApiToken(label: \"test\", scopes: $scopes, days: $days) { token info { id scopes } } }";
 const SHARE: &str = "mutation($vm: UUID!, $user: UUID!, $share: Share!) \
@@ -200,14 +200,14 @@ on_both! {
         for (scopes, days, code) in [(json!([]), json!(1), "INVALID_INPUT"), (json!(["READ"]), json!(0), "INVALID_INPUT")] {
             assert_eq!(told(&trial.client, TOKEN, json!({ "scopes": scopes, "days": days })).await, code);
         }
-        const REVOKE: &str = "mutation($id: UUID!) { revokeApiToken(id: $id) }";
+        const REVOKE: &str = "mutation($id: UUID!) { revokeApiToken(id: $id) { label } }";
         trial.client.ask(REVOKE, json!({ "id": id })).await;
         soon(&reader, "{ me { name } }", json!({}), "UNAUTHENTICATED").await;
         assert_eq!(told(&trial.client, REVOKE, json!({ "id": id })).await, "TOKEN_NOT_FOUND");
     }
 
     async fn a_password_is_changed_by_who_knows_it(db: TestDatabase) {
-        const CHANGE: &str = "mutation($current: String!, $new: String!) { changePassword(current: $current, new: $new) }";
+        const CHANGE: &str = "mutation($current: String!, $new: String!) { changePassword(current: $current, new: $new) { name } }";
         let trial = Trial::start(&db).await;
         let ana = person(&trial, "ana", "MEMBER", &[]).await;
         let change = |current: &str, new: &str| json!({ "current": current, "new": new });

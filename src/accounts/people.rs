@@ -75,44 +75,34 @@ impl Accounts {
     /// Changes a user on behalf of an admin; what he has open holds to it within a second.
     ///
     /// # Errors
-    /// `UnknownUser`, `InvalidEmail`; `Store` with `UserExists` or `LastAdmin`.
+    /// `UnknownUser`, `InvalidEmail`, `InvalidPassword`; `Store` with `UserExists` or `LastAdmin`.
     pub async fn change(
         &self,
         by: &Actor,
         user: UserId,
         mut change: UserChange,
+        password: Option<SecretString>,
     ) -> Result<UserRecord, AccountError> {
         change.email = change.email.as_deref().map(canonical).transpose()?;
+        if let Some(password) = password {
+            change.password_hash = Some(self.passwords.hash(password).await?);
+        }
         let changed = self.store.change_user(user, &change, by.user, Utc::now()).await;
         self.recent.clear();
         changed.map_err(unknown(user))?;
         self.store.user(user).await?.ok_or(AccountError::UnknownUser(user))
     }
 
-    /// Removes a user on behalf of an admin.
+    /// Removes a user on behalf of an admin; gives what he was.
     ///
     /// # Errors
     /// `UnknownUser`; `Store` with `OwnsVms` or `LastAdmin`.
-    pub async fn remove(&self, by: &Actor, user: UserId) -> Result<(), AccountError> {
+    pub async fn remove(&self, by: &Actor, user: UserId) -> Result<UserRecord, AccountError> {
+        let known = self.store.user(user).await?.ok_or(AccountError::UnknownUser(user))?;
         let removed = self.store.remove_user(user, by.user, Utc::now()).await;
         self.recent.clear();
-        removed.map_err(unknown(user))
-    }
-
-    /// Sets another's password on behalf of an admin, and signs him out.
-    ///
-    /// # Errors
-    /// `UnknownUser`, `InvalidPassword`.
-    pub async fn reset_password(
-        &self,
-        by: &Actor,
-        user: UserId,
-        password: SecretString,
-    ) -> Result<(), AccountError> {
-        let hash = self.passwords.hash(password).await?;
-        let set = self.store.set_password(user, &hash, Some(by.user), Utc::now()).await;
-        self.recent.clear();
-        set.map_err(unknown(user))
+        removed.map_err(unknown(user))?;
+        Ok(known)
     }
 
     /// Sets one's own password, and signs one out everywhere.
@@ -135,7 +125,10 @@ impl Accounts {
             return Err(AccountError::WrongPassword);
         }
         self.attempts.succeeded(nowhere, &account);
-        self.reset_password(of, of.user, new).await
+        let hash = self.passwords.hash(new).await?;
+        let set = self.store.set_password(of.user, &hash, Some(of.user), Utc::now()).await;
+        self.recent.clear();
+        set.map_err(unknown(of.user))
     }
 
     /// One's own tokens, newest first.
@@ -177,14 +170,16 @@ impl Accounts {
         Ok((token, info))
     }
 
-    /// Ends one of one's own tokens.
+    /// Ends one of one's own tokens; gives what it was.
     ///
     /// # Errors
     /// `UnknownToken`.
-    pub async fn revoke_own(&self, of: &Actor, token: TokenId) -> Result<(), AccountError> {
+    pub async fn revoke_own(&self, of: &Actor, token: TokenId) -> Result<TokenInfo, AccountError> {
+        let known = self.store.tokens(of.user).await?.into_iter().find(|known| known.id == token);
+        let known = known.ok_or(AccountError::UnknownToken(token))?;
         let ended = self.store.revoke_token(token, of.user, of.user, Utc::now()).await?;
         self.recent.clear();
-        if ended { Ok(()) } else { Err(AccountError::UnknownToken(token)) }
+        if ended { Ok(known) } else { Err(AccountError::UnknownToken(token)) }
     }
 
     /// What was looked up about rights is looked up again: they have changed.

@@ -23,6 +23,8 @@ use crate::{
 pub struct UserChange {
     /// What he signs in with, lower case.
     pub email: Option<String>,
+    /// The hash of a new password, which signs him out.
+    pub password_hash: Option<String>,
     /// What he is to everybody's VMs.
     pub role: Option<Role>,
     /// All of what else he may do.
@@ -52,7 +54,8 @@ impl Store {
         page.cut(gather(OPERATION, rows)?, Ok)
     }
 
-    /// Changes a user, with an audit row, in one transaction. Who is disabled is signed out.
+    /// Changes a user, with an audit row, in one transaction. Who is disabled, or has another password, is
+    /// signed out.
     ///
     /// # Errors
     /// `NotFound`; `UserExists`: the address is another's; `LastAdmin`.
@@ -67,13 +70,15 @@ impl Store {
         let mut tx = self.begin(OPERATION).await?;
         let changed = on_tx!(&mut tx, db => sqlx::query(
             "UPDATE users SET email = coalesce($2, email), role = coalesce($3, role),
-                              disabled = coalesce($4, disabled)
+                              disabled = coalesce($4, disabled),
+                              password_hash = coalesce($5, password_hash)
              WHERE id = $1",
         )
         .bind(user.uuid())
         .bind(change.email.as_deref())
         .bind(change.role.map(Word::word))
         .bind(change.disabled)
+        .bind(change.password_hash.as_deref())
         .execute(db)
         .await
         .map(|done| done.rows_affected()))
@@ -87,14 +92,13 @@ impl Store {
         if let Some(permissions) = &change.permissions {
             replace_permissions(&mut tx, OPERATION, user, permissions).await?;
         }
-        let ended = match change.disabled {
-            Some(true) => end_sessions(&mut tx, OPERATION, user).await?,
-            _ => 0,
-        };
+        let signs_out = change.disabled == Some(true) || change.password_hash.is_some();
+        let ended = if signs_out { end_sessions(&mut tx, OPERATION, user).await? } else { 0 };
         keep_an_admin(&mut tx, OPERATION).await?;
         let details = json!({
             "user": user, "role": change.role, "permissions": change.permissions, "disabled": change.disabled,
-            "email_changed": change.email.is_some(), "sessions_ended": ended,
+            "email_changed": change.email.is_some(), "password_changed": change.password_hash.is_some(),
+            "sessions_ended": ended,
         });
         note(&mut tx, "user.change", by, now, details).await?;
         tx.commit(OPERATION).await

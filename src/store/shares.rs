@@ -71,7 +71,16 @@ impl Store {
             .map(|done| done.rows_affected())),
         }
         .map_err(failed(OPERATION))?;
-        if share.is_some() && done == 0 {
+        let known = match share {
+            Some(_) => done > 0,
+            None => on_tx!(&mut tx, db => sqlx::query_scalar::<_, i32>("SELECT 1 FROM users WHERE id = $1")
+                .bind(user.uuid())
+                .fetch_optional(db)
+                .await)
+            .map_err(failed(OPERATION))?
+            .is_some(),
+        };
+        if !known {
             return Err(StoreError::NotFound);
         }
         let count = on_tx!(&mut tx, db => sqlx::query_scalar::<_, i64>(

@@ -7,7 +7,7 @@ use super::cases::{
     INVALID, Judge,
     Means::{Choice, Group, NewId, Number, Other, Positive, Vm, Words},
     Row,
-    Text::{Empty, Escape, Huge, Line, Zero},
+    Text::{Empty, Escape, Huge, Line, Path, Zero},
     row,
 };
 
@@ -25,6 +25,10 @@ pub struct Things {
     pub domain: String,
     /// Who asks.
     pub me: String,
+    /// Somebody who has nothing.
+    pub user: String,
+    /// A token of who asks, which nobody uses.
+    pub token: String,
     /// Below a directory from which media are imported.
     pub file: String,
     /// What never ends.
@@ -84,11 +88,93 @@ fn name(path: &'static str, absent: &'static str) -> Row {
 
 pub fn requests(things: &Things) -> Vec<Request> {
     let mut all = commands(things);
+    all.extend(people(things));
     all.extend(media(things));
     all.extend(creations(things));
     all.extend(changes(things));
     all.extend(powers(things));
     all
+}
+
+fn people(things: &Things) -> Vec<Request> {
+    const NO_USER: &str = "USER_NOT_FOUND";
+    let (user, on) = (&things.user, &things.on);
+    // Long enough, and anything: what a password is made of, people choose.
+    let password: Judge =
+        |text| matches!(text, Empty | Zero | Escape | Line | Path | Huge).then_some(INVALID);
+    let label: Judge = |text| matches!(text, Zero | Escape | Line | Huge).then_some(INVALID);
+    let wrong: Judge = |_| Some("FORBIDDEN");
+    vec![
+        request(
+            "createUser",
+            json!({ "input": { "name": "fresh", "email": "fresh@example.org", "password": "correct horse",
+                "role": "OPERATOR", "permissions": ["UNSAFE_COMMANDS"] } }),
+            vec![
+                row("input", Group),
+                row("input.name", Words(NONE)).and(json!("dora"), "USER_EXISTS"),
+                row("input.email", Words(NONE)).and(json!("dora"), INVALID),
+                row("input.password", Words(password)),
+                row("input.role", Choice),
+                row("input.permissions", Choice),
+            ],
+        )
+        .for_admins(),
+        request(
+            "updateUser",
+            json!({ "id": user, "input": { "email": "dora@example.org", "password": "correct horse",
+                "role": "READ_ONLY", "permissions": [], "disabled": true } }),
+            vec![
+                row("id", Other(NO_USER)),
+                row("input", Group),
+                row("input.email", Words(NONE)).and(json!("dora@"), INVALID),
+                row("input.password", Words(password)),
+                row("input.role", Choice),
+                row("input.permissions", Choice),
+                row("input.disabled", Choice),
+            ],
+        )
+        .for_admins(),
+        request(
+            "changePassword",
+            json!({ "current": "I have none yet", "new": "correct horse" }),
+            vec![row("current", Words(wrong)), row("new", Words(wrong))],
+        )
+        .ends("FORBIDDEN"),
+        request(
+            "createApiToken",
+            json!({ "label": "test", "scopes": ["READ"], "days": 1 }),
+            vec![
+                row("label", Words(label)),
+                row("scopes", Choice).and(json!([]), INVALID),
+                row("days", Number).and(json!(40_000), INVALID),
+            ],
+        ),
+        request(
+            "revokeApiToken",
+            json!({ "id": things.token }),
+            vec![row("id", Other("TOKEN_NOT_FOUND")).strangers(json!(things.token), "TOKEN_NOT_FOUND")],
+        ),
+        request(
+            "shareVm",
+            json!({ "vmId": on, "userId": user, "share": "VIEW" }),
+            vec![
+                vm("vmId"),
+                row("userId", Other(NO_USER)).and(json!(things.me), INVALID),
+                row("share", Choice),
+            ],
+        ),
+        request(
+            "unshareVm",
+            json!({ "vmId": on, "userId": user }),
+            vec![vm("vmId"), row("userId", Other(NO_USER)).and(json!(things.me), INVALID)],
+        ),
+        request(
+            "deleteUser",
+            json!({ "id": user }),
+            vec![row("id", Other(NO_USER)).and(json!(things.me), "USER_OWNS_VMS")],
+        )
+        .for_admins(),
+    ]
 }
 
 fn media(things: &Things) -> Vec<Request> {

@@ -85,7 +85,9 @@ fn selection(answer: &Type) -> &'static str {
         "VmCommandResult" => "vmId error { code message }",
         "CommandLog" => "id status",
         "Medium" => "name",
-        "Vm" => "id",
+        "Vm" | "User" | "UserAccount" | "ApiToken" => "id",
+        "IssuedToken" => "info { id }",
+        "VmShare" => "userId",
         other => panic!("say what is to be asked of a {other}"),
     }
 }

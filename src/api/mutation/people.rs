@@ -11,7 +11,7 @@ use crate::{
         auth::Call,
         error::ApiError,
         types::{
-            ApiToken, CreateUserInput, IssuedToken, Scope, Share, UpdateUserInput, UserAccount, VmShare,
+            ApiToken, CreateUserInput, IssuedToken, Scope, Share, UpdateUserInput, User, UserAccount, VmShare,
         },
     },
     store::{StoreError, UserChange},
@@ -53,29 +53,26 @@ impl PeopleMutations {
     ) -> Result<UserAccount, ApiError> {
         let call = Call::of(ctx)?;
         authorize(call.actor, Action::ManageUsers)?;
-        let (accounts, user) = (&call.api.accounts, UserId(id));
-        if let Some(password) = input.password {
-            accounts.reset_password(call.actor, user, password.into()).await?;
-        }
         let change = UserChange {
             email: input.email,
+            password_hash: None,
             role: input.role.map(Into::into),
             permissions: input.permissions.map(|all| all.into_iter().map(Into::into).collect()),
             disabled: input.disabled,
         };
-        Ok(accounts.change(call.actor, user, change).await?.into())
+        let password = input.password.map(Into::into);
+        Ok(call.api.accounts.change(call.actor, UserId(id), change, password).await?.into())
     }
 
-    /// Removes a user who owns no VM, with his tokens and sessions; for admins. Gives his id.
+    /// Removes a user who owns no VM, with his tokens and sessions; for admins. Gives what he was.
     async fn delete_user(
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "Which.")] id: Uuid,
-    ) -> Result<Uuid, ApiError> {
+    ) -> Result<UserAccount, ApiError> {
         let call = Call::of(ctx)?;
         authorize(call.actor, Action::ManageUsers)?;
-        call.api.accounts.remove(call.actor, UserId(id)).await?;
-        Ok(id)
+        Ok(call.api.accounts.remove(call.actor, UserId(id)).await?.into())
     }
 
     /// Sets your password, and signs you out everywhere.
@@ -85,11 +82,11 @@ impl PeopleMutations {
         ctx: &Context<'_>,
         #[graphql(desc = "The one you have.", secret)] current: String,
         #[graphql(desc = "At least 10 characters, at most 1,024 bytes.", secret)] new: String,
-    ) -> Result<bool, ApiError> {
+    ) -> Result<User, ApiError> {
         let call = Call::of(ctx)?;
         authorize(call.actor, Action::OwnAccount)?;
         call.api.accounts.change_password(call.actor, current.into(), new.into()).await?;
-        Ok(true)
+        Ok(User::from(call.actor))
     }
 
     /// Issues a token to you. It is shown this once.
@@ -115,16 +112,15 @@ impl PeopleMutations {
         Ok(IssuedToken { token, info: ApiToken::from(info) })
     }
 
-    /// Ends a token of yours. Gives its id.
+    /// Ends a token of yours. Gives what it was.
     async fn revoke_api_token(
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "Which.")] id: Uuid,
-    ) -> Result<Uuid, ApiError> {
+    ) -> Result<ApiToken, ApiError> {
         let call = Call::of(ctx)?;
         authorize(call.actor, Action::OwnAccount)?;
-        call.api.accounts.revoke_own(call.actor, TokenId(id)).await?;
-        Ok(id)
+        Ok(call.api.accounts.revoke_own(call.actor, TokenId(id)).await?.into())
     }
 
     /// Gives a user a part in a VM, or another one than he has; for its owner. Gives all parts in it.
