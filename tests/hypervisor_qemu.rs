@@ -247,14 +247,35 @@ async fn a_pool_is_looked_through_and_never_started() {
     let found = connection.lookup_storage_pool_by_name(&pool.name).unwrap();
     assert!(!found.is_active().unwrap(), "a look started it");
     found.create(0).unwrap();
-    let disk = pool.directory.path().join("disk.img");
+    let name = "infinibay-disk.img";
+    let disk = pool.directory.path().join(name);
     std::fs::write(&disk, [0; 4096]).unwrap();
     let seen = hypervisor.pool(&pool.name).await.unwrap();
-    assert_eq!(seen.volumes.into_iter().collect::<Vec<_>>(), ["disk.img"], "libvirt did not make it");
+    assert_eq!(seen.volumes.into_iter().collect::<Vec<_>>(), [name], "libvirt did not make it");
     assert!(0 < seen.available_bytes && seen.available_bytes <= seen.capacity_bytes);
+    assert!(found.lookup_storage_vol_by_name(name).is_ok(), "what is there can be used and removed");
     // libvirt is not told, and remembers it.
     std::fs::remove_file(&disk).unwrap();
-    assert!(found.lookup_storage_vol_by_name("disk.img").is_ok());
+    assert!(hypervisor.pool(&pool.name).await.unwrap().volumes.is_empty());
+    assert!(found.lookup_storage_vol_by_name(name).is_ok(), "it was not refreshed for a look");
+}
+
+#[tokio::test]
+async fn a_look_at_a_pool_whose_storage_is_away_does_not_stop_it() {
+    let hypervisor = connect(URI).await;
+    let pool = Pool::new();
+    let connection = Connect::open(Some(URI)).expect("open libvirt");
+    let found = connection.lookup_storage_pool_by_name(&pool.name).unwrap();
+    found.create(0).unwrap();
+    let (id, directory) = (VmId::generate(), pool.directory.path());
+    let away = directory.with_extension("away");
+    std::fs::rename(directory, &away).unwrap();
+    let seen = hypervisor.pool(&pool.name).await;
+    let medium = hypervisor.volume(id, &pool.name, "a.iso").await;
+    std::fs::rename(&away, directory).unwrap();
+    assert!(matches!(seen, Err(HypervisorError::Invalid { .. })), "{seen:?}");
+    assert!(medium.unwrap().is_none(), "a volume that nobody made");
+    assert!(found.is_active().unwrap(), "a look stopped it");
     assert!(hypervisor.pool(&pool.name).await.unwrap().volumes.is_empty());
 }
 

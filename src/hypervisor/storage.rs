@@ -13,15 +13,15 @@ pub struct PoolContents {
     pub capacity_bytes: u64,
     /// Bytes.
     pub available_bytes: u64,
-    /// The names of all its volumes.
+    /// The names of all its volumes; and of whatever else stands beside them, where they are files.
     pub volumes: HashSet<String>,
 }
 
 /// See the module.
 #[async_trait]
 pub trait Storage: Send + Sync {
-    /// Has a pool looked through anew, and gives what it holds: complete, or an error. Never starts a
-    /// pool. A few calls, whatever it holds; but on a slow file system they take their time.
+    /// Looks through a pool, and gives what it holds: complete, or an error. Neither starts a pool nor
+    /// stops one, whatever its storage answers. A few calls, whatever it holds; but on a slow file system they take their time.
     ///
     /// # Errors
     /// A pool that is not there, not active or gives no answer: of its volumes nothing is known then.

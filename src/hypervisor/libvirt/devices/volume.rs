@@ -1,6 +1,8 @@
 //! The volumes of disks that are plugged in later, and their growth.
 
 use std::{
+    fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,6 +15,7 @@ use crate::{
         BlankVolume, HypervisorError, VolumeFacts, VolumePlace,
         libvirt::{
             session::{Call, absent_as_none},
+            storage::directory,
             volumes::{active_pool, create_as, find, path_of, plain_xml},
         },
     },
@@ -34,7 +37,13 @@ pub(super) fn facts(call: &Call<'_>, pool: &str, name: &str) -> Result<Option<Vo
     let volume = match find(call, &pool, name)? {
         Some(volume) => volume,
         None => {
-            // A file that somebody put there since the pool last looked.
+            // A file that somebody put there since the pool last looked. Not refreshed for nothing: where
+            // that fails, libvirt stops the pool.
+            if let Some(directory) = directory(call, &pool)?
+                && matches!(fs::symlink_metadata(directory.join(name)), Err(error) if error.kind() == ErrorKind::NotFound)
+            {
+                return Ok(None);
+            }
             call.ask(|_| pool.refresh(0).map(drop))?;
             let Some(volume) = find(call, &pool, name)? else { return Ok(None) };
             volume
