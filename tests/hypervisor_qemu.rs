@@ -282,7 +282,7 @@ async fn a_look_at_a_pool_whose_storage_is_away_does_not_stop_it() {
 /// A volume whose copies hang for as long as the listener is there.
 fn endless(pool: &Pool, name: &str) -> UnixListener {
     let socket = pool.directory.path().join("nbd");
-    let listener = UnixListener::bind(&socket).unwrap();
+    let listener = UnixListener::bind(&socket).expect("a socket in the pool");
     let backing = format!("nbd+unix:///x?socket={}", socket.display());
     let disk = pool.directory.path().join(name);
     // Not opened: nobody answers.
@@ -296,7 +296,7 @@ fn endless(pool: &Pool, name: &str) -> UnixListener {
         "raw",
         "-b",
         &backing,
-        disk.to_str().unwrap(),
+        disk.to_str().expect("a path of UTF-8"),
         "1M",
     ]);
     listener

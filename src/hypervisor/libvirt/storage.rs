@@ -13,7 +13,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use virt::{storage_pool::StoragePool, storage_vol::StorageVol};
+use virt::{connect::Connect, storage_pool::StoragePool, storage_vol::StorageVol};
 
 use super::{
     LibvirtHypervisor,
@@ -140,7 +140,7 @@ fn directory_in(description: &str) -> Result<Option<PathBuf>, Malformed> {
 }
 
 fn is_test_driver(call: &Call<'_>) -> Result<bool, HypervisorError> {
-    Ok(call.ask(|conn| conn.driver_type())?.eq_ignore_ascii_case("test"))
+    Ok(call.ask(Connect::driver_type)?.eq_ignore_ascii_case("test"))
 }
 
 #[cfg(test)]
