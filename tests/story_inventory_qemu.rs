@@ -127,11 +127,12 @@ impl Drop for Network {
 }
 
 struct Scene {
+    // Ended, and its log read, before its home is removed.
+    _daemon: Daemon,
     home: Home,
     pool: Pool,
     network: Network,
     client: Client,
-    _daemon: Daemon,
     _dirs: [tempfile::TempDir; 2],
 }
 
