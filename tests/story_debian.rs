@@ -139,12 +139,12 @@ async fn a_debian_vm_lives_and_leaves_nothing() {
 /// The guest hands memory over, and takes it back, while it runs.
 async fn takes_and_gives_memory(client: &Client, vm: &str) {
     const RESIZE: &str =
-        "mutation($id: UUID!, $mib: BigInt!) { resizeVm(id: $id, memoryMib: $mib) { operation { id } } }";
+        "mutation($id: UUID!, $mib: Int!) { resizeVm(id: $id, memoryMib: $mib) { operation { id } } }";
     const EFFECT: &str = "query($id: UUID!) { operation(id: $id) { effect } }";
     const TOTAL: &str = "awk '/^MemTotal/ { print $2 }' /proc/meminfo";
     let total = async || client.output(vm, TOTAL).await.parse::<i64>().unwrap();
     let before = total().await;
-    for (mib, less) in [("640", 128 << 10), ("768", 0)] {
+    for (mib, less) in [(640, 128 << 10), (768, 0)] {
         let operation = client.accepted(RESIZE, json!({ "id": vm, "mib": mib })).await;
         client.succeeded(&operation, Duration::from_secs(60)).await;
         let told = client.ask(EFFECT, json!({ "id": operation })).await;
