@@ -139,12 +139,12 @@ async fn a_debian_vm_lives_and_leaves_nothing() {
 /// The guest hands memory over, and takes it back, while it runs.
 async fn takes_and_gives_memory(client: &Client, vm: &str) {
     const RESIZE: &str =
-        "mutation($id: UUID!, $mib: BigInt!) { resizeVm(id: $id, memoryMib: $mib) { operation { id } } }";
+        "mutation($id: UUID!, $mib: Int!) { resizeVm(id: $id, memoryMib: $mib) { operation { id } } }";
     const EFFECT: &str = "query($id: UUID!) { operation(id: $id) { effect } }";
     const TOTAL: &str = "awk '/^MemTotal/ { print $2 }' /proc/meminfo";
     let total = async || client.output(vm, TOTAL).await.parse::<i64>().unwrap();
     let before = total().await;
-    for (mib, less) in [("640", 128 << 10), ("768", 0)] {
+    for (mib, less) in [(640, 128 << 10), (768, 0)] {
         let operation = client.accepted(RESIZE, json!({ "id": vm, "mib": mib })).await;
         client.succeeded(&operation, Duration::from_secs(60)).await;
         let told = client.ask(EFFECT, json!({ "id": operation })).await;
@@ -173,8 +173,8 @@ async fn rests_for_a_snapshot(client: &Client, vm: &str) {
     let frozen = agent(r#"{"execute":"guest-fsfreeze-status"}"#);
     assert!(frozen.contains("thawed"), "{frozen}");
     // The agent itself wrote down that it was asked, and files can be written again.
-    let told = "sync; date >/root/after && sync && journalctl -b -u qemu-guest-agent -o cat | grep -o 'guest-fsfreeze called\\|guest-fsfreeze-thaw called\\|guest-fsfreeze-[a-z]*' | sort -u";
-    eprintln!("the agent's journal: {}", client.output(vm, told).await);
+    let told = "date >/root/after && sync && journalctl -b -u qemu-guest-agent -o cat | grep 'fsfreeze called'";
+    assert!(client.output(vm, told).await.contains("guest-fsfreeze called"));
 }
 
 /// Through the agent and nothing else: the guest does not mind its power button any more.

@@ -17,8 +17,8 @@ use support::{
 
 const ADOPT: &str =
     "mutation($uuid: UUID!) { adoptDomain(uuid: $uuid) { vm { vcpus memoryMib } operation { id } } }";
-const RESIZE: &str = "mutation($id: UUID!, $vcpus: Int, $memoryMib: BigInt) {
-    resizeVm(id: $id, vcpus: $vcpus, memoryMib: $memoryMib) { operation { id } } }";
+const RESIZE: &str = "mutation($id: UUID!, $vcpus: Int) {
+    resizeVm(id: $id, vcpus: $vcpus) { operation { id } } }";
 const SIZE: &str = "query($id: UUID!) { vm(id: $id) { vcpus memoryMib } }";
 
 /// Waits for the end of a change; when it takes hold.

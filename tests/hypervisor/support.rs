@@ -101,7 +101,6 @@ pub(crate) struct Domain {
 
 impl Domain {
     /// On QEMU, once there is a place for a guest; a test has one.
-
     pub(crate) fn new(uri: &str) -> Self {
         let id = VmId::generate();
         let place = uri.starts_with("qemu:").then(|| Places::take(1));

@@ -30,8 +30,8 @@ impl Places {
         assert!(guests <= PLACES, "there will never be {guests} places");
         let user = rustix::process::getuid().as_raw();
         let dir = std::env::temp_dir().join(format!("infinibay-test-guests-{user}"));
-        DirBuilder::new().recursive(true).mode(0o755).create(&dir).unwrap();
-        let owner = std::fs::symlink_metadata(&dir).unwrap();
+        DirBuilder::new().recursive(true).mode(0o755).create(&dir).expect("a directory for places");
+        let owner = std::fs::symlink_metadata(&dir).expect("the directory for places");
         assert!(owner.is_dir() && owner.uid() == user, "{} is not ours", dir.display());
 
         let turn = open(&dir.join("turn"));
@@ -50,7 +50,8 @@ impl Places {
 }
 
 fn open(path: &Path) -> File {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap()
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    file.unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 fn try_lock(file: &File) -> Option<()> {

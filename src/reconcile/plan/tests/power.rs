@@ -286,11 +286,11 @@ fn a_reboot_is_asked_for_then_proven_or_forced() {
 }
 
 fn stage(plan: &Plan) -> String {
-    let stages = plan.operations.iter().filter_map(|update| match update {
+    let mut stages = plan.operations.iter().filter_map(|update| match update {
         OperationUpdate::Progress { stage, .. } => Some(stage.clone()),
         OperationUpdate::Finish { .. } => None,
     });
-    stages.last().unwrap_or_default()
+    stages.next_back().unwrap_or_default()
 }
 
 #[test]
