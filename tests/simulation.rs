@@ -99,11 +99,47 @@ fn the_loop_is_right_whatever_happens() {
     }
 }
 
+/// All that can be asked for, and changed.
+const KINDS: [&str; 25] = [
+    "Create",
+    "Start",
+    "Stop",
+    "Delete",
+    "Suspend",
+    "Save",
+    "Reboot",
+    "Reset",
+    "SetAutostart",
+    "Rename",
+    "SetPolicy",
+    "Resize",
+    "GrowDisk",
+    "AttachDisk",
+    "DetachDisk",
+    "ChangeMedium",
+    "AttachInterface",
+    "DetachInterface",
+    "CreateSnapshot",
+    "RevertSnapshot",
+    "DeleteSnapshot",
+    "Adopt",
+    "Release",
+    "Clone",
+    "Lend",
+];
+
 #[test]
 fn runs_reach_all_that_can_be_asked_for() {
     let (mut ends, mut freezes) = (BTreeMap::<String, u32>::new(), 0);
     let (mut longest_frost, mut installs) = (Duration::ZERO, 0);
-    for seed in 0..400 {
+    let all = |ends: &BTreeMap<String, u32>| {
+        KINDS.iter().all(|kind| ends.contains_key(&format!("{kind} Succeeded")))
+    };
+    for seed in 0..COUNT {
+        // Some are asked for seldom.
+        if seed >= 200 && all(&ends) {
+            break;
+        }
         let outcome = run(seed);
         freezes += outcome.freezes;
         installs += outcome.installs;
@@ -112,33 +148,7 @@ fn runs_reach_all_that_can_be_asked_for() {
             *ends.entry(end).or_default() += times;
         }
     }
-    for kind in [
-        "Create",
-        "Start",
-        "Stop",
-        "Delete",
-        "Suspend",
-        "Save",
-        "Reboot",
-        "Reset",
-        "SetAutostart",
-        "Rename",
-        "SetPolicy",
-        "Resize",
-        "GrowDisk",
-        "AttachDisk",
-        "DetachDisk",
-        "ChangeMedium",
-        "AttachInterface",
-        "DetachInterface",
-        "CreateSnapshot",
-        "RevertSnapshot",
-        "DeleteSnapshot",
-        "Adopt",
-        "Release",
-        "Clone",
-        "Lend",
-    ] {
+    for kind in KINDS {
         assert!(ends.contains_key(&format!("{kind} Succeeded")), "no {kind} succeeds: {ends:#?}");
     }
     assert!(installs > 10, "systems were installed {installs} times");
