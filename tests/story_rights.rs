@@ -8,7 +8,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::{daemon::Client, database::TestDatabase, trial::Trial};
+use support::{daemon::Client, trial::Trial};
 use uuid::Uuid;
 
 const USER: &str = "mutation($input: CreateUserInput!) { createUser(input: $input) { id role permissions } }";
