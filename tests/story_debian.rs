@@ -173,7 +173,8 @@ async fn rests_for_a_snapshot(client: &Client, vm: &str) {
     let frozen = agent(r#"{"execute":"guest-fsfreeze-status"}"#);
     assert!(frozen.contains("thawed"), "{frozen}");
     // The agent itself wrote down that it was asked, and files can be written again.
-    let told = "date >/root/after && sync && journalctl -b -u qemu-guest-agent -o cat | grep 'fsfreeze called'";
+    let told =
+        "date >/root/after && sync && journalctl -b -u qemu-guest-agent -o cat | grep 'fsfreeze called'";
     assert!(client.output(vm, told).await.contains("guest-fsfreeze called"));
 }
 

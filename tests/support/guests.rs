@@ -21,7 +21,10 @@ const PATIENCE: Duration = Duration::from_secs(1200);
 
 /// Places of a story's guests, given back when dropped.
 #[derive(Debug)]
-pub struct Places(Vec<File>);
+pub struct Places {
+    /// Held, never read.
+    _held: Vec<File>,
+}
 
 impl Places {
     /// Waits, blocking, for places for so many guests. A story asks once: two that held one place
@@ -45,7 +48,7 @@ impl Places {
             }
             Some(())
         });
-        Self(places)
+        Self { _held: places }
     }
 }
 
