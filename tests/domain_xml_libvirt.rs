@@ -447,6 +447,7 @@ fn windows_starts_with_all_that_it_wants() {
 /// it is done they leave the running domain and its configuration.
 #[test]
 fn windows_is_installed_from_drives_that_it_can_read() {
+    let _place = guests::Places::take(1);
     let dir = tempfile::Builder::new().prefix("domxml-").tempdir().unwrap();
     std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     let at = |name: &str| dir.path().join(name);
