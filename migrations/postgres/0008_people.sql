@@ -67,7 +67,7 @@ CREATE INDEX audit_log_user ON audit_log (user_id, id);
 -- What was written stays as it was, until it is old enough to expire.
 CREATE FUNCTION audit_log_is_kept() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF TG_OP = 'DELETE' AND OLD.at <= now() - interval '1 day' THEN
+    IF TG_OP = 'DELETE' AND OLD.at <= now() - interval '12 hours' THEN
         RETURN OLD;
     END IF;
     RAISE EXCEPTION 'the audit log is append-only';

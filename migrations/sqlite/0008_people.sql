@@ -70,7 +70,7 @@ BEGIN
     SELECT RAISE(ABORT, 'the audit log is append-only');
 END;
 CREATE TRIGGER audit_log_is_not_removed BEFORE DELETE ON audit_log
-WHEN OLD.at > strftime('%Y-%m-%dT%H:%M:%S', 'now', '-1 day')
+WHEN OLD.at > strftime('%Y-%m-%dT%H:%M:%S', 'now', '-12 hours')
 BEGIN
     SELECT RAISE(ABORT, 'the audit log is append-only');
 END;

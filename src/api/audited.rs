@@ -20,7 +20,9 @@ use crate::{
 };
 
 /// How long the note may take; without it in time it stands in the log alone.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Whoever was told so need not wait for the same once more.
+const DATABASE_AWAY: &str = "STORE_UNAVAILABLE";
 
 /// Makes one of the below for each request.
 pub(super) struct Audited;
@@ -118,11 +120,15 @@ pub(super) async fn refused_at(api: &ApiContext, door: &str, code: &str, origin:
 }
 
 async fn write(api: &ApiContext, refusal: &Refusal) {
-    let written = timeout(PATIENCE, api.store.record_refusals(std::slice::from_ref(refusal))).await;
-    let why = match written {
-        Ok(Ok(())) => return,
-        Ok(Err(error)) => chain(&error).to_string(),
-        Err(_) => "the database did not answer in time".to_owned(),
+    let why = if refusal.code == DATABASE_AWAY {
+        "the database is away".to_owned()
+    } else {
+        let written = api.store.record_refusals(std::slice::from_ref(refusal));
+        match timeout(PATIENCE, written).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => chain(&error),
+            Err(_) => "the database did not answer in time".to_owned(),
+        }
     };
     tracing::warn!(
         action = refusal.action, vm = ?refusal.vm, user = ?refusal.user, code = refusal.code, why,

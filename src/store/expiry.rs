@@ -4,7 +4,7 @@
 //! Readings and roll-ups have no index by time alone; they go VM by VM, each found by one seek.
 //! On PostgreSQL, whole days of readings go at once.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 use super::{
@@ -20,7 +20,7 @@ use crate::vm::Resolution;
 const BATCH: i64 = 2000;
 
 /// Each takes the time before which rows are old, and the size of a batch.
-const HISTORY: [&str; 6] = [
+const HISTORY: [&str; 5] = [
     "DELETE FROM command_log WHERE id IN (SELECT id FROM command_log WHERE created_at < $1 LIMIT $2)",
     "DELETE FROM vm_errors WHERE id IN (SELECT id FROM vm_errors WHERE created_at < $1 LIMIT $2)",
     // A condition that goes on is no history yet.
@@ -40,8 +40,11 @@ const HISTORY: [&str; 6] = [
          WHERE o.finished_at < $1 AND o.kind <> 'create'
            AND EXISTS (SELECT 1 FROM vms v WHERE v.id = o.vm_id)
          LIMIT $2)",
-    "DELETE FROM audit_log WHERE id IN (SELECT id FROM audit_log WHERE at < $1 LIMIT $2)",
 ];
+
+const AUDIT: &str = "DELETE FROM audit_log WHERE id IN (SELECT id FROM audit_log WHERE at < $1 LIMIT $2)";
+/// Audit rows that are younger stay. The databases' triggers say half a day.
+const AUDIT_KEPT: TimeDelta = TimeDelta::days(1);
 
 /// A table of readings or roll-ups: its next VM, and the removal of what is old of one VM. `$4` is
 /// the width of the roll-ups.
@@ -64,7 +67,8 @@ const ROLLUPS: ByVm = ByVm {
 };
 
 impl Store {
-    /// Removes command logs, guest errors, alerts and audit rows older than `before`, and the operations of
+    /// Removes command logs, guest errors, alerts and audit rows (of these none that is younger than a day)
+    /// older than `before`, and the operations of
     /// VMs whose last one, the deletion, is older; of VMs that live, all old ones but the creation.
     /// Gives how many rows.
     ///
@@ -78,6 +82,9 @@ impl Store {
         for sql in HISTORY {
             removed += self.expire("removing old history", sql, before).await?;
         }
+        // The database keeps younger ones whatever is asked; by its own clock, which is not ours.
+        let before = before.min(Utc::now() - AUDIT_KEPT);
+        removed += self.expire("removing old audit rows", AUDIT, before).await?;
         Ok(removed)
     }
 
