@@ -59,7 +59,7 @@ on_both! {
         let vm = &told["vm"];
         assert_eq!((&vm["id"], &vm["name"], &vm["adopted"]), (&json!(STRANGER), &json!("test"), &json!(true)));
         assert_eq!((&vm["image"], &vm["diskBytes"]), (&json!("(none)"), &json!("0")));
-        assert_eq!((&vm["vcpus"], &vm["memoryMib"], &vm["power"]), (&json!(2), &json!("8192"), &json!("RUNNING")));
+        assert_eq!((&vm["vcpus"], &vm["memoryMib"], &vm["power"]), (&json!(2), &json!("2048"), &json!("RUNNING")));
         client.phase_is(STRANGER, "RUNNING", SOON).await;
 
         assert_eq!(client.refused(ADOPT, json!({ "uuid": STRANGER })).await, "ID_TAKEN");

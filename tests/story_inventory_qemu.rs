@@ -324,7 +324,7 @@ fn what_hides_under_another_name_is_seen() {
     let home = home(host::test_images(), vec![]);
     let pool = Pool::new(home.path());
     let id = uuid::Uuid::new_v4().to_string();
-    let survey = Survey::of(&home, &pool).with_vm(&id, &["inventory"]);
+    let survey = Survey::of(&home, &pool).with_vm(&id, &[&format!("hidden-{}", &id[..8])]);
     let before = survey.take();
     assert!(before.iter().all(|line| !line.contains(&id)), "{before:#?}");
     let appears = |part: &str| {

@@ -75,7 +75,7 @@ async fn a_vm_outlives_its_database() {
 
     // The owner is there again, without a token and without rights.
     let owner = home.run(&["user", "list"]);
-    assert!(owner.contains("admin\tuser\t-"), "{owner}");
+    assert!(owner.contains("admin\tmember\t-"), "{owner}");
     let token = home.run(&["user", "token", "admin"]).trim().to_owned();
     let daemon = home.start();
     let client = daemon.client(&token);

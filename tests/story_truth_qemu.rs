@@ -95,7 +95,7 @@ async fn a_guest_whose_pool_is_full_is_halted_and_goes_on_when_there_is_room() {
     pool.resize(LITTLE);
     client.ask(RESYNC, json!({ "id": vm })).await;
     let words = told(&client, &vm, "STORAGE_LOW", "TRUE", "PoolNearlyFull").await;
-    assert!(words.contains(&stage.pool.name) && words.contains("Make room"), "{words}");
+    assert!(words.contains(&stage.pool.name) && words.contains("make room"), "{words}");
     assert_eq!(client.vm(&vm).await["phase"], "RUNNING");
 
     // The guest writes more than there is room for, and QEMU halts it.
@@ -202,6 +202,7 @@ async fn a_channel_that_was_moved_or_removed_is_told_and_put_right() {
     let file = stage.home.path().join("moved.xml");
     std::fs::write(&file, xml.replace(&path(&ours), &path(&elsewhere))).unwrap();
     virsh(&["define", file.to_str().unwrap()]);
+    std::fs::remove_file(&file).unwrap();
     told(&client, &vm, "CHANNEL_PRESENT", "TRUE", "Present").await;
     restart().await;
     let words = told(&client, &vm, "CHANNEL_PRESENT", "FALSE", "WrongPath").await;
@@ -227,6 +228,7 @@ async fn a_channel_that_was_moved_or_removed_is_told_and_put_right() {
     );
     std::fs::write(&element, words).unwrap();
     virsh(&["detach-device", &vm, element.to_str().unwrap(), "--live", "--config"]);
+    std::fs::remove_file(&element).unwrap();
     let words = told(&client, &vm, "CHANNEL_PRESENT", "FALSE", "Absent").await;
     assert!(words.contains("`infinibayd channel add`"), "{words}");
     client.agent_is(&vm, "UNSUPPORTED", SOON).await;

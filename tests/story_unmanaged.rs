@@ -43,7 +43,7 @@ on_both! {
         assert_eq!((&stranger["state"], &stranger["persistent"]), (&json!("RUNNING"), &json!(true)));
         assert_eq!(stranger["hasAgentChannel"], false);
         assert_eq!(stranger["hasOurMetadata"], false);
-        assert_eq!((&stranger["memoryMib"], &stranger["vcpus"]), (&json!("8192"), &json!(2)));
+        assert_eq!((&stranger["memoryMib"], &stranger["vcpus"]), (&json!("2048"), &json!(2)));
         assert_eq!(seen["pageInfo"], json!({ "hasNextPage": false, "endCursor": STRANGER }));
 
         let rest = client.ask(LIST, json!({ "first": 10, "after": STRANGER })).await;

@@ -45,7 +45,7 @@ pub async fn story() {
 
         // His name and his id are there once, and he has no token.
         let users = stage.home.run(&["user", "list"]);
-        assert_eq!(users.matches("admin\tuser\t-").count(), 1, "{point}: {users}");
+        assert_eq!(users.matches("admin\tmember\t-").count(), 1, "{point}: {users}");
         let token = stage.home.run(&["user", "token", "admin"]);
         daemon = stage.home.start();
         client = daemon.client(token.trim());

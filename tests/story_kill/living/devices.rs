@@ -30,6 +30,7 @@ impl Network {
         let xml = format!("<network><name>{name}</name><bridge name='{name}'/></network>");
         std::fs::write(&file, xml).unwrap();
         virsh(&["net-create", file.to_str().unwrap()]);
+        std::fs::remove_file(&file).unwrap();
         Self(name)
     }
 }
@@ -191,5 +192,6 @@ impl Scene {
                 std::fs::remove_file(path).unwrap();
             }
         }
+        virsh(&["pool-refresh", &self.stage.pool.name]);
     }
 }

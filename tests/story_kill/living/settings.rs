@@ -102,6 +102,7 @@ impl Scene {
             assert_eq!(volumes.len(), 1, "{point}: {volumes:?}");
         }
         virsh(&["define", file.to_str().unwrap()]);
+        std::fs::remove_file(&file).unwrap();
         self.client().phase_is(&self.vm, "RUNNING", SOON).await;
         self.client().done(ATTACH, json!({ "id": self.vm })).await;
         const DETACH: &str = "mutation($id: UUID!) { \
