@@ -23,7 +23,7 @@ build_agent() {
             cargo_build -p guest-agent --profile agent --target "$AGENT_TARGET"
         agent_path=$TARGET_DIR/$AGENT_TARGET/agent/infiniservice
     fi
-    if readelf -ld "$agent_path" | grep -qE 'INTERP|NEEDED'; then
+    if readelf -ld "$agent_path" | grep -E 'INTERP|NEEDED' >/dev/null; then
         die "$agent_path is not a static binary and would not run in every guest"
     fi
 }

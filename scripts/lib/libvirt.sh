@@ -62,6 +62,8 @@ daemon_pid() {
     return 0
 }
 
+# Here and elsewhere grep reads to the end: with -q it would leave at the first match, the program before
+# it would die of the broken pipe, and `pipefail` would say that nothing matched.
 ensure_network() {
     local xml=/usr/share/libvirt/networks/default.xml
     if ! virsh_ net-info default >/dev/null 2>&1; then
@@ -70,7 +72,7 @@ ensure_network() {
         note_made "$1" network-definition default
         virsh_ net-define "$xml" >/dev/null
     fi
-    if ! virsh_ net-list --name | grep -qxF default; then
+    if ! virsh_ net-list --name | grep -xF default >/dev/null; then
         note_made "$1" network-start default
         virsh_ net-start default >/dev/null || die "the network 'default' could not be started"
     fi
@@ -82,7 +84,7 @@ ensure_pool() {
         virsh_ pool-define-as default dir --target "$POOL_DIR" >/dev/null
         virsh_ pool-autostart default >/dev/null
     fi
-    if ! virsh_ pool-list --name | grep -qxF default; then
+    if ! virsh_ pool-list --name | grep -xF default >/dev/null; then
         note_made "$1" pool-start default
         install -d -m 0711 -- "$POOL_DIR"
         virsh_ pool-start default >/dev/null || die "the pool 'default' could not be started"

@@ -105,7 +105,7 @@ ensure_backports() {
     local suite uri file
     suite=$(host_codename)-backports
     # shellcheck disable=SC2016 # apt expands these
-    apt-get indextargets --format '$(RELEASE)' 'Created-By: Packages' | grep -qxF "$suite" && return 0
+    apt-get indextargets --format '$(RELEASE)' 'Created-By: Packages' | grep -xF "$suite" >/dev/null && return 0
     # shellcheck disable=SC2016
     uri=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' 'Origin: Debian' |
         awk -v suite="$(host_codename)" '$2 == suite { print $1; exit }')

@@ -39,7 +39,7 @@ prepare_places() {
     [ "${before:-$STATE_DIR}" = "$STATE_DIR" ] ||
         die "this checkout's state is in $before; run scripts/down first, or set INFINIBAY_STATE_DIR to that"
     if ! was_made "$MADE" state "$STATE_DIR"; then
-        if [ -d "$STATE_DIR" ] && of_daemon | grep -q .; then
+        if [ -d "$STATE_DIR" ] && of_daemon | grep . >/dev/null; then
             die "$STATE_DIR holds the state of another installation; name another directory with INFINIBAY_STATE_DIR"
         fi
         note_made "$MADE" state "$STATE_DIR"
@@ -116,7 +116,7 @@ remove_images() {
         rm -rf --one-file-system -- "$image"
         library=${image%/*}
         # The lock of builds goes when there is nothing left that it guards.
-        [ ! -d "$library" ] || find "$library" -mindepth 1 ! -name .build.lock | grep -q . ||
+        [ ! -d "$library" ] || find "$library" -mindepth 1 ! -name .build.lock | grep . >/dev/null ||
             rm -f -- "$library/.build.lock"
         remove_if_empty "$library"
         remove_if_empty "${library%/*}"
