@@ -11,6 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::vm::UserId;
+
 const WINDOW: Duration = Duration::from_secs(15 * 60);
 /// Things remembered at most; whose window is nearest to its end is forgotten first.
 const MAX: usize = 16_384;
@@ -23,6 +25,7 @@ enum Key {
     Pair(IpAddr, String),
     Address(IpAddr),
     Account(String),
+    Again(UserId),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -44,8 +47,25 @@ impl Attempts {
     /// # Errors
     /// How long to wait.
     pub(super) fn begin(&self, address: IpAddr, account: &str, now: Instant) -> Result<(), Duration> {
+        self.count(keys(address, account), now)
+    }
+
+    /// The same of somebody who has signed in and shows his own password once more. Wherever he is, he
+    /// stands in nobody else's way.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub(super) fn begin_again(&self, user: UserId, now: Instant) -> Result<(), Duration> {
+        self.count([(Key::Again(user), PAIR)], now)
+    }
+
+    /// It was the right one.
+    pub(super) fn succeeded_again(&self, user: UserId) {
+        self.failures().remove(&Key::Again(user));
+    }
+
+    fn count<const N: usize>(&self, keys: [(Key, u32); N], now: Instant) -> Result<(), Duration> {
         let mut failures = self.failures();
-        let keys = keys(address, account);
         let wait = keys.iter().filter_map(|(key, limit)| {
             let known = failures.get(key)?;
             let left = WINDOW.checked_sub(now.saturating_duration_since(known.since))?;
@@ -157,6 +177,20 @@ mod tests {
         for _ in 0..1000 {
             attempts.begin(ip("192.0.2.1"), "ana", start).unwrap();
             attempts.succeeded(ip("192.0.2.1"), "ana");
+        }
+    }
+
+    #[test]
+    fn who_has_signed_in_guesses_for_himself_alone() {
+        let (attempts, start) = (Attempts::default(), Instant::now());
+        for _ in 0..100 {
+            let user = UserId::generate();
+            for _ in 0..PAIR {
+                attempts.begin_again(user, start).unwrap();
+            }
+            assert_eq!(attempts.begin_again(user, start), Err(WINDOW));
+            attempts.succeeded_again(user);
+            attempts.begin_again(user, start).unwrap();
         }
     }
 

@@ -1,5 +1,7 @@
 //! What users do about users: admins about all of them, each about himself.
 
+use std::time::Instant;
+
 use chrono::Utc;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -116,15 +118,13 @@ impl Accounts {
         new: SecretString,
     ) -> Result<(), AccountError> {
         // Whoever found an open session must not try passwords on it.
-        let account = format!("user {}", of.user);
-        let nowhere = std::net::IpAddr::from([0; 4]);
-        let begun = self.attempts.begin(nowhere, &account, std::time::Instant::now());
+        let begun = self.attempts.begin_again(of.user, Instant::now());
         begun.map_err(|_| AccountError::WrongPassword)?;
         let known = self.store.password_of(of.user).await?;
         if !self.passwords.fits(current, known).await? {
             return Err(AccountError::WrongPassword);
         }
-        self.attempts.succeeded(nowhere, &account);
+        self.attempts.succeeded_again(of.user);
         let hash = self.passwords.hash(new).await?;
         let set = self.store.set_password(of.user, &hash, Some(of.user), Utc::now()).await;
         self.recent.clear();
