@@ -7,7 +7,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{Semaphore, broadcast, mpsc},
+    sync::{Notify, Semaphore, broadcast, mpsc},
     task::JoinSet,
     time::{Instant, MissedTickBehavior},
 };
@@ -32,6 +32,10 @@ use crate::{
 
 /// A burst of reasons to scan makes one scan.
 const SCAN_DEBOUNCE: Duration = Duration::from_millis(50);
+
+/// How soon everything is looked at again where a look failed: the next scan may be far away, and no
+/// event comes of what was true all the time. One scan, however many looks failed.
+const SCAN_AGAIN: Duration = Duration::from_secs(2);
 
 /// What is wanted soon of the pools waits at least so long after the last look began: a look is heavy,
 /// and anybody may ask for one.
@@ -119,6 +123,7 @@ impl Reconciler {
             events: parts.events,
             randomness: parts.randomness,
             storage: StorageWatch::default(),
+            unseen: Notify::new(),
             rules,
             config: parts.config,
             turns,
@@ -143,6 +148,7 @@ impl Reconciler {
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut scans: JoinSet<Option<Scanned>> = JoinSet::new();
         let mut scan_wanted = true;
+        let mut scan_again: Option<Instant> = None;
         let mut looks: JoinSet<Looked> = JoinSet::new();
         let mut last_look = Instant::now();
         let mut next_look = last_look;
@@ -197,6 +203,13 @@ impl Reconciler {
                 },
                 () = self.wake_ups.all.notified() => scan_wanted = true,
                 _ = ticker.tick() => scan_wanted = true,
+                () = self.shared.unseen.notified() => {
+                    scan_again.get_or_insert_with(|| Instant::now() + SCAN_AGAIN);
+                }
+                () = until(scan_again), if scan_again.is_some() => {
+                    scan_again = None;
+                    scan_wanted = true;
+                }
                 () = self.shared.storage.wanted() => next_look = next_look.min(last_look + LOOK_PAUSE),
                 () = tokio::time::sleep_until(next_look), if looks.is_empty() => {
                     last_look = Instant::now();
@@ -253,6 +266,14 @@ impl Reconciler {
     }
 }
 
+/// Waits for that moment; for ever where there is none.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// One look at every pool. The rows are read first.
 async fn look(shared: Arc<Shared>) -> Looked {
     let bundles = shared.hands.store.load_host().await;
@@ -267,6 +288,7 @@ async fn scan(shared: Arc<Shared>) -> Option<Scanned> {
         Ok(bundles) => bundles,
         Err(error) => {
             tracing::warn!(error = chain(&error), "the scan could not read the store");
+            shared.unseen.notify_one();
             return None;
         }
     };
@@ -274,6 +296,7 @@ async fn scan(shared: Arc<Shared>) -> Option<Scanned> {
         Ok(host) => Some(host),
         Err(error) => {
             tracing::warn!(error = chain(&error), "the scan could not see the domains");
+            shared.was_not_seen();
             None
         }
     };

@@ -222,6 +222,28 @@ async fn nothing_is_destroyed_while_libvirt_is_away() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_could_not_be_looked_at_is_looked_at_again_before_the_next_scan() {
+    let world = World::with_vm();
+    let run = Run::start(&world);
+    until(&world, "a running VM", is_ready).await;
+    let is = |phase| move |world: &World| world.status().is_some_and(|status| status.phase == phase);
+    for (looks, wake_all) in [(1, true), (1, false), (3, true)] {
+        world.blind(looks);
+        let begun = tokio::time::Instant::now();
+        if wake_all {
+            run.waker.wake_all()
+        } else {
+            run.waker.wake(world.vm())
+        }
+        until(&world, "a VM of which nothing is known", is(VmPhase::Unknown)).await;
+        until(&world, "a VM that is seen again", is(VmPhase::Running)).await;
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(10), "{looks} looks in vain made it blind for {took:?}");
+    }
+    run.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_domain_that_vanishes_is_missing_and_is_not_made_again() {
     let world = World::with_vm();
     let run = Run::start(&world);

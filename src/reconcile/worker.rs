@@ -59,10 +59,21 @@ pub(super) struct Shared {
     pub(super) events: EventBus,
     pub(super) randomness: Arc<dyn Randomness>,
     pub(super) storage: StorageWatch,
+    /// Something could not be looked at, and no news will say that it can be again.
+    pub(super) unseen: Notify,
     pub(super) rules: Rules,
     pub(super) config: ReconcileConfig,
     pub(super) turns: Arc<Semaphore>,
     pub(super) started_at: DateTime<Utc>,
+}
+
+impl Shared {
+    /// A look at the hypervisor failed. One that is away tells when it is back.
+    pub(super) fn was_not_seen(&self) {
+        if self.hands.hypervisor.is_reachable() {
+            self.unseen.notify_one();
+        }
+    }
 }
 
 /// A VM's share of a full scan.
@@ -265,6 +276,7 @@ impl Worker {
         } else {
             hands.hypervisor.observe(self.id).await.unwrap_or_else(|error| {
                 tracing::debug!(vm = %self.id, error = chain(&error), "the domain could not be observed");
+                self.shared.was_not_seen();
                 DomainObservation::Unknown
             })
         };

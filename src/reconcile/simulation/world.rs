@@ -79,6 +79,8 @@ struct State {
     note: NoteFacts,
     notes: u32,
     reachable: bool,
+    /// So many looks at domains fail, although the hypervisor is there.
+    blind_looks: u32,
     deaf: bool,
     stuck: bool,
     faults: Vec<bool>,
@@ -249,6 +251,11 @@ impl World {
 
     pub(super) fn vm(&self) -> VmId {
         self.vm
+    }
+
+    /// The next looks at domains fail.
+    pub(super) fn blind(&self, looks: u32) {
+        self.state().blind_looks = looks;
     }
 
     pub(super) fn set_reachable(&self, reachable: bool) {
@@ -855,7 +862,9 @@ impl Hypervisor for World {
             state.domain = Some(DomainState::Shutoff);
             (state.reason, state.saved) = (5, true);
         }
-        if !state.reachable {
+        let blind = state.blind_looks > 0;
+        state.blind_looks = state.blind_looks.saturating_sub(1);
+        if blind || !state.reachable {
             return Err(HypervisorError::Unreachable { operation: "observe".to_owned(), source: None });
         }
         let ours = state.domain.map(|domain| (self.vm, facts(domain, &state)));
