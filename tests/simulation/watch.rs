@@ -52,9 +52,10 @@ pub struct Look {
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Watch {
-    /// Of the present controller: the last look at this VM alone, and the last scan.
+    /// Of the present controller: the last look at this VM alone, and the last two scans: while a VM's
+    /// task still works on what one showed, the next may be over.
     pub own: BTreeMap<VmId, Look>,
-    pub scan: BTreeMap<VmId, Look>,
+    pub scans: BTreeMap<VmId, [Option<Look>; 2]>,
     /// When the last thing was done to the VM.
     pub touched: BTreeMap<VmId, u64>,
     /// VMs whose power changed, unasked, since the loop saw it as asked for; and when it did.
@@ -84,16 +85,26 @@ impl Watch {
     pub fn forget(&mut self) {
         self.frost.hinder(None);
         self.own.clear();
-        self.scan.clear();
+        self.scans.clear();
         self.touched.clear();
     }
 
     /// What the loop may act upon: looks that began after it last did something to the VM.
     pub fn fresh(&self, vm: VmId) -> impl Iterator<Item = (u64, Seen)> {
         let touched = self.touched.get(&vm).copied().unwrap_or(0);
-        let looks = [self.own.get(&vm).copied(), self.scan.get(&vm).copied()];
-        let fresh = looks.into_iter().flatten().filter(move |look| look.begun >= touched);
+        let scans = self.scans.get(&vm).copied().unwrap_or_default();
+        let fresh = scans
+            .into_iter()
+            .chain([self.own.get(&vm).copied()])
+            .flatten()
+            .filter(move |look| look.begun >= touched);
         fresh.filter_map(|look| Some((look.begun, look.seen?)))
+    }
+
+    /// A scan showed this of the VM.
+    pub fn scanned(&mut self, vm: VmId, look: Look) {
+        let [_, last] = self.scans.get(&vm).copied().unwrap_or_default();
+        self.scans.insert(vm, [last, Some(look)]);
     }
 }
 
@@ -102,9 +113,9 @@ impl State {
     /// shown it after whatever it did last.
     pub fn judge_destruction(&mut self, vm: VmId, what: &str, fits: &[Seen]) {
         if !self.watch.fresh(vm).any(|(_, seen)| fits.contains(&seen)) {
-            let (own, scan) = (self.watch.own.get(&vm), self.watch.scan.get(&vm));
+            let (own, scans) = (self.watch.own.get(&vm), self.watch.scans.get(&vm));
             let touched = self.watch.touched.get(&vm);
-            let words = format!("own look {own:?}, scan {scan:?}, last touched {touched:?}");
+            let words = format!("own look {own:?}, scans {scans:?}, last touched {touched:?}");
             let label = self.label(vm);
             self.violate(format_args!("{what} of {label} without having seen it {fits:?}: {words}"));
         }

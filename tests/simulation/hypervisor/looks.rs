@@ -76,7 +76,7 @@ impl Ports {
                     Some(facts) => Seen::of(&DomainObservation::Present(facts.clone())),
                 },
             };
-            state.watch.scan.insert(vm, Look { begun, seen });
+            state.watch.scanned(vm, Look { begun, seen });
         }
         outcome
     }
