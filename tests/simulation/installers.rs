@@ -208,6 +208,10 @@ fn end(world: &Arc<World>, vm: VmId, what: &str) {
     let label = state.label(vm);
     state.note(format_args!("the installer of {label} {what}"));
     state.host.power_off(vm, SHUT_DOWN, true);
+    // A domain that somebody undefined meanwhile goes with its guest, and is not made again.
+    if !state.host.domains.contains_key(&vm) {
+        state.disturb(vm);
+    }
     drop(state);
     world.tell(Event::Domain(vm));
 }

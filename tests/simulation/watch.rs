@@ -1,7 +1,7 @@
 //! What is kept in mind about the loop, to judge it by: what it was shown of each VM, and when it
 //! last did something to it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use std::time::Duration;
 
@@ -16,6 +16,10 @@ use super::{controller::config, frost::Frost, world::State};
 /// How long after its end a change may still be carried out: what it was decided on was read before,
 /// and what it takes to begin may itself be slow.
 const STALE: Duration = Duration::from_secs(180);
+
+/// Scans that are kept in mind: while a VM's task, held up by a slow store, still works on what one
+/// showed, the next ones may be over.
+const SCANS: usize = 4;
 
 /// What a look showed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,10 +56,9 @@ pub struct Look {
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Watch {
-    /// Of the present controller: the last look at this VM alone, and the last two scans: while a VM's
-    /// task still works on what one showed, the next may be over.
+    /// Of the present controller: the last look at this VM alone, and the last [`SCANS`].
     pub own: BTreeMap<VmId, Look>,
-    pub scans: BTreeMap<VmId, [Option<Look>; 2]>,
+    pub scans: BTreeMap<VmId, VecDeque<Look>>,
     /// When the last thing was done to the VM.
     pub touched: BTreeMap<VmId, u64>,
     /// VMs whose power changed, unasked, since the loop saw it as asked for; and when it did.
@@ -92,19 +95,18 @@ impl Watch {
     /// What the loop may act upon: looks that began after it last did something to the VM.
     pub fn fresh(&self, vm: VmId) -> impl Iterator<Item = (u64, Seen)> {
         let touched = self.touched.get(&vm).copied().unwrap_or(0);
-        let scans = self.scans.get(&vm).copied().unwrap_or_default();
-        let fresh = scans
-            .into_iter()
-            .chain([self.own.get(&vm).copied()])
-            .flatten()
-            .filter(move |look| look.begun >= touched);
+        let looks = self.scans.get(&vm).into_iter().flatten().chain(self.own.get(&vm)).copied();
+        let fresh = looks.filter(move |look| look.begun >= touched);
         fresh.filter_map(|look| Some((look.begun, look.seen?)))
     }
 
     /// A scan showed this of the VM.
     pub fn scanned(&mut self, vm: VmId, look: Look) {
-        let [_, last] = self.scans.get(&vm).copied().unwrap_or_default();
-        self.scans.insert(vm, [last, Some(look)]);
+        let scans = self.scans.entry(vm).or_default();
+        scans.push_back(look);
+        if scans.len() > SCANS {
+            scans.pop_front();
+        }
     }
 }
 
