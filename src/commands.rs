@@ -179,14 +179,15 @@ impl Commands {
         supported(&command, self.links.observe(vm).open())?;
         place.weigh(bytes)?;
         let kind = kind(&command);
-        let entered = self.registry.enter(id, vm, kind).ok_or(CommandError::IdTaken)?;
+        let created_at = truncate_to_micros(self.clock.now());
+        let entered = self.registry.enter(id, vm, kind, created_at).ok_or(CommandError::IdTaken)?;
         let new = NewCommand {
             id,
             vm,
             kind,
             command: kept_command(&self.redactor, &command),
             requested_by: actor.user,
-            created_at: truncate_to_micros(self.clock.now()),
+            created_at,
         };
         Ok(Accepted { new, command, submitted, deadline: submitted + timeout, link, entered, place })
     }

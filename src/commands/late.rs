@@ -78,13 +78,18 @@ impl Commands {
     }
 
     async fn sweep_forgotten(&self) {
+        // Asked for first: what ends meanwhile is either among these or waits to be written.
+        let oldest = self.registry.oldest();
         // What still waits to be written is not forgotten.
         if !self.unstored.is_idle() {
             return;
         }
         let longest = TimeDelta::from_std(self.config.max_timeout).unwrap_or(TimeDelta::days(7));
         let before = self.clock.now() - longest - TimeDelta::minutes(5);
-        match self.log.lose_pending_commands(before).await {
+        // Nor is what is under way, however old it looks where the clock was set ahead.
+        let before = oldest.map_or(before, |oldest| before.min(oldest - TimeDelta::microseconds(1)));
+        let swept = timeout(PATIENCE, self.log.lose_pending_commands(before)).await;
+        match swept.unwrap_or(Err(StoreError::NoAnswer { limit: PATIENCE })) {
             Ok(0) => {}
             Ok(lost) => tracing::warn!(lost, "commands whose outcome was forgotten are marked as lost"),
             Err(error) => tracing::warn!(error = chain(&error), "pending commands could not be looked for"),
