@@ -1,7 +1,7 @@
 //! The simulated log: a database over a connection that may fail before or after it was written, or
 //! say nothing, or take its time. What was sent to it may be carried out whoever still waits.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -138,9 +138,9 @@ impl State {
         told
     }
 
-    fn lose(&mut self, before: DateTime<Utc>) -> u64 {
+    fn lose(&mut self, before: DateTime<Utc>, there: &BTreeSet<CommandId>) -> u64 {
         let mut lost = Vec::new();
-        for (id, row) in &mut self.rows {
+        for (id, row) in self.rows.iter_mut().filter(|(id, _)| there.contains(id)) {
             if row.record.status == CommandStatus::Pending && row.record.created_at <= before {
                 row.record.status = CommandStatus::Lost;
                 row.record.success = Some(false);
@@ -277,6 +277,10 @@ impl CommandLog for Ports {
     }
 
     async fn lose_pending_commands(&self, before: DateTime<Utc>) -> Result<u64, StoreError> {
-        self.call("losing what is pending", move |state| Ok(state.lose(before))).await.map_err(Failed::error)
+        // One statement sees what was there when it began, however late it ends.
+        let there = self.world.state().rows.keys().copied().collect();
+        self.call("losing what is pending", move |state| Ok(state.lose(before, &there)))
+            .await
+            .map_err(Failed::error)
     }
 }
