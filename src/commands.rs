@@ -4,9 +4,11 @@
 //! At most once: nothing is sent before it is logged, and what a dead controller left pending is
 //! reported as lost, never sent again. Each command has one task, which alone decides how it ends.
 
+mod adapters;
 mod check;
 mod journey;
 mod late;
+mod ports;
 mod queue;
 mod record;
 mod refusal;
@@ -15,11 +17,11 @@ mod support;
 mod turns;
 mod unstored;
 
+pub use ports::{Clock, CommandLinks, CommandLog, Handover};
 pub use refusal::CommandError;
 
 use std::{sync::Arc, time::Duration};
 
-use chrono::Utc;
 use tokio::{
     sync::watch,
     time::{Instant, timeout},
@@ -28,12 +30,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     access::Actor,
-    agents::{LinkState, Links},
+    agents::LinkState,
     config::CommandsConfig,
     events::EventBus,
-    store::{CommandRecord, NewCommand, Store, StoreError},
+    store::{CommandRecord, NewCommand, StoreError},
     vm::{CommandId, CommandOutcome, GuestCommand, Redactor, VmId, truncate_to_micros},
 };
+use adapters::SystemClock;
 use check::check;
 use record::{kept_command, kind};
 use registry::{Entered, Registry};
@@ -49,8 +52,9 @@ const LOG_PATIENCE: Duration = Duration::from_millis(1000);
 pub struct Commands {
     config: CommandsConfig,
     redactor: Redactor,
-    store: Store,
-    links: Links,
+    log: Arc<dyn CommandLog>,
+    links: Arc<dyn CommandLinks>,
+    clock: Arc<dyn Clock>,
     events: EventBus,
     turns: Turns,
     registry: Registry,
@@ -71,13 +75,13 @@ struct Accepted {
 }
 
 impl Commands {
-    /// Commands over these links, logged in this store.
+    /// Commands over these links, logged there.
     #[must_use]
     pub fn new(
         config: CommandsConfig,
         redactor: Redactor,
-        store: Store,
-        links: Links,
+        log: impl CommandLog,
+        links: impl CommandLinks,
         events: EventBus,
     ) -> Self {
         let bound = |bound: u32| usize::try_from(bound).unwrap_or(usize::MAX);
@@ -85,14 +89,21 @@ impl Commands {
         Self {
             config,
             redactor,
-            store,
-            links,
+            log: Arc::new(log),
+            links: Arc::new(links),
+            clock: Arc::new(SystemClock),
             events,
             turns,
             registry: Registry::default(),
             unstored: Unstored::default(),
             running: Arc::default(),
         }
+    }
+
+    /// The same by another clock than the system's.
+    #[must_use]
+    pub fn with_clock(self, clock: impl Clock) -> Self {
+        Self { clock: Arc::new(clock), ..self }
     }
 
     /// What bounds commands.
@@ -168,14 +179,15 @@ impl Commands {
         supported(&command, self.links.observe(vm).open())?;
         place.weigh(bytes)?;
         let kind = kind(&command);
-        let entered = self.registry.enter(id, vm, kind).ok_or(CommandError::IdTaken)?;
+        let created_at = truncate_to_micros(self.clock.now());
+        let entered = self.registry.enter(id, vm, kind, created_at).ok_or(CommandError::IdTaken)?;
         let new = NewCommand {
             id,
             vm,
             kind,
             command: kept_command(&self.redactor, &command),
             requested_by: actor.user,
-            created_at: truncate_to_micros(Utc::now()),
+            created_at,
         };
         Ok(Accepted { new, command, submitted, deadline: submitted + timeout, link, entered, place })
     }
@@ -217,7 +229,7 @@ impl Commands {
         id: CommandId,
     ) -> Result<CommandRecord, CommandError> {
         if self.registry.kind(vm, id).is_some() {
-            let audited = timeout(LOG_PATIENCE, self.store.audit_cancel(actor.user, vm, id)).await;
+            let audited = timeout(LOG_PATIENCE, self.log.audit_cancel(actor.user, vm, id)).await;
             audited.unwrap_or(Err(StoreError::NoAnswer { limit: LOG_PATIENCE }))?;
             // Its task ends now, within the patience it has for the database.
             if let Some(told) = self.registry.cancel(vm, id)
@@ -230,7 +242,7 @@ impl Commands {
     }
 
     async fn logged(&self, vm: VmId, id: CommandId) -> Result<CommandRecord, CommandError> {
-        let found = timeout(LOG_PATIENCE, self.store.command(id)).await;
+        let found = timeout(LOG_PATIENCE, self.log.command(id)).await;
         let found = found.unwrap_or(Err(StoreError::NoAnswer { limit: LOG_PATIENCE }))?;
         found.filter(|record| record.vm == vm).ok_or(CommandError::NotFound)
     }
@@ -263,6 +275,6 @@ impl Commands {
     /// # Errors
     /// `Database`.
     pub async fn sweep(&self) -> Result<u64, StoreError> {
-        self.store.lose_pending_commands(Utc::now()).await
+        self.log.lose_pending_commands(self.clock.now()).await
     }
 }

@@ -24,21 +24,15 @@ mod simulation {
     pub mod panics;
     pub mod run;
     pub mod script;
+    pub mod seeds;
     pub mod store;
     pub mod watch;
     pub mod world;
 }
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
-use simulation::{panics, run::run};
+use simulation::{run::run, seeds};
 
 /// Seeds of a whole run.
 const COUNT: u64 = 2000;
@@ -46,59 +40,9 @@ const COUNT: u64 = 2000;
 /// Seeds that found a fault once.
 const REGRESSIONS: &str = include_str!("simulation/regressions.txt");
 
-fn number(variable: &str, default: u64) -> u64 {
-    match std::env::var(variable) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {text:?}")),
-        Err(_) => default,
-    }
-}
-
-fn regressions() -> Vec<u64> {
-    let lines = REGRESSIONS.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
-    let seeds = lines.filter(|line| !line.is_empty());
-    seeds.map(|seed| seed.parse().unwrap_or_else(|_| panic!("regressions.txt: {seed:?}"))).collect()
-}
-
-/// Runs seeds on all processors, until so many failed; gives the failures by seed.
-fn run_all(seeds: &[u64], enough: usize) -> BTreeMap<u64, String> {
-    panics::watch();
-    let (next, failures) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while failures.lock().expect("failures").len() < enough {
-                    let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
-                    if let Some(violation) = run(*seed).violation {
-                        failures.lock().expect("failures").insert(*seed, violation);
-                    }
-                }
-            });
-        }
-    });
-    failures.into_inner().expect("failures")
-}
-
 #[test]
 fn the_loop_is_right_whatever_happens() {
-    let first = number("SIM_FIRST", 0);
-    let count = number("SIM_COUNT", COUNT);
-    // Who chooses seeds gets those and no others.
-    let chosen = std::env::var_os("SIM_COUNT").is_some();
-    let mut seeds = if chosen { Vec::new() } else { regressions() };
-    seeds.extend(first..first + count);
-    let enough = usize::try_from(number("SIM_FAILURES", 1)).expect("a small number");
-    let failures = run_all(&seeds, enough);
-    for (seed, violation) in failures.iter().skip(1) {
-        let first = violation.split("\n\n").next().unwrap_or_default();
-        println!("seed {seed} failed too: {first}");
-    }
-    if let Some((seed, violation)) = failures.into_iter().next() {
-        panic!(
-            "seed {seed} failed: {violation}\n\
-             seed {seed} failed; again: SIM_FIRST={seed} SIM_COUNT=1 cargo test --test simulation"
-        );
-    }
+    seeds::hold("simulation", REGRESSIONS, COUNT, |seed| run(seed).violation);
 }
 
 /// All that can be asked for, and changed.

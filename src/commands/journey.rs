@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use chrono::Utc;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
@@ -16,7 +15,7 @@ use super::{
     unstored::Entry,
 };
 use crate::{
-    agents::{LinkState, Sending},
+    agents::{LinkState, SentAt},
     store::{CommandEnd, CommandRecord, CommandStatus, NewCommand, NotLogged, StoreError},
     vm::{CommandId, FrameText, GuestCommand, LinkEnd, VmEvent, VmId, truncate_to_micros},
 };
@@ -34,13 +33,11 @@ impl Commands {
     pub(super) async fn journey(self, accepted: Accepted) -> Result<CommandRecord, CommandError> {
         let Accepted { new, command, submitted, deadline, link, entered, place } = accepted;
         self.log(&new).await?;
-        let sending = Sending::default();
-        let mut end = self.run(&new, &command, deadline, &place, &entered.cancel, link, &sending).await;
+        let (mut end, sent) = self.run(&new, &command, deadline, &place, &entered.cancel, link).await;
         if let End::Outcome(outcome) = &mut end {
             self.hide_secrets(outcome);
         }
         let ended = Instant::now();
-        let sent = sending.sent();
         let Kept { status, success, response } = kept_end(end, self.max_output());
         let response = response.to_string();
         let end = CommandEnd {
@@ -72,7 +69,7 @@ impl Commands {
         metrics::counter!("infinibay_commands_total", "status" => status_label(status)).increment(1);
         metrics::histogram!("infinibay_command_seconds").record((ended - submitted).as_secs_f64());
         self.finish(new.id, new.vm, end).await;
-        self.events.publish(VmEvent::Command { vm: new.vm, command: new.id, success, at: Utc::now() });
+        self.events.publish(VmEvent::Command { vm: new.vm, command: new.id, success, at: self.clock.now() });
         entered.ended(&record);
         Ok(record)
     }
@@ -81,12 +78,12 @@ impl Commands {
     /// and its row, should there be one, is ended when the database is back; should we die before,
     /// it is found pending at the next start and is lost.
     async fn log(&self, new: &NewCommand) -> Result<(), CommandError> {
-        let error = match self.store.insert_command(new, LOG_PATIENCE).await {
+        let error = match self.log.insert_command(new, LOG_PATIENCE).await {
             Ok(()) => return Ok(()),
             Err(NotLogged::Refused(error)) => error,
             Err(NotLogged::Unknown(error)) => {
                 let never = kept_end(End::NotSent(NotSent::NotLogged), 0).response.to_string();
-                if !self.unstored.keep(&self.store, &self.running, Entry::Void(new.clone(), never)) {
+                if !self.unstored.keep(&self.log, &self.running, Entry::Void(new.clone(), never)) {
                     tracing::error!(vm = %new.vm, command = %new.id, "too many commands wait to be noted as never sent");
                 }
                 error
@@ -95,8 +92,7 @@ impl Commands {
         Err(error.into())
     }
 
-    /// Waits for the turn, sends, waits for the outcome.
-    #[expect(clippy::too_many_arguments, reason = "each is another thing's, and none outlives the call")]
+    /// Waits for the turn, sends, waits for the outcome. Gives also when it was sent, if it was.
     async fn run(
         &self,
         new: &NewCommand,
@@ -105,27 +101,27 @@ impl Commands {
         place: &Place,
         cancel: &CancellationToken,
         link: watch::Receiver<LinkState>,
-        sending: &Sending,
-    ) -> End {
+    ) -> (End, Option<SentAt>) {
         let waiting = place.wait(new.id);
         let _turn = match self.turn(new.vm, waiting, link.clone(), deadline, cancel).await {
             Ok(turn) => turn,
-            Err(why) => return End::NotSent(why),
+            Err(why) => return (End::NotSent(why), None),
         };
         let left = deadline.saturating_duration_since(Instant::now());
-        let executed = self.links.execute_noting(new.vm, new.id, command, left, sending);
-        tokio::select! {
+        let handover = self.links.hand_over(new.vm, new.id, command, left);
+        let end = tokio::select! {
             // What came is told, whatever else happens.
             biased;
-            told = executed => match (End::from(told), link.borrow().ended) {
+            told = handover.outcome() => match (End::from(told), link.borrow().ended) {
                 // The turn came with the end of the link, which says more.
                 (End::NotSent(NotSent::NotConnected), Some(ended)) => End::NotSent(NotSent::LinkEnded(ended)),
                 (end, _) => end,
             },
             () = cancel.cancelled() => {
-                if sending.withdraw() { End::NotSent(NotSent::Cancelled) } else { End::Detached }
+                if handover.withdraw() { End::NotSent(NotSent::Cancelled) } else { End::Detached }
             }
-        }
+        };
+        (end, handover.sent())
     }
 
     /// Waits for the turn, unless something ends the wait.
@@ -160,7 +156,7 @@ impl Commands {
     async fn finish(&self, id: CommandId, vm: VmId, end: CommandEnd) {
         let attempts = async {
             for wait in FINISH_WAITS.into_iter().map(Some).chain([None]) {
-                let error = match self.store.finish_command(id, &end).await {
+                let error = match self.log.finish_command(id, &end).await {
                     Ok(()) => return Ok(()),
                     Err(error) => error,
                 };
@@ -178,7 +174,7 @@ impl Commands {
         };
         let status = end.status;
         if matches!(error, StoreError::Database { .. } | StoreError::NoAnswer { .. })
-            && self.unstored.keep(&self.store, &self.running, Entry::End(id, end))
+            && self.unstored.keep(&self.log, &self.running, Entry::End(id, end))
         {
             tracing::warn!(%vm, command = %id, %error, "a command's outcome waits for the database");
             return;

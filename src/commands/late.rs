@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use tokio::{
     sync::mpsc,
     time::{Instant, interval_at, sleep, timeout},
@@ -36,14 +36,17 @@ impl Commands {
         let mut sweeps = interval_at(Instant::now() + SWEEP, SWEEP);
         loop {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
+                // Before the answers, of which guests may send as many as they like.
+                _ = sweeps.tick() => self.sweep_forgotten().await,
                 Some(answer) = late.recv() => {
                     tokio::select! {
+                        biased;
                         () = stop.cancelled() => return,
                         () = self.note_late(answer) => {}
                     }
                 }
-                _ = sweeps.tick() => self.sweep_forgotten().await,
             }
         }
     }
@@ -56,7 +59,7 @@ impl Commands {
         let response = kept_answer(outcome, self.max_output()).response.to_string();
         let mut waits = if known { &WAITS[..] } else { &[] }.iter();
         let result = loop {
-            let noted = timeout(PATIENCE, self.store.note_late_answer(vm, id, &response, received_at)).await;
+            let noted = timeout(PATIENCE, self.log.note_late_answer(vm, id, &response, received_at)).await;
             match noted.unwrap_or(Err(StoreError::NoAnswer { limit: PATIENCE })) {
                 Ok(LateNote::Noted) => {
                     self.events.publish(VmEvent::Command { vm, command: id, success, at: received_at });
@@ -75,13 +78,18 @@ impl Commands {
     }
 
     async fn sweep_forgotten(&self) {
+        // Asked for first: what ends meanwhile is either among these or waits to be written.
+        let oldest = self.registry.oldest();
         // What still waits to be written is not forgotten.
         if !self.unstored.is_idle() {
             return;
         }
         let longest = TimeDelta::from_std(self.config.max_timeout).unwrap_or(TimeDelta::days(7));
-        let before = Utc::now() - longest - TimeDelta::minutes(5);
-        match self.store.lose_pending_commands(before).await {
+        let before = self.clock.now() - longest - TimeDelta::minutes(5);
+        // Nor is what is under way, however old it looks where the clock was set ahead.
+        let before = oldest.map_or(before, |oldest| before.min(oldest - TimeDelta::microseconds(1)));
+        let swept = timeout(PATIENCE, self.log.lose_pending_commands(before)).await;
+        match swept.unwrap_or(Err(StoreError::NoAnswer { limit: PATIENCE })) {
             Ok(0) => {}
             Ok(lost) => tracing::warn!(lost, "commands whose outcome was forgotten are marked as lost"),
             Err(error) => tracing::warn!(error = chain(&error), "pending commands could not be looked for"),

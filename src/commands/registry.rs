@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use chrono::{DateTime, Utc};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +27,7 @@ pub(super) struct Registry {
 struct UnderWay {
     vm: VmId,
     kind: &'static str,
+    created_at: DateTime<Utc>,
     cancel: CancellationToken,
     listeners: Vec<oneshot::Sender<CommandRecord>>,
 }
@@ -45,15 +47,32 @@ impl Registry {
     }
 
     /// `None`: a command of this id is under way.
-    pub(super) fn enter(&self, id: CommandId, vm: VmId, kind: &'static str) -> Option<Entered> {
+    pub(super) fn enter(
+        &self,
+        id: CommandId,
+        vm: VmId,
+        kind: &'static str,
+        created_at: DateTime<Utc>,
+    ) -> Option<Entered> {
         match self.under_way().entry(id) {
             Entry::Occupied(_) => None,
             Entry::Vacant(vacant) => {
                 let cancel = CancellationToken::new();
-                vacant.insert(UnderWay { vm, kind, cancel: cancel.clone(), listeners: Vec::new() });
+                vacant.insert(UnderWay {
+                    vm,
+                    kind,
+                    created_at,
+                    cancel: cancel.clone(),
+                    listeners: Vec::new(),
+                });
                 Some(Entered { id, registry: self.clone(), told: false, cancel })
             }
         }
+    }
+
+    /// When the oldest was asked for, by the clock as it was then.
+    pub(super) fn oldest(&self) -> Option<DateTime<Utc>> {
+        self.under_way().values().map(|command| command.created_at).min()
     }
 
     /// The kind of a command of this VM that is under way.

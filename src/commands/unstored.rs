@@ -12,7 +12,8 @@ use std::{
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
-use crate::store::{CommandEnd, NewCommand, Store, StoreError};
+use super::ports::CommandLog;
+use crate::store::{CommandEnd, NewCommand, StoreError};
 use crate::vm::CommandId;
 
 /// What waits at most, and what it takes together, as JSON.
@@ -49,11 +50,11 @@ impl Entry {
         }
     }
 
-    async fn write(&self, store: &Store) -> Result<(), StoreError> {
+    async fn write(&self, log: &dyn CommandLog) -> Result<(), StoreError> {
         let write = async {
             match self {
-                Self::End(id, end) => store.finish_command(*id, end).await,
-                Self::Void(new, response) => store.void_command(new, response).await,
+                Self::End(id, end) => log.finish_command(*id, end).await,
+                Self::Void(new, response) => log.void_command(new, response).await,
             }
         };
         timeout(PATIENCE, write).await.unwrap_or(Err(StoreError::NoAnswer { limit: PATIENCE }))
@@ -87,7 +88,7 @@ impl Unstored {
 
     /// Keeps the entry until the store takes it; `false`: there is no room. Whoever waits for
     /// `tasks` waits for that, too.
-    pub(super) fn keep(&self, store: &Store, tasks: &TaskTracker, entry: Entry) -> bool {
+    pub(super) fn keep(&self, log: &Arc<dyn CommandLog>, tasks: &TaskTracker, entry: Entry) -> bool {
         let mut waiting = self.waiting();
         let bytes = entry.bytes();
         if !waiting.add(entry, bytes) {
@@ -95,19 +96,19 @@ impl Unstored {
         }
         if !waiting.tended {
             waiting.tended = true;
-            tasks.spawn(self.clone().tend(store.clone()));
+            tasks.spawn(self.clone().tend(Arc::clone(log)));
         }
         true
     }
 
     /// Until none is left.
-    async fn tend(self, store: Store) {
+    async fn tend(self, log: Arc<dyn CommandLog>) {
         loop {
             sleep(RETRY).await;
             loop {
                 let Some((entry, bytes)) = self.next() else { return };
                 let id = entry.id();
-                match entry.write(&store).await {
+                match entry.write(&*log).await {
                     Ok(()) => tracing::info!(command = %id, "a command's outcome is noted at last"),
                     Err(error @ (StoreError::Database { .. } | StoreError::NoAnswer { .. })) => {
                         tracing::warn!(command = %id, %error, "a command's outcome still waits");
