@@ -80,7 +80,7 @@ on_both! {
         assert_eq!(person.run(&["list", "--json"]).await.json(), json!([]));
 
         // The stages come as lines where nobody watches.
-        let (vm, _guest, ran) = made(&trial, &person, "web-1").await;
+        let (vm, guest, ran) = made(&trial, &person, "web-1").await;
         assert!(ran.err.contains("creating web-1: ") && ran.err.contains("(100 %)"), "{ran:?}");
         assert_eq!(ran.well(), "web-1: created\n");
 
@@ -112,6 +112,9 @@ on_both! {
         assert_eq!(person.run(&["stop", "web-1", "--force"]).await.well(), "web-1: stopped\n");
         assert_eq!(person.run(&["start", "web-1"]).await.well(), "web-1: started\n");
 
+        // A QEMU that is gone listens no more.
+        person.run(&["stop", "web-1", "--force"]).await.well();
+        drop(guest);
         // Nobody can be asked, so nothing is deleted.
         person.run(&["delete", "web-1"]).await.refused(64, "--yes");
         assert_eq!(person.run(&["delete", "web-1", "--yes"]).await.well(), "web-1: deleted\n");

@@ -69,25 +69,30 @@ impl Person {
     /// The executable, in his environment.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(infinibay());
-        command.args(args).env_clear().env("HOME", self.home.path()).env("TERM", "xterm");
+        command
+            .args(args)
+            .env_clear()
+            .env("HOME", self.home.path())
+            .env("TERM", "xterm")
+            .env("PATH", "/usr/bin:/bin");
         command.envs(self.env.iter().cloned()).stdin(Stdio::null());
         command
     }
 
     /// To its end; not on the threads that the story's guests live on.
     pub(crate) async fn run(&self, args: &[&str]) -> Ran {
-        let mut command = self.command(args);
-        tokio::task::spawn_blocking(move || Ran::of(command.output().unwrap())).await.unwrap()
+        self.run_with(args, "").await
     }
 
     /// To its end, with this on standard input.
     pub(crate) async fn run_with(&self, args: &[&str], input: &str) -> Ran {
-        let mut command = self.command(args);
+        let mut command = within(60, self.command(args));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let input = input.to_owned();
         let work = move || {
             let mut child = command.spawn().unwrap();
-            child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+            // One that needs no input may have ended already.
+            let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
             Ran::of(child.wait_with_output().unwrap())
         };
         tokio::task::spawn_blocking(work).await.unwrap()
@@ -99,8 +104,17 @@ impl Person {
         for arg in args {
             line += &format!(" '{}'", arg.replace('\'', "'\\''"));
         }
-        let mut command = Command::new("script");
-        command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        let mut command = Command::new("timeout");
+        command.args([
+            "--signal=KILL",
+            "60",
+            "script",
+            "--quiet",
+            "--return",
+            "--command",
+            &line,
+            "/dev/null",
+        ]);
         command.env_clear().env("HOME", self.home.path()).env("TERM", "xterm").env("SHELL", "/bin/sh");
         command.envs(self.env.iter().cloned()).env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
         let ran = tokio::task::spawn_blocking(move || {
@@ -114,6 +128,15 @@ impl Person {
         let mut command = self.command(args);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
+}
+
+/// The same command, killed (status -1, or 137) when it takes longer than it may.
+fn within(seconds: u32, command: Command) -> Command {
+    let mut bounded = Command::new("timeout");
+    bounded.args(["--signal=KILL", &seconds.to_string()]).arg(command.get_program()).args(command.get_args());
+    bounded.env_clear().env("PATH", "/usr/bin:/bin");
+    bounded.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    bounded
 }
 
 /// What became of one that was begun.

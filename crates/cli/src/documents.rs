@@ -45,6 +45,7 @@ documents! {
     VM_ERRORS = "vm_errors", "vmErrors";
     VM_EVENTS = "vm_events", "vmEvents";
     VM_METRICS_SERIES = "vm_metrics_series", "vmMetricsSeries";
+    VM_NAMES = "vm_names", "vms";
     VM_SNAPSHOTS = "vm_snapshots", "vmSnapshots";
     VMS = "vms", "vms";
 }

@@ -4,10 +4,16 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{client::Client, documents, failure::Failure};
+use crate::{
+    client::Client,
+    documents::{self, Document},
+    failure::Failure,
+};
 
-/// VMs asked for at once: the most that the API gives.
-const PAGE: i32 = 200;
+/// VMs asked for at once with all that the list shows: the daemon bounds what one query may cost.
+const PAGE: i32 = 50;
+/// Names asked for at once: the most that the API gives.
+const NAMES: i32 = 200;
 
 /// A row of the list.
 #[derive(Debug, Deserialize)]
@@ -27,6 +33,15 @@ pub struct Row {
     pub ip_addresses: Vec<String>,
     /// Its agent.
     pub agent: AgentRow,
+}
+
+/// A VM by its id and its name.
+#[derive(Debug, Deserialize)]
+pub struct Named {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
 }
 
 /// What the list says of an agent.
@@ -54,20 +69,38 @@ pub fn shaped<T: for<'de> Deserialize<'de>>(value: &Value) -> Result<T, Failure>
         .map_err(|error| Failure::Answer(format!("the daemon answers in another shape: {error}")))
 }
 
-/// Every VM that may be seen, page by page until `enough` says so.
+/// Every VM that may be seen.
 ///
 /// # Errors
 /// As of the client.
-pub async fn all(client: &Client, mut enough: impl FnMut(&Value) -> bool) -> Result<Vec<Value>, Failure> {
+pub async fn all(client: &Client) -> Result<Vec<Value>, Failure> {
+    pages(client, &documents::VMS, PAGE, |_| false).await
+}
+
+/// The id and the name of every VM that may be seen.
+///
+/// # Errors
+/// As of the client.
+pub async fn names(client: &Client) -> Result<Vec<Named>, Failure> {
+    pages(client, &documents::VM_NAMES, NAMES, |_| false).await?.iter().map(shaped).collect()
+}
+
+/// Page by page, until there are no more or `enough` says so.
+async fn pages(
+    client: &Client,
+    document: &Document,
+    first: i32,
+    enough: impl Fn(&Value) -> bool,
+) -> Result<Vec<Value>, Failure> {
     let mut vms = Vec::new();
     let mut after = Value::Null;
     loop {
-        let mut page = client.ask(&documents::VMS, json!({ "first": PAGE, "after": after })).await?;
+        let mut page = client.ask(document, json!({ "first": first, "after": after })).await?;
         let Value::Array(nodes) = page["nodes"].take() else {
             return Err(Failure::Answer("the daemon answers without a list of VMs".into()));
         };
         let more = page["pageInfo"]["hasNextPage"] == true && !nodes.is_empty();
-        let done = nodes.iter().any(&mut enough);
+        let done = nodes.iter().any(&enough);
         vms.extend(nodes);
         if done || !more {
             return Ok(vms);
@@ -85,9 +118,10 @@ pub async fn find(client: &Client, called: &str) -> Result<Found, Failure> {
     if let Ok(id) = Uuid::parse_str(called) {
         return Ok(Found { id, called: called.to_owned() });
     }
-    let listed = all(client, |vm| vm["name"] == called).await?;
-    let Some(vm) = listed.iter().find(|vm| vm["name"] == called) else { return Err(missing(called)) };
-    Ok(Found { id: shaped::<Row>(vm)?.id, called: called.to_owned() })
+    let is_it = |vm: &Value| vm["name"] == called;
+    let listed = pages(client, &documents::VM_NAMES, NAMES, is_it).await?;
+    let vm = listed.iter().find(|vm| is_it(vm)).ok_or_else(|| missing(called))?;
+    Ok(Found { id: shaped::<Named>(vm)?.id, called: called.to_owned() })
 }
 
 /// All that a person means, each once; nothing is done before all are found.

@@ -13,7 +13,7 @@ use crate::{
     documents,
     failure::Failure,
     socket::{Said, Socket},
-    vms::{self, Row},
+    vms,
 };
 
 /// The most of each kind that is shown of the past.
@@ -60,12 +60,7 @@ async fn names(context: &Context, called: &[String]) -> Result<BTreeMap<Uuid, St
         let found = vms::find_all(client, called).await?;
         return Ok(found.into_iter().map(|vm| (vm.id, vm.called)).collect());
     }
-    let mut names = BTreeMap::new();
-    for vm in vms::all(client, |_| false).await? {
-        let Row { id, name, .. } = vms::shaped(&vm)?;
-        names.insert(id, name);
-    }
-    Ok(names)
+    Ok(vms::names(client).await?.into_iter().map(|vm| (vm.id, vm.name)).collect())
 }
 
 fn event(context: &Context, names: &BTreeMap<Uuid, String>, event: &Value) -> Result<(), Failure> {

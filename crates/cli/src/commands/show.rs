@@ -13,7 +13,7 @@ use crate::{
 
 /// All VMs that may be seen, in the API's order.
 pub(super) async fn list(context: &Context) -> Result<(), Failure> {
-    let listed = vms::all(context.client()?, |_| false).await?;
+    let listed = vms::all(context.client()?).await?;
     if context.screen.json {
         return context.screen.value(&Value::Array(listed));
     }
