@@ -62,7 +62,9 @@ is_there() {
 is_gone() {
     local path
     for path in "$@"; do
-        [ ! -e "$root/$path" ] && [ ! -L "$root/$path" ] || broken "$path is still there"
+        if [ -e "$root/$path" ] || [ -L "$root/$path" ]; then
+            broken "$path is still there"
+        fi
     done
 }
 install_it() {
