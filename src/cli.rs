@@ -7,12 +7,13 @@ pub mod channel;
 pub mod config;
 pub mod db;
 mod exclusive;
+mod generate;
 pub mod rebuild;
 pub mod user;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::{
     config::{Config, Sources},
@@ -58,6 +59,12 @@ enum Command {
     Db(db::DbArgs),
     /// Check the configuration, or explain its keys.
     Config(config::ConfigArgs),
+    /// Write man pages and shell completions into a directory.
+    #[command(hide = true)]
+    Generate {
+        /// Where.
+        dir: PathBuf,
+    },
 }
 
 /// Runs the command line of this process.
@@ -81,6 +88,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Command::Config(args) = command {
         return config::run(&args, &sources);
     }
+    if let Command::Generate { dir } = command {
+        return generate::run(&Cli::command(), &dir).map(|()| ExitCode::SUCCESS);
+    }
     let config = Config::load(&sources)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let done = runtime.block_on(async move {
@@ -93,7 +103,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Channel(args) => channel::run(args, &config).await,
             Command::User(args) => user::run(args, &config).await.map(|()| ExitCode::SUCCESS),
             Command::Db(args) => db::run(args, &config).await.map(|()| ExitCode::SUCCESS),
-            Command::Config(_) => unreachable!("handled before the configuration is read"),
+            Command::Config(_) | Command::Generate { .. } => {
+                unreachable!("handled before the configuration is read")
+            }
         }
     });
     // A libvirt call that hangs must not keep the process from ending.

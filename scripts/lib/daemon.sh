@@ -21,6 +21,20 @@ build_daemon() {
     daemon_path=$TARGET_DIR/$profile/infinibayd
 }
 
+# build_cli VARIABLE [release]: builds the command line for people and puts its path into VARIABLE.
+build_cli() {
+    local -n cli_path=$1
+    local profile=debug options=()
+    if [ "${2:-}" = release ]; then
+        profile=release
+        options=(--release)
+    fi
+    say "building the command line ($profile)"
+    cargo_build -p infinibay-cli "${options[@]}"
+    # shellcheck disable=SC2034 # the caller's variable
+    cli_path=$TARGET_DIR/$profile/infinibay
+}
+
 # find_daemon VARIABLE: an infinibayd that is there already, else one is built.
 find_daemon() {
     local -n found_path=$1

@@ -36,6 +36,8 @@ genisoimage: genisoimage: tests of installation discs
 ovmf: file:/usr/share/qemu/firmware/*.json: tests of VMs with UEFI
 swtpm: swtpm: tests of VMs with a TPM
 swtpm-tools: swtpm_setup: tests of VMs with a TPM
+systemd: systemd-analyze systemd-sysusers systemd-tmpfiles: the test of the Debian package
+init-system-helpers: dpkg deb-systemd-helper: the test of the Debian package
 '
 
 # need_equivalents PACKAGE…: goes on when all that these packages stand for is there; else says what

@@ -15,10 +15,10 @@ HOST_PACKAGES=(
 # What the tests take besides: a PostgreSQL server, virt-xml-validate's xmllint, /bin/kill, a clock
 # that can be set, and setpriv, setsid, flock, blkid, unshare and nsenter, which a container's image
 # may have been stripped of; what reads installers' files (more of that in validators.sh); depmod, for
-# the installer's disc; what gives VMs UEFI and a TPM.
+# the installer's disc; what gives VMs UEFI and a TPM; what checks and installs the Debian package.
 TEST_PACKAGES=(
     postgresql libxml2-utils procps util-linux faketime shellcheck genisoimage debconf python3-venv kmod
-    ovmf swtpm swtpm-tools
+    ovmf swtpm swtpm-tools systemd init-system-helpers
 )
 # The packages of HOST_PACKAGES that come out of one source and must be of one suite.
 HYPERVISOR_PACKAGES=(
@@ -139,6 +139,16 @@ need_rust_tools() {
     command -v rustup >/dev/null || die "cargo has no rustfmt or no clippy; install both"
     (cd -- "$REPO" && rustup component add rustfmt clippy) >&2 ||
         die "rustup could not add rustfmt and clippy; what it said is above"
+}
+
+# The version that the package's story knows.
+CARGO_DEB=3.8.0
+# need_cargo_deb: what makes the Debian package.
+need_cargo_deb() {
+    [ "$(cargo deb --version 2>/dev/null)" = "cargo-deb $CARGO_DEB" ] && return
+    say "installing cargo-deb $CARGO_DEB"
+    cargo install --locked --force cargo-deb --version "$CARGO_DEB" >&2 ||
+        die "cargo-deb could not be installed; what it said is above"
 }
 
 # need_cargo_fuzz: the one tool that fuzzing takes.

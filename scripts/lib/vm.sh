@@ -109,44 +109,26 @@ agent_is_online() {
     [ "$(answer '.vm.agent.connectivity')" = ONLINE ]
 }
 
-# run_in_vm COMMAND: runs it in the guest and shows what it said; fails when it did not succeed.
-run_in_vm() {
-    # shellcheck disable=SC2016
-    ask 'mutation($id: UUID!, $raw: String!) {
-            executeVmCommand(vmId: $id, command: { unsafe: { rawCommand: $raw } }, timeoutSeconds: 30) {
-                success response executionMs
-            }
-        }' "$(jq -n --arg id "$(vm_id)" --arg raw "$1" '{id: $id, raw: $raw}')"
-    printf '$ %s\n' "$1"
-    # shellcheck disable=SC2016 # jq's own variable
-    answer '.executeVmCommand | .response as $r
-        | (try ($r | if type == "string" then fromjson else . end | .stdout) catch $r) // $r | tostring | rtrimstr("\n")'
-    [ "$(answer '.executeVmCommand.success')" = true ] || die "the command '$1' did not succeed in the VM"
-    printf '(%s ms from request to answer)\n' "$(answer '.executeVmCommand.executionMs')"
+# as_a_person BINARY ARG…: the command line for people, shown as it is typed, with the daemon of `up` in
+# its environment.
+as_a_person() {
+    local binary=$1
+    shift
+    printf '$ infinibay %s\n' "$*"
+    INFINIBAY_URL=$INFINIBAY_URL INFINIBAY_TOKEN=$INFINIBAY_TOKEN "$binary" "$@" ||
+        die "infinibay $* ended with $?"
+    printf '\n'
 }
 
 metrics_are_there() {
     # shellcheck disable=SC2016
-    ask 'query($id: UUID!) { getVmMetrics(vmId: $id, hours: 1) {
-            cpuUsage memoryUsed memoryTotal timestamp } }' "$(vm_variables)"
+    ask 'query($id: UUID!) { getVmMetrics(vmId: $id, hours: 1) { timestamp } }' "$(vm_variables)"
     [ "$(answer '.getVmMetrics | length')" -gt 0 ]
 }
 
-# show_vm: what a person wants to see of a VM that is up.
-show_vm() {
-    # shellcheck disable=SC2016
-    ask 'query($id: UUID!) { vm(id: $id) { id name phase ipAddresses macAddresses
-            agent { connectivity lastSeenAt version } } }' "$(vm_variables)"
-    answer '.vm | "VM        \(.name)  \(.id)", "phase     \(.phase)",
-        "agent     \(.agent.connectivity), version \(.agent.version // "?"), heard \(.agent.lastSeenAt // "never")",
-        "addresses \(.ipAddresses | join(" "))  (\(.macAddresses | join(" ")))"'
-}
-
-# show_metrics: the newest reading. The first frames are stored with the next batch.
-show_metrics() {
+# await_metrics: the first frames are stored with the next batch.
+await_metrics() {
     wait_until 90 "the first stored reading" metrics_are_there || die "no reading of the VM was stored"
-    answer '.getVmMetrics | max_by(.timestamp) |
-        "metrics   cpu \(.cpuUsage) %, memory \(.memoryUsed) of \(.memoryTotal) KiB, at \(.timestamp)"'
 }
 
 # list_vms: id, name and phase of all VMs that the daemon has, one VM a line. Fails when it has not

@@ -17,6 +17,7 @@ pub(crate) mod journey;
 pub(crate) mod libvirtd;
 pub(crate) mod nothing;
 pub(crate) mod origin;
+pub(crate) mod people;
 pub(crate) mod pipeline;
 pub(crate) mod pretended;
 pub(crate) mod qemu_agent;

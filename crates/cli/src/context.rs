@@ -1,0 +1,91 @@
+//! What every command works with: the screen, whom to ask, and what to say where it is interrupted.
+
+use std::{cell::OnceCell, cell::RefCell, rc::Rc};
+
+use crate::{
+    args::Common,
+    client::Client,
+    failure::Failure,
+    profile::{self, Told},
+    screen::Screen,
+};
+
+/// Of one run of this program.
+pub struct Context {
+    /// Where words go.
+    pub screen: Screen,
+    /// `--profile`.
+    pub profile: Option<String>,
+    /// `--url`, `INFINIBAY_URL`.
+    pub url: Option<String>,
+    client: OnceCell<Client>,
+    going_on: Rc<RefCell<Option<String>>>,
+}
+
+/// While it lives, something goes on that does not end with us.
+pub struct GoesOn(Rc<RefCell<Option<String>>>);
+
+impl Drop for GoesOn {
+    fn drop(&mut self) {
+        self.0.replace(None);
+    }
+}
+
+impl Context {
+    /// As the command line says.
+    #[must_use]
+    pub fn new(common: Common) -> Self {
+        let Common { profile, url, json } = common;
+        let url = url.filter(|url| !url.is_empty());
+        Self {
+            screen: Screen::of_process(json),
+            profile,
+            url,
+            client: OnceCell::new(),
+            going_on: Rc::default(),
+        }
+    }
+
+    /// Who asks.
+    ///
+    /// # Errors
+    /// Where there is no profile that could be used.
+    pub fn client(&self) -> Result<&Client, Failure> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let told = Told {
+            profile: self.profile.clone(),
+            url: self.url.clone(),
+            token: std::env::var("INFINIBAY_TOKEN").ok().filter(|token| !token.is_empty()),
+        };
+        let chosen = profile::choose(told, || profile::read(&profile::path()?))?;
+        let client = Client::new(profile::base(&chosen.url)?, chosen.token)?;
+        Ok(self.client.get_or_init(|| client))
+    }
+
+    /// Notes what goes on where we are interrupted.
+    #[must_use]
+    pub fn goes_on(&self, what: String) -> GoesOn {
+        self.going_on.replace(Some(what));
+        GoesOn(Rc::clone(&self.going_on))
+    }
+
+    /// Does something until Ctrl-C.
+    ///
+    /// # Errors
+    /// Those of the work, or the interruption.
+    pub async fn until_interrupted<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        tokio::pin!(work);
+        tokio::select! {
+            done = &mut work => done,
+            signal = tokio::signal::ctrl_c() => {
+                signal.map_err(|error| Failure::Local("signals".into(), error))?;
+                Err(Failure::Interrupted(self.going_on.borrow().clone()))
+            }
+        }
+    }
+}
