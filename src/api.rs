@@ -10,6 +10,7 @@ mod batch;
 mod command;
 mod deadline;
 mod doors;
+mod downloads;
 mod error;
 mod gates;
 mod guests;
