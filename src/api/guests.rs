@@ -10,16 +10,23 @@ use tokio_util::sync::CancellationToken;
 use super::{
     downloads,
     install_report::{self, InstallReports},
-    listener::{self, Bounds},
+    listener::{self, Bounds, WhenFull},
 };
+use crate::config::Networks;
 
 /// Guests are strangers: few connections each, and none that idle.
-const BOUNDS: Bounds = Bounds {
-    connections: 256,
-    per_peer: 8,
-    idle: Duration::from_secs(30),
-    stop_limit: Duration::from_secs(2),
-};
+fn bounds() -> Bounds {
+    Bounds {
+        connections: 256,
+        when_full: WhenFull::Waits,
+        per_peer: 8,
+        unbounded: Networks::default(),
+        head: Duration::from_secs(15),
+        head_bytes: 16 * 1024,
+        idle: Duration::from_secs(30),
+        stop_limit: Duration::from_secs(2),
+    }
+}
 
 /// Downloads for guests, out of `base_dir` (`INFINIBAY_BASE_DIR`), and their reports.
 fn guest_router(base_dir: PathBuf, reports: Arc<dyn InstallReports>) -> Router {
@@ -39,5 +46,5 @@ pub async fn serve_guests(
     reports: Arc<dyn InstallReports>,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    listener::serve(listener, guest_router(base_dir, reports), BOUNDS, stop).await
+    listener::serve(listener, guest_router(base_dir, reports), bounds(), None, stop).await
 }
