@@ -156,11 +156,12 @@ on_both! {
             "X-Request-Id: a\rSet-Cookie: a=b\r\n",
             "X-Request-Id: a\0b\r\n",
             "X-Request-Id : a\r\n",
-            "Host: y\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n",
-            " folded: x\r\n",
+            "Content-Length: 1\r\nContent-Length: 2\r\n",
+            "Content-Length: +1\r\n",
+            "X-Folded: a\r\n Set-Cookie: a=b\r\n",
         ] {
             let answer = raw::get(to, "/healthz", broken).await;
-            assert!(matches!(raw::status(&answer), 0 | 200 | 400), "{broken:?}: {answer}");
+            assert_eq!(raw::status(&answer), 400, "{broken:?}: {answer}");
             assert!(!answer.contains("a=b"), "{broken:?}: {answer}");
         }
         // What every answer tells browsers.

@@ -7,7 +7,7 @@ mod shelf;
 
 use std::{
     io::{self, SeekFrom},
-    path::PathBuf,
+    path::Path as FilePath,
     sync::Arc,
 };
 
@@ -45,7 +45,7 @@ pub(super) enum Platform {
 }
 
 /// The downloads' routes, out of `base_dir` (`INFINIBAY_BASE_DIR`).
-pub(super) fn routes<S: Clone + Send + Sync + 'static>(base_dir: PathBuf) -> Router<S> {
+pub(super) fn routes<S: Clone + Send + Sync + 'static>(base_dir: &FilePath) -> Router<S> {
     Router::new()
         .route("/infiniservice/{platform}/binary", get(binary))
         .route("/infiniservice/{platform}/script", get(script))

@@ -1,7 +1,12 @@
 //! What guests may fetch: the agent's binary and its installer, nothing secret; and what installers may
 //! tell. Nothing else.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{Router, routing::get};
 use tokio::net::TcpListener;
@@ -29,7 +34,7 @@ fn bounds() -> Bounds {
 }
 
 /// Downloads for guests, out of `base_dir` (`INFINIBAY_BASE_DIR`), and their reports.
-fn guest_router(base_dir: PathBuf, reports: Arc<dyn InstallReports>) -> Router {
+fn guest_router(base_dir: &Path, reports: Arc<dyn InstallReports>) -> Router {
     Router::new()
         .merge(downloads::routes(base_dir))
         .route("/healthz", get(|| async { "ok" }))
@@ -46,5 +51,5 @@ pub async fn serve_guests(
     reports: Arc<dyn InstallReports>,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    listener::serve(listener, guest_router(base_dir, reports), bounds(), None, stop).await
+    listener::serve(listener, guest_router(&base_dir, reports), bounds(), None, stop).await
 }

@@ -43,7 +43,7 @@ pub fn router(api: ApiContext, stop: CancellationToken) -> Router {
 }
 
 pub(super) fn routes(doors: Doors) -> Router {
-    let downloads = downloads::routes(doors.api.front.base_dir.clone());
+    let downloads = downloads::routes(&doors.api.front.base_dir);
     let strangers = axum::middleware::from_fn_with_state(doors.clone(), rate::of_addresses);
     Router::new()
         .route("/graphql", get(open).post(graphql))

@@ -98,17 +98,17 @@ enum Contents {
 }
 
 impl Shelf {
-    pub(super) fn new(base_dir: PathBuf) -> Self {
+    pub(super) fn new(base_dir: &Path) -> Self {
         // Beside the daemon in a build, under `lib` where both were installed.
         let beside = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned));
         let built = beside.map_or_else(Vec::new, |dir| {
             vec![dir.join("../lib/infinibay/infiniservice"), dir.join("infiniservice")]
         });
-        Self::of(base_dir, built)
+        Self::of(base_dir.join("infiniservice"), built)
     }
 
-    fn of(base_dir: PathBuf, built: Vec<PathBuf>) -> Self {
-        Self { root: base_dir.join("infiniservice"), built, digests: Mutex::default() }
+    fn of(root: PathBuf, built: Vec<PathBuf>) -> Self {
+        Self { root, built, digests: Mutex::default() }
     }
 
     /// `None`: there is none.
@@ -274,7 +274,7 @@ mod tests {
         let (file, built) = (folder.join("infiniservice"), dir.path().join("built"));
         fs::create_dir_all(&folder).unwrap();
         fs::write(dir.path().join("secret"), "secret").unwrap();
-        let shelf = Arc::new(Shelf::of(dir.path().to_owned(), vec![built.clone()]));
+        let shelf = Arc::new(Shelf::of(dir.path().join("infiniservice"), vec![built.clone()]));
         assert_eq!(length(&shelf, LINUX).await, None);
         for target in ["../../../secret", "/etc/passwd", "infiniservice", "/proc/self/exe", "."] {
             symlink(target, &file).unwrap();
@@ -298,7 +298,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("infiniservice/binaries/linux");
         fs::create_dir_all(&folder).unwrap();
-        let shelf = Arc::new(Shelf::of(dir.path().to_owned(), Vec::new()));
+        let shelf = Arc::new(Shelf::of(dir.path().join("infiniservice"), Vec::new()));
         for text in ["one", "two"] {
             fs::write(folder.join("new"), text).unwrap();
             fs::rename(folder.join("new"), folder.join("infiniservice")).unwrap();
@@ -312,7 +312,7 @@ mod tests {
     #[tokio::test]
     async fn scripts_are_always_there() {
         let dir = tempfile::tempdir().unwrap();
-        let shelf = Arc::new(Shelf::of(dir.path().to_owned(), Vec::new()));
+        let shelf = Arc::new(Shelf::of(dir.path().join("infiniservice"), Vec::new()));
         for platform in [Platform::Linux, Platform::Windows] {
             assert!(length(&shelf, Item::Script(platform)).await.is_some_and(|length| length > 1000));
         }
