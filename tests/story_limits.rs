@@ -119,6 +119,15 @@ async fn what_is_too_long_or_too_slow_is_cut_off() {
     let answer = raw::get(to, "/nothing", "").await;
     assert_eq!((raw::status(&answer), raw::code(&answer).as_str()), (404, "NOT_FOUND"));
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    // Each is counted by its reason.
+    let figures = raw::get(to, "/metrics", &token).await;
+    for line in [
+        "infinibay_requests_refused_total{reason=\"slow\"} 2",
+        "infinibay_requests_refused_total{reason=\"too_long\"} 2",
+    ] {
+        assert!(figures.contains(line), "{line} is not in {figures}");
+    }
+    assert!(figures.contains("infinibay_libvirt_call_seconds_bucket"), "libvirt's times are not told");
     served("127.0.0.1", to, &trial.token).await;
 }
 
