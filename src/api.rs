@@ -7,10 +7,15 @@
 mod audited;
 mod auth;
 mod batch;
+mod caller;
 mod command;
 mod deadline;
 mod doors;
+mod downloads;
 mod error;
+mod fence;
+mod forwarded;
+mod front;
 mod gates;
 mod guests;
 mod health;
@@ -18,10 +23,14 @@ mod http;
 mod install_report;
 mod listener;
 mod mutation;
+mod origin;
+mod page;
 mod problem;
 mod prometheus;
 mod query;
+mod rate;
 mod readers;
+mod ready;
 mod room;
 mod scalars;
 mod schema;
@@ -29,15 +38,19 @@ mod screenshot;
 mod series;
 mod sign_in;
 mod size;
+mod slow;
 mod subscription;
+mod tls;
 mod types;
 mod websocket;
 
+pub use front::Front;
 pub use guests::serve_guests;
 pub use http::router;
 pub use install_report::InstallReports;
 pub use prometheus::Telemetry;
 pub use schema::sdl;
+pub use tls::{Tls, TlsError};
 
 use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
@@ -91,6 +104,8 @@ pub struct ApiContext {
     pub media: Media,
     /// What happens.
     pub events: EventBus,
+    /// What stands before the doors.
+    pub front: Front,
     /// The host's capacity and leases.
     pub hypervisor: Arc<dyn Hypervisor>,
 }
@@ -101,15 +116,21 @@ pub struct ApiContext {
 /// # Errors
 /// The listener's.
 pub async fn serve(listener: TcpListener, api: ApiContext, stop: CancellationToken) -> io::Result<()> {
-    // Everybody may sit behind one proxy, so there is no bound of one peer's own. A connection
-    // idles longest between two pings of a WebSocket.
-    let connections = usize::try_from(api.config.max_websockets).unwrap_or(usize::MAX).saturating_add(512);
-    let connections = connections.min(tokio::sync::Semaphore::MAX_PERMITS);
+    let http = api.front.http.clone();
+    let size = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+    let connections = size(api.config.max_websockets).saturating_add(size(http.max_connections));
     let bounds = listener::Bounds {
-        connections,
-        per_peer: connections,
+        connections: connections.min(tokio::sync::Semaphore::MAX_PERMITS),
+        when_full: listener::WhenFull::Refuses,
+        per_peer: size(http.max_connections_per_address),
+        // Everybody may sit behind one proxy.
+        unbounded: http.trusted_proxies,
+        head: http.header_timeout,
+        head_bytes: size(http.max_header_bytes),
+        // A connection idles longest between two pings of a WebSocket.
         idle: Duration::from_secs(60),
         stop_limit: Duration::from_secs(6),
     };
-    listener::serve(listener, router(api, stop.clone()), bounds, stop).await
+    let tls = api.front.tls.clone();
+    listener::serve(listener, router(api, stop.clone()), bounds, tls, stop).await
 }

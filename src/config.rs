@@ -8,6 +8,7 @@
 //! Each section is declared once, below: the declaration is at the same time the struct, its
 //! defaults, its reader and the reference that `infinibayd config keys` prints.
 
+mod doors;
 mod load;
 mod media;
 mod rules;
@@ -15,6 +16,7 @@ mod section;
 mod value;
 mod webhook;
 
+pub use doors::{HttpConfig, Origins, ProxyHeader, TlsConfig};
 pub use load::{Config, ConfigError, ConfigErrors, Sources};
 pub use media::{Directories, Networks};
 pub use section::KeyDoc;

@@ -94,7 +94,6 @@ async fn nothing_else_is_there() {
     let shelf = shelf().await;
     for path in [
         "/infiniservice/windows/binary",
-        "/infiniservice/windows/script",
         "/infiniservice/freebsd/binary",
         "/infiniservice/LINUX/binary",
         "/infiniservice/../binary",
@@ -112,6 +111,11 @@ async fn nothing_else_is_there() {
         assert!(["404", "400"].contains(&status), "{path}: {answer}");
         assert!(!answer.contains("secret"), "{path}: {answer}");
     }
+    let (status, _, script) = get(format!("{}/infiniservice/windows/script", shelf.url)).await;
+    assert!(
+        status == 200 && script.starts_with(b"# Installs infiniservice"),
+        "ours stands in where there is none"
+    );
     let (_, _, words) = get(format!("{}/infiniservice/windows/binary", shelf.url)).await;
     assert!(String::from_utf8(words).unwrap().contains("no such file"));
     let (_, _, words) = get(format!("{}/infiniservice/freebsd/script", shelf.url)).await;

@@ -81,7 +81,8 @@ on_both! {
         assert!(page.contains("GraphiQL") && !page.contains(&trial.token));
         let (status, _) = door.get("/graphql?query={me{name}}", "application/json").await;
         assert_eq!(status, 405, "a query was taken from a URL");
-        assert_eq!(door.get("/infiniservice/linux/binary", "*/*").await.0, 404, "downloads are the guests' listener's");
+        assert_eq!(door.get("/infiniservice/linux/script", "*/*").await.0, 200);
+        assert_eq!(door.get("/infiniservice/freebsd/script", "*/*").await.0, 404);
         assert_eq!(door.get("/", "*/*").await.0, 404);
     }
 

@@ -22,7 +22,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// Each figure there may be, with its labels. One that is not here has no place in the documents
 /// either, or has a label whose words nobody bounded.
-const KNOWN: [(&str, &[&str]); 33] = [
+const KNOWN: [(&str, &[&str]); 35] = [
     ("infinibay_agents", &["connectivity"]),
     ("infinibay_alert_deliveries_total", &["outcome"]),
     ("infinibay_alerts_open", &["kind"]),
@@ -39,6 +39,7 @@ const KNOWN: [(&str, &[&str]); 33] = [
     ("infinibay_link_bytes_total", &[]),
     ("infinibay_link_frames_total", &[]),
     ("infinibay_link_lines_refused_total", &["reason"]),
+    ("infinibay_libvirt_call_seconds", &["le"]),
     ("infinibay_links_evicted_total", &[]),
     ("infinibay_links_open", &[]),
     ("infinibay_pass_seconds", &["le"]),
@@ -46,6 +47,7 @@ const KNOWN: [(&str, &[&str]); 33] = [
     ("infinibay_readings_refused_total", &["reason"]),
     ("infinibay_readings_total", &[]),
     ("infinibay_readings_waiting", &[]),
+    ("infinibay_requests_refused_total", &["reason"]),
     ("infinibay_spool_bytes", &[]),
     ("infinibay_spool_damaged_total", &["kind"]),
     ("infinibay_vm_frames_refused_total", &["vm", "reason"]),

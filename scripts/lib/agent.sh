@@ -34,6 +34,7 @@ lay_out_agent() {
     install -d -m 0755 -- "$to/binaries/linux" "$to/install"
     replace_file 0755 "$2" "$to/binaries/linux/infiniservice"
     replace_file 0755 "$from/install-linux.sh" "$to/install/install-linux.sh"
+    replace_file 0644 "$from/install-windows.ps1" "$to/install/install-windows.ps1"
     replace_file 0644 "$from/infiniservice.service" "$to/install/infiniservice.service"
 }
 

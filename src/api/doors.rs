@@ -9,6 +9,8 @@ use super::{
     ApiContext,
     health::Health,
     prometheus::Scrapes,
+    rate::Limits,
+    ready::Readiness,
     schema::{self, ApiSchema},
 };
 
@@ -23,6 +25,9 @@ pub(super) struct Doors {
     pub(super) stop: CancellationToken,
     pub(super) websockets: Arc<Semaphore>,
     pub(super) health: Health,
+    pub(super) readiness: Readiness,
+    /// How many requests a token, or an address, may make.
+    pub(super) limits: Limits,
     pub(super) scrapes: Scrapes,
     /// How many pictures of screens are taken at once: each is held whole.
     pub(super) screens: Arc<Semaphore>,
@@ -35,6 +40,8 @@ impl Doors {
             schema: schema::build(api.clone()),
             websockets: Arc::new(Semaphore::new(websockets.min(Semaphore::MAX_PERMITS))),
             health: Health::default(),
+            readiness: Readiness::default(),
+            limits: Limits::new(&api.front.http),
             scrapes: Scrapes::default(),
             screens: Arc::new(Semaphore::new(SCREENS)),
             api,

@@ -1,7 +1,7 @@
 //! Refusals and failures, as callers see them: a stable code, a sentence that says what to do,
 //! and for our own faults a correlation id instead of internals.
 
-use std::error::Error;
+use std::{error::Error, time::Duration};
 
 use async_graphql::ErrorExtensionValues;
 use uuid::Uuid;
@@ -13,7 +13,7 @@ use crate::{
     images::ImageError,
     lifecycle::LifecycleError,
     media::MediaError,
-    store::StoreError,
+    store::{self, StoreError},
     vm::{VmId, chain},
 };
 
@@ -25,11 +25,12 @@ pub(super) struct ApiError {
     message: String,
     field: Option<&'static str>,
     correlation: Option<Uuid>,
+    retry_after: Option<Duration>,
 }
 
 impl ApiError {
     pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), field: None, correlation: None }
+        Self { code, message: message.into(), field: None, correlation: None, retry_after: None }
     }
 
     pub(super) fn invalid(field: &'static str, reason: impl Into<String>) -> Self {
@@ -46,7 +47,7 @@ impl ApiError {
 
     /// Our fault: logged whole, told by number.
     pub(super) fn internal(error: &(dyn Error + 'static)) -> Self {
-        let correlation = Uuid::now_v7();
+        let correlation = store::request_at_hand().unwrap_or_else(Uuid::now_v7);
         tracing::error!(%correlation, error = chain(error), "a request failed");
         Self {
             correlation: Some(correlation),
@@ -68,6 +69,18 @@ impl ApiError {
             Denied::NotFound => Self::vm_not_found(vm),
             Denied::Forbidden(why) => Self::new("FORBIDDEN", why),
         }
+    }
+
+    /// When it may be tried again.
+    pub(super) fn retry_after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
+    }
+
+    /// In whole seconds, at least one.
+    pub(super) fn wait(&self) -> Option<u64> {
+        self.retry_after.map(|wait| {
+            wait.as_secs() + u64::from(wait.subsec_nanos() > 0).max(u64::from(wait.as_secs() == 0))
+        })
     }
 
     pub(super) fn into_message(self) -> String {
@@ -108,6 +121,9 @@ impl From<ApiError> for async_graphql::Error {
         }
         if let Some(correlation) = error.correlation {
             extensions.set("correlationId", correlation.to_string());
+        }
+        if let Some(request) = store::request_at_hand() {
+            extensions.set("requestId", request.to_string());
         }
         Self { message: error.message, source: None, extensions: Some(extensions) }
     }

@@ -57,20 +57,22 @@ impl Health {
     }
 }
 
-async fn look(api: &ApiContext) -> Report {
-    let database = async {
-        match timeout(LIMIT, api.store.ping()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => {
-                tracing::warn!(error = chain(&error), "the database does not answer");
-                Err("the database does not answer")
-            }
-            Err(_) => Err("the database does not answer in time"),
+/// Whether the database answers.
+pub(super) async fn database(api: &ApiContext) -> Result<(), &'static str> {
+    match timeout(LIMIT, api.store.ping()).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => {
+            tracing::warn!(error = chain(&error), "the database does not answer");
+            Err("the database does not answer")
         }
-    };
+        Err(_) => Err("the database does not answer in time"),
+    }
+}
+
+async fn look(api: &ApiContext) -> Report {
     // libvirt itself is not asked: anybody may come here, and a call that hangs holds its place.
     let hypervisor = if api.hypervisor.is_reachable() { Ok(()) } else { Err("libvirt is not reachable") };
-    Report { database: database.await, hypervisor }
+    Report { database: database(api).await, hypervisor }
 }
 
 impl Report {

@@ -2,48 +2,56 @@
 
 use std::time::Duration;
 
-use async_graphql::http::GraphiQLSource;
 use axum::{
     Json, Router,
     body::Body,
-    extract::{ConnectInfo, FromRequestParts, Request, State, WebSocketUpgrade},
-    http::{Extensions, HeaderMap, HeaderName, Method, StatusCode, header},
-    response::{Html, IntoResponse, Response},
+    extract::{FromRequestParts, Request, State, WebSocketUpgrade},
+    http::{HeaderMap, Method, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
     routing::get,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ApiContext, auth::Token, deadline::Deadline, doors::Doors, error::ApiError, listener::Peer,
-    problem::coded, room::Room, screenshot, sign_in, size::sized, websocket,
+    ApiContext,
+    auth::Token,
+    caller::{address, asked_from},
+    deadline::Deadline,
+    doors::Doors,
+    downloads,
+    error::ApiError,
+    fence, page,
+    problem::coded,
+    rate,
+    room::Room,
+    screenshot, sign_in,
+    size::sized,
+    slow, websocket,
 };
 
-use crate::store::{self, AskedFrom};
+use crate::{access::Actor, store};
 
 /// How long requests under way may still take once the controller stops.
 const STOP_GRACE: Duration = Duration::from_secs(4);
 
-/// Kept from a page that anybody may open: being framed, being guessed at, telling where it was.
-const PAGE_HEADERS: [(HeaderName, &str); 3] = [
-    (header::X_FRAME_OPTIONS, "DENY"),
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::REFERRER_POLICY, "no-referrer"),
-];
-
 /// The API's routes. `stop` ends WebSockets, and after a grace requests too: they would otherwise
 /// keep a graceful stop waiting for as long as commands take.
 pub fn router(api: ApiContext, stop: CancellationToken) -> Router {
-    let doors = Doors::new(api, stop);
-    routes(doors)
+    let front = api.front.clone();
+    fence::around(routes(Doors::new(api, stop)), &front)
 }
 
 pub(super) fn routes(doors: Doors) -> Router {
+    let downloads = downloads::routes(&doors.api.front.base_dir);
+    let strangers = axum::middleware::from_fn_with_state(doors.clone(), rate::of_addresses);
     Router::new()
         .route("/graphql", get(open).post(graphql))
         .route("/graphql/ws", get(open))
-        .merge(sign_in::routes())
+        .merge(sign_in::routes().layer(strangers))
+        .merge(downloads)
         .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/vms/{id}/screenshot", get(screenshot::screenshot))
         .with_state(doors)
@@ -75,8 +83,7 @@ async fn answer(
 ) -> Result<async_graphql::Response, ApiError> {
     let (parts, body) = request.into_parts();
     let origin = asked_from(&parts.extensions);
-    let token = Token::of(&parts.headers).ok_or_else(ApiError::unauthenticated)?;
-    let actor = token.recent_actor(&doors.api).await?;
+    let (token, actor) = admitted(doors, &parts).await?;
     // Also what keeps foreign pages out: a browser sends this type only where it is allowed to.
     if !is_json(&parts.headers) {
         return Err(ApiError::new("INVALID_QUERY", "send the query as application/json"));
@@ -88,10 +95,21 @@ async fn answer(
     Ok(store::asked_from(origin, doors.schema.execute(request)).await)
 }
 
-/// Where a request comes from, by what was noted on its way in.
-pub(super) fn asked_from(noted: &Extensions) -> AskedFrom {
-    let peer = noted.get::<ConnectInfo<Peer>>();
-    AskedFrom { address: peer.map(|ConnectInfo(peer)| peer.address.ip().to_string()), request: None }
+/// Who is asking, if he does not ask too much.
+///
+/// # Errors
+/// `UNAUTHENTICATED`, `RATE_LIMITED`, `STORE_UNAVAILABLE`.
+pub(super) async fn admitted(doors: &Doors, parts: &Parts) -> Result<(Token, Actor), ApiError> {
+    let token = Token::of(&parts.headers);
+    doors.limits.check(token.as_ref(), address(&parts.extensions))?;
+    let token = token.ok_or_else(ApiError::unauthenticated)?;
+    let actor = token.recent_actor(&doors.api).await;
+    match &actor {
+        Ok(_) => doors.limits.note(&token, true),
+        Err(refused) if refused.code() == "UNAUTHENTICATED" => doors.limits.note(&token, false),
+        Err(_) => {}
+    }
+    Ok((token, actor?))
 }
 
 pub(super) fn is_json(headers: &HeaderMap) -> bool {
@@ -102,12 +120,7 @@ pub(super) fn is_json(headers: &HeaderMap) -> bool {
 /// One request: a batch would get around the limits of a query.
 async fn read(body: Body, limit: u32) -> Result<async_graphql::Request, ApiError> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let bytes = axum::body::to_bytes(body, limit).await.map_err(|_| {
-        ApiError::new(
-            "PAYLOAD_TOO_LARGE",
-            format!("the request could not be read, or has over {limit} bytes"),
-        )
-    })?;
+    let bytes = axum::body::to_bytes(body, limit).await.map_err(|error| slow::unread(&error, limit))?;
     // A list would be taken for the request's fields in their order.
     let object = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
     if !object {
@@ -133,12 +146,7 @@ async fn open(State(doors): State<Doors>, request: Request) -> Response {
     let accepts =
         parts.headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     if accepts.contains("text/html") {
-        let page = GraphiQLSource::build()
-            .endpoint("/graphql")
-            .subscription_endpoint("/graphql")
-            .title("Infinibay")
-            .finish();
-        return (PAGE_HEADERS, Html(page)).into_response();
+        return page::page();
     }
     let words = "send queries with POST as application/json, or open a WebSocket (graphql-transport-ws)";
     let mut refused = ApiError::new("INVALID_QUERY", words).into_http();
@@ -148,6 +156,10 @@ async fn open(State(doors): State<Doors>, request: Request) -> Response {
 
 async fn healthz(State(doors): State<Doors>) -> Response {
     doors.health.answer(&doors.api).await
+}
+
+async fn readyz(State(doors): State<Doors>) -> Response {
+    doors.readiness.answer(&doors.api).await
 }
 
 async fn metrics(State(doors): State<Doors>, headers: HeaderMap) -> Response {

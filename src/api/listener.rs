@@ -6,7 +6,8 @@
 
 use std::{
     collections::HashMap,
-    io,
+    convert::Infallible,
+    io::{self, Write as _},
     net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{
@@ -19,91 +20,256 @@ use std::{
 
 use axum::{
     Router,
-    extract::{ConnectInfo, Request, connect_info::Connected},
+    body::Body,
+    extract::{ConnectInfo, Request},
     middleware::Next,
     response::Response,
-    serve::{IncomingStream, Listener},
+    serve::Listener,
 };
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, Sleep},
+    time::{Instant, Sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt as _;
+
+use super::{rate, tls::Tls};
+use crate::config::Networks;
 
 /// How much of a listener there is.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Bounds {
-    /// Connections at once; more wait.
+    /// Connections at once.
     pub(super) connections: usize,
-    /// Connections of one address at once; more are closed.
+    /// What becomes of more.
+    pub(super) when_full: WhenFull,
+    /// Connections of one address at once; more are refused.
     pub(super) per_peer: usize,
+    /// Addresses without that bound.
+    pub(super) unbounded: Networks,
+    /// How long a request's head may take to arrive, and a handshake; how long the next one is waited for.
+    pub(super) head: Duration,
+    /// The longest head, bytes.
+    pub(super) head_bytes: usize,
     /// A connection on which nothing moves for so long is closed.
     pub(super) idle: Duration,
     /// How long a graceful stop waits for connections.
     pub(super) stop_limit: Duration,
 }
 
+/// What becomes of connections for which there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WhenFull {
+    /// They wait until there is.
+    Waits,
+    /// They are told so.
+    Refuses,
+}
+
+/// What is said on a connection for which there is no room, whatever is asked on it.
+const REFUSAL: &str = "{\"data\":null,\"errors\":[{\"message\":\"too many connections are open; try again\",\
+    \"extensions\":{\"code\":\"TOO_MANY_CONNECTIONS\"}}]}";
+/// Connections that are told so at the same time; others are just closed.
+const REFUSALS: usize = 64;
+/// How long one of them may take to hear it.
+const HEARING: Duration = Duration::from_secs(1);
+
 /// Serves until `stop`, then lets requests under way end, within the bound.
 pub(super) async fn serve(
     listener: TcpListener,
     routes: Router,
     bounds: Bounds,
+    tls: Option<Tls>,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let listener = Bounded {
-        inner: listener,
-        bounds,
-        places: Arc::new(Semaphore::new(bounds.connections)),
-        peers: Arc::default(),
-    };
     let routes = routes.layer(axum::middleware::from_fn(at_work));
-    let service = routes.into_make_service_with_connect_info::<Peer>();
-    let server = axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
-    let overdue = async {
-        stop.cancelled().await;
-        tokio::time::sleep(bounds.stop_limit).await;
+    let stop_limit = bounds.stop_limit;
+    let house = House {
+        bounds: Arc::new(bounds),
+        routes,
+        tls,
+        stop: stop.clone(),
+        overdue: CancellationToken::new(),
     };
-    tokio::select! {
-        ended = server => ended,
-        () = overdue => Ok(()),
+    let mut door = Door::new(listener, &house.bounds, house.tls.is_some());
+    let (guests, places) = (TaskTracker::new(), Arc::clone(&door.places));
+    loop {
+        let (connection, address) = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            accepted = door.accept() => accepted,
+        };
+        guests.spawn(house.clone().receive(connection, address));
+    }
+    // Nobody else comes in.
+    drop(door);
+    guests.close();
+    let all = u32::try_from(house.bounds.connections).unwrap_or(u32::MAX);
+    let ended = async {
+        guests.wait().await;
+        // WebSockets left those tasks and still have their places.
+        let _ = places.acquire_many(all).await;
+    };
+    if timeout(stop_limit, ended).await.is_err() {
+        tracing::info!("connections are cut off: they did not end in time");
+    }
+    house.overdue.cancel();
+    Ok(())
+}
+
+/// What a connection meets inside.
+#[derive(Clone)]
+struct House {
+    bounds: Arc<Bounds>,
+    routes: Router,
+    tls: Option<Tls>,
+    stop: CancellationToken,
+    overdue: CancellationToken,
+}
+
+impl House {
+    async fn receive(self, connection: Connection, address: SocketAddr) {
+        let peer = Peer { address, secure: self.tls.is_some(), at_work: connection.at_work.clone() };
+        let overdue = self.overdue.clone();
+        let served = async {
+            let Some(tls) = &self.tls else { return self.converse(connection, peer).await };
+            // Whoever has not shown that he speaks TLS is not waited for at a stop.
+            let shaken = tokio::select! {
+                () = self.stop.cancelled() => return,
+                shaken = timeout(self.bounds.head, tls.acceptor().accept(connection)) => shaken,
+            };
+            match shaken {
+                Ok(Ok(stream)) => self.converse(stream, peer).await,
+                Ok(Err(error)) => tracing::debug!(%address, %error, "a TLS handshake failed"),
+                Err(_) => tracing::debug!(%address, "a TLS handshake took too long"),
+            }
+        };
+        tokio::select! {
+            () = served => {}
+            () = overdue.cancelled() => {}
+        }
+    }
+
+    async fn converse<I>(&self, io: I, peer: Peer)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let address = peer.address;
+        let routes = self.routes.clone();
+        let service = service_fn(move |request: hyper::Request<Incoming>| {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(ConnectInfo(peer.clone()));
+            let answered = routes.clone().oneshot(request);
+            async move { Ok::<_, Infallible>(answered.await.unwrap_or_else(|never| match never {})) }
+        });
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(self.bounds.head)
+            .max_buf_size(self.bounds.head_bytes);
+        let conversation = http.serve_connection(TokioIo::new(io), service).with_upgrades();
+        let mut conversation = std::pin::pin!(conversation);
+        let ended = tokio::select! {
+            ended = conversation.as_mut() => ended,
+            () = self.stop.cancelled() => {
+                conversation.as_mut().graceful_shutdown();
+                conversation.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%address, %error, "a connection ended badly");
+        }
     }
 }
 
-struct Bounded {
+/// Lets connections in.
+struct Door {
     inner: TcpListener,
-    bounds: Bounds,
+    idle: Duration,
+    when_full: WhenFull,
+    per_peer: usize,
+    unbounded: Networks,
+    by_tls: bool,
     places: Arc<Semaphore>,
     peers: Arc<Peers>,
+    refusals: Arc<Semaphore>,
 }
 
-impl Listener for Bounded {
-    type Io = Connection;
-    type Addr = SocketAddr;
+impl Door {
+    fn new(inner: TcpListener, bounds: &Bounds, by_tls: bool) -> Self {
+        Self {
+            inner,
+            idle: bounds.idle,
+            when_full: bounds.when_full,
+            per_peer: bounds.per_peer,
+            unbounded: bounds.unbounded.clone(),
+            by_tls,
+            places: Arc::new(Semaphore::new(bounds.connections)),
+            peers: Arc::default(),
+            refusals: Arc::new(Semaphore::new(REFUSALS)),
+        }
+    }
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         loop {
-            let Ok(place) = self.places.clone().acquire_owned().await else {
+            let waited = match self.when_full {
+                WhenFull::Refuses => None,
                 // Nobody closes the semaphore.
-                std::future::pending().await
+                WhenFull::Waits => self.places.clone().acquire_owned().await.ok(),
             };
             let (stream, address) = Listener::accept(&mut self.inner).await;
-            let Some(peer) = self.peers.clone().admit(address.ip(), self.bounds.per_peer) else {
+            let Some(place) = waited.or_else(|| self.places.clone().try_acquire_owned().ok()) else {
+                tracing::debug!(%address, "too many connections");
+                self.refuse(stream);
+                continue;
+            };
+            let limit = if self.unbounded.contains(address.ip()) { usize::MAX } else { self.per_peer };
+            let Some(peer) = self.peers.clone().admit(rate::network(address.ip()), limit) else {
                 tracing::debug!(%address, "too many connections of one peer");
+                self.refuse(stream);
                 continue;
             };
             // An event must not wait until the one before it has been acknowledged.
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%address, %error, "a connection answers with delay");
             }
-            return (Connection::new(stream, self.bounds.idle, place, peer), address);
+            return (Connection::new(stream, self.idle, place, peer), address);
         }
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.inner.local_addr()
+    /// Says that there is no room. Inside TLS that would cost as much as serving.
+    fn refuse(&self, stream: TcpStream) {
+        rate::refused("connections");
+        let Ok(hearing) = self.refusals.clone().try_acquire_owned() else { return };
+        if self.by_tls {
+            return;
+        }
+        tokio::spawn(async move {
+            if let Err(error) = timeout(HEARING, tell(stream)).await.unwrap_or(Ok(())) {
+                tracing::debug!(%error, "a refused connection did not hear why");
+            }
+            drop(hearing);
+        });
     }
+}
+
+/// Closing with something unread would take back what was said, so the request is read and forgotten.
+async fn tell(stream: TcpStream) -> io::Result<()> {
+    let mut stream = stream.into_std()?;
+    let length = REFUSAL.len();
+    write!(
+        stream,
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
+         connection: close\r\ncontent-length: {length}\r\n\r\n{REFUSAL}"
+    )?;
+    stream.shutdown(std::net::Shutdown::Write)?;
+    let mut stream = TcpStream::from_std(stream)?;
+    let mut unread = [0; 4096];
+    while stream.read(&mut unread).await? > 0 {}
+    Ok(())
 }
 
 /// How many connections each peer has.
@@ -152,13 +318,9 @@ struct AtWork(Arc<AtomicUsize>);
 #[derive(Debug, Clone)]
 pub(super) struct Peer {
     pub(super) address: SocketAddr,
+    /// Whether the connection is TLS.
+    pub(super) secure: bool,
     at_work: AtWork,
-}
-
-impl Connected<IncomingStream<'_, Bounded>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Bounded>) -> Self {
-        Self { address: *stream.remote_addr(), at_work: stream.io().at_work.clone() }
-    }
 }
 
 /// Lowers the count however the request ends.

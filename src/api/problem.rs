@@ -3,11 +3,15 @@
 use async_graphql::{ErrorExtensionValues, Pos, Response as Answer};
 use axum::{
     Json,
-    http::{HeaderValue, StatusCode, header::WWW_AUTHENTICATE},
+    http::{
+        HeaderValue, StatusCode,
+        header::{RETRY_AFTER, WWW_AUTHENTICATE},
+    },
     response::{IntoResponse, Response},
 };
 
 use super::error::ApiError;
+use crate::store;
 
 impl ApiError {
     /// As the answer of a query that failed before it began.
@@ -21,11 +25,13 @@ impl ApiError {
     pub(super) fn into_http(self) -> Response {
         let status = match self.code() {
             "UNAUTHENTICATED" => StatusCode::UNAUTHORIZED,
-            "TOO_MANY_ATTEMPTS" => StatusCode::TOO_MANY_REQUESTS,
-            "FORBIDDEN" => StatusCode::FORBIDDEN,
-            "VM_NOT_FOUND" => StatusCode::NOT_FOUND,
+            "TOO_MANY_ATTEMPTS" | "RATE_LIMITED" => StatusCode::TOO_MANY_REQUESTS,
+            "FORBIDDEN" | "ORIGIN_NOT_ALLOWED" => StatusCode::FORBIDDEN,
+            "VM_NOT_FOUND" | "NOT_FOUND" => StatusCode::NOT_FOUND,
             "WRONG_STATE" => StatusCode::CONFLICT,
             "PAYLOAD_TOO_LARGE" => StatusCode::PAYLOAD_TOO_LARGE,
+            "URI_TOO_LONG" => StatusCode::URI_TOO_LONG,
+            "BODY_TIMEOUT" => StatusCode::REQUEST_TIMEOUT,
             "REQUEST_TIMEOUT" => StatusCode::GATEWAY_TIMEOUT,
             "SHUTTING_DOWN" | "TOO_MANY_CONNECTIONS" | "STORE_UNAVAILABLE" | "HYPERVISOR_UNAVAILABLE" => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -33,7 +39,11 @@ impl ApiError {
             "INTERNAL" => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
         };
+        let wait = self.wait();
         let mut response = (status, Json(self.into_answer())).into_response();
+        if let Some(wait) = wait {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait));
+        }
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -52,6 +62,9 @@ pub(super) fn coded(mut answer: Answer) -> Answer {
         let extensions = error.extensions.get_or_insert_with(ErrorExtensionValues::default);
         if extensions.get("code").is_none() {
             extensions.set("code", "INVALID_QUERY");
+            if let Some(request) = store::request_at_hand() {
+                extensions.set("requestId", request.to_string());
+            }
             error.message = repeated(&error.message);
         }
     }

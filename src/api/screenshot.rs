@@ -2,17 +2,13 @@
 //! door beside GraphQL, because a picture is no JSON.
 
 use axum::{
-    extract::{Path, State},
-    http::{HeaderMap, HeaderName, header},
+    extract::{Path, Request, State},
+    http::{HeaderName, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use uuid::Uuid;
 
-use super::{
-    auth::{Call, Token},
-    doors::Doors,
-    error::ApiError,
-};
+use super::{auth::Call, doors::Doors, error::ApiError, http::admitted};
 use crate::{
     hypervisor::{HypervisorError, Screenshot},
     vm::{VmId, VmPhase},
@@ -28,9 +24,10 @@ const HEADERS: [(HeaderName, &str); 3] = [
 pub(super) async fn screenshot(
     State(doors): State<Doors>,
     Path(id): Path<String>,
-    headers: HeaderMap,
+    request: Request,
 ) -> Response {
-    let taking = tokio::time::timeout(doors.api.config.request_timeout, take(&doors, &id, &headers));
+    let (parts, _body) = request.into_parts();
+    let taking = tokio::time::timeout(doors.api.config.request_timeout, take(&doors, &id, &parts));
     let taken = taking.await.unwrap_or_else(|_| {
         Err(ApiError::new("REQUEST_TIMEOUT", "the hypervisor gave no picture in time; try again"))
     });
@@ -40,9 +37,8 @@ pub(super) async fn screenshot(
     }
 }
 
-async fn take(doors: &Doors, id: &str, headers: &HeaderMap) -> Result<Screenshot, ApiError> {
-    let token = Token::of(headers).ok_or_else(ApiError::unauthenticated)?;
-    let actor = token.recent_actor(&doors.api).await?;
+async fn take(doors: &Doors, id: &str, parts: &Parts) -> Result<Screenshot, ApiError> {
+    let (_token, actor) = admitted(doors, parts).await?;
     let vm = Uuid::parse_str(id).map(VmId).map_err(|_| ApiError::invalid("id", "is no UUID"))?;
     let view = Call { api: &doors.api, actor: &actor }.visible(vm).await?;
     let phase = view.status.map(|status| status.phase);

@@ -2,11 +2,13 @@
 //! user. They are apart from GraphQL, so that a stranger's query is never read: each takes one small JSON
 //! object, and gives one, or an error in GraphQL's shape.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use axum::{
     Json, Router,
     body::Body,
-    extract::{ConnectInfo, Request, State},
-    http::{HeaderMap, HeaderValue, header},
+    extract::{Request, State},
+    http::{HeaderValue, header},
     response::{IntoResponse, Response},
     routing::post,
 };
@@ -18,10 +20,11 @@ use uuid::Uuid;
 use super::{
     audited,
     auth::Token,
+    caller::{address, asked_from},
     doors::Doors,
     error::ApiError,
-    http::{asked_from, is_json},
-    listener::Peer,
+    http::is_json,
+    slow,
 };
 use crate::{
     accounts::{AccountError, Origin, SignInError, Signed},
@@ -86,12 +89,8 @@ impl From<Signed> for Session {
     }
 }
 
-async fn login(
-    State(doors): State<Doors>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    request: Request,
-) -> Response {
-    let origin = origin(&peer, request.headers());
+async fn login(State(doors): State<Doors>, request: Request) -> Response {
+    let origin = origin(&request);
     let from = asked_from(request.extensions());
     answered(&doors, "/auth/login", from, async {
         let Login { email, password } = read(request).await?;
@@ -125,12 +124,8 @@ async fn logout(State(doors): State<Doors>, request: Request) -> Response {
     }
 }
 
-async fn set_up(
-    State(doors): State<Doors>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    request: Request,
-) -> Response {
-    let origin = origin(&peer, request.headers());
+async fn set_up(State(doors): State<Doors>, request: Request) -> Response {
+    let origin = origin(&request);
     let from = asked_from(request.extensions());
     answered(&doors, "/auth/setup", from, async {
         let SetUp { token, name, email, password } = read(request).await?;
@@ -167,18 +162,19 @@ async fn read<T: DeserializeOwned>(request: Request) -> Result<T, ApiError> {
     if !is_json(&parts.headers) {
         return Err(ApiError::new("INVALID_INPUT", "send a JSON object as application/json"));
     }
-    let bytes = axum::body::to_bytes(body, MAX_BODY)
-        .await
-        .map_err(|_| ApiError::new("PAYLOAD_TOO_LARGE", format!("the request has over {MAX_BODY} bytes")))?;
+    let bytes = axum::body::to_bytes(body, MAX_BODY).await.map_err(|error| slow::unread(&error, MAX_BODY))?;
     // What serde says may repeat what was sent, a password among it.
     serde_json::from_slice(&bytes).map_err(|_| {
         ApiError::new("INVALID_INPUT", "the body is no JSON object with the fields that are wanted")
     })
 }
 
-fn origin(peer: &Peer, headers: &HeaderMap) -> Origin {
-    let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
-    Origin { address: peer.address.ip(), user_agent: agent.to_owned() }
+/// Attempts count for the address that counts; nobody's address is one as well.
+fn origin(request: &Request) -> Origin {
+    let agent =
+        request.headers().get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    let address = address(request.extensions()).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    Origin { address, user_agent: agent.to_owned() }
 }
 
 impl From<SignInError> for ApiError {
@@ -186,7 +182,7 @@ impl From<SignInError> for ApiError {
         match error {
             SignInError::Refused | SignInError::NotSetUpToken => Self::new("FORBIDDEN", error.to_string()),
             SignInError::Ended => Self::new("UNAUTHENTICATED", error.to_string()),
-            SignInError::TooMany(_) => Self::new("TOO_MANY_ATTEMPTS", error.to_string()),
+            SignInError::TooMany(wait) => Self::new("TOO_MANY_ATTEMPTS", error.to_string()).retry_after(wait),
             SignInError::Account(error) => error.into(),
         }
     }

@@ -6,8 +6,8 @@ use secrecy::ExposeSecret;
 
 use super::{
     AccountsConfig, AgentsConfig, AlertsConfig, ApiConfig, CommandsConfig, DatabaseConfig, GuestsConfig,
-    HypervisorConfig, InstallsConfig, KeyDoc, LogConfig, MediaConfig, MetricsConfig, PathsConfig,
-    ReconcileConfig, RedactionConfig, rules,
+    HttpConfig, HypervisorConfig, InstallsConfig, KeyDoc, LogConfig, MediaConfig, MetricsConfig, PathsConfig,
+    ReconcileConfig, RedactionConfig, TlsConfig, rules,
 };
 
 /// The whole configuration, checked.
@@ -19,6 +19,10 @@ pub struct Config {
     pub database: DatabaseConfig,
     /// See [`ApiConfig`].
     pub api: ApiConfig,
+    /// See [`HttpConfig`].
+    pub http: HttpConfig,
+    /// See [`TlsConfig`].
+    pub tls: TlsConfig,
     /// See [`GuestsConfig`].
     pub guests: GuestsConfig,
     /// See [`HypervisorConfig`].
@@ -136,6 +140,8 @@ impl Config {
             paths: PathsConfig::read(&take(PathsConfig::SECTION), &mut errors),
             database: DatabaseConfig::read(&take(DatabaseConfig::SECTION), &mut errors),
             api: ApiConfig::read(&take(ApiConfig::SECTION), &mut errors),
+            http: HttpConfig::read(&take(HttpConfig::SECTION), &mut errors),
+            tls: TlsConfig::read(&take(TlsConfig::SECTION), &mut errors),
             guests: GuestsConfig::read(&take(GuestsConfig::SECTION), &mut errors),
             hypervisor: HypervisorConfig::read(&take(HypervisorConfig::SECTION), &mut errors),
             agents: AgentsConfig::read(&take(AgentsConfig::SECTION), &mut errors),
@@ -169,6 +175,8 @@ impl Config {
             PathsConfig::keys(),
             DatabaseConfig::keys(),
             ApiConfig::keys(),
+            HttpConfig::keys(),
+            TlsConfig::keys(),
             GuestsConfig::keys(),
             HypervisorConfig::keys(),
             AgentsConfig::keys(),
@@ -192,6 +200,9 @@ impl Config {
         };
         if self.api.host.parse::<std::net::IpAddr>().is_err() {
             mistake("api.host", "is not an IP address");
+        }
+        if let Some((key, reason)) = self.tls.mistake() {
+            mistake(key, reason);
         }
         if self.agents.reconnect_base > self.agents.reconnect_max {
             mistake("agents.reconnect_base", "is longer than agents.reconnect_max");

@@ -3,7 +3,11 @@
 use std::{io, net::SocketAddr, os::unix::fs::DirBuilderExt, path::Path, sync::Arc, time::Duration};
 
 use secrecy::ExposeSecret;
-use tokio::{net::TcpListener, signal::unix::SignalKind, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -15,7 +19,7 @@ use crate::{
     accounts::{AccountError, Accounts},
     agents::{Inbox, Links, SocketWatch},
     alerts::{Alerts, AlertsError},
-    api::{self, ApiContext, Telemetry},
+    api::{self, ApiContext, Front, Telemetry, Tls, TlsError},
     commands::Commands,
     config::Config,
     domain_xml::Templates,
@@ -58,6 +62,9 @@ pub enum ControllerError {
     /// A template of an unattended install is broken.
     #[error("the install templates")]
     Recipes(#[source] crate::install::RecipeError),
+    /// The certificate cannot be used.
+    #[error("the certificate")]
+    Tls(#[from] TlsError),
     /// The webhook for alerts cannot be used.
     #[error("preparing the alerts")]
     Alerts(#[from] AlertsError),
@@ -81,8 +88,8 @@ fn io_error(operation: impl Into<String>) -> impl FnOnce(io::Error) -> Controlle
 /// # Errors
 /// What kept it from starting, or which part ended unasked.
 pub async fn serve(config: Config) -> Result<(), ControllerError> {
-    let stop = CancellationToken::new();
-    stop_on_signals(&stop)?;
+    let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
+    stop_on_signals(&draining, &stop, config.http.drain_wait)?;
     // Before anything counts: a figure goes where the recorder stands by then.
     let telemetry = Telemetry::install();
 
@@ -101,6 +108,7 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     let templates =
         Templates::load(config.paths.templates_dir.as_deref()).map_err(ControllerError::Templates)?;
     let recipes = Recipes::load(config.paths.templates_dir.as_deref()).map_err(ControllerError::Recipes)?;
+    let tls = Tls::load(&config.tls)?;
 
     let store = open_store(&config).await?;
     let database_lock = store.lock(host).await?;
@@ -225,6 +233,13 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
         images: images.clone(),
         media: media.clone(),
         events,
+        front: Front {
+            http: config.http.clone(),
+            tls: tls.clone(),
+            draining,
+            socket_dir: config.agents.socket_dir.clone(),
+            base_dir: config.paths.base_dir.clone(),
+        },
         hypervisor,
     };
 
@@ -232,6 +247,10 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
     let flush = CancellationToken::new();
     parts.spawn("the loop", reconciler.run(stop.clone()));
     parts.spawn("the API", serve_api(listener, context, stop.clone()));
+    parts.spawn(
+        "the certificate",
+        keep_certificate(tls, config.tls.reload_interval, hang_ups()?, stop.clone()),
+    );
     parts.spawn("the figures' upkeep", telemetry.upkeep(stop.clone()));
     parts.spawn("the alerts", alerts.run(stop.clone()));
     parts.spawn("the database's lock", keep_lock(database_lock, stop.clone()));
@@ -442,16 +461,50 @@ async fn expire(config: Config, store: Store, stop: CancellationToken) {
     }
 }
 
-fn stop_on_signals(stop: &CancellationToken) -> Result<(), ControllerError> {
+/// The first signal says that the end comes, and brings it after `wait`; a second one does not wait.
+fn stop_on_signals(
+    draining: &CancellationToken,
+    stop: &CancellationToken,
+    wait: Duration,
+) -> Result<(), ControllerError> {
     for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
         let mut signal = tokio::signal::unix::signal(kind).map_err(io_error("listening for signals"))?;
-        let stop = stop.clone();
+        let (draining, stop) = (draining.clone(), stop.clone());
         tokio::spawn(async move {
             signal.recv().await;
+            draining.cancel();
+            if !wait.is_zero() {
+                tracing::info!(?wait, "told to stop; requests are served a little longer");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                _ = signal.recv() => {}
+            }
             stop.cancel();
         });
     }
     Ok(())
+}
+
+fn hang_ups() -> Result<Signal, ControllerError> {
+    tokio::signal::unix::signal(SignalKind::hangup()).map_err(io_error("listening for signals"))
+}
+
+/// Shows a renewed certificate to those who connect from then on. Without one, SIGHUP does nothing.
+async fn keep_certificate(tls: Option<Tls>, every: Duration, mut hang_ups: Signal, stop: CancellationToken) {
+    let mut ticker = tokio::time::interval(every);
+    ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticker.tick() => {}
+            _ = hang_ups.recv() => {}
+        }
+        let Some(tls) = tls.clone() else { continue };
+        if let Err(error) = tokio::task::spawn_blocking(move || tls.look_again()).await {
+            tracing::error!(%error, "looking at the certificate failed");
+        }
+    }
 }
 
 /// Makes a directory of ours; one that is there already keeps its mode and owner.

@@ -46,6 +46,12 @@ pub fn pieces_asked_from<S: Stream + Unpin>(origin: AskedFrom, mut pieces: S) ->
     stream::poll_fn(move |cx| ORIGIN.sync_scope(origin.clone(), || pieces.poll_next_unpin(cx)))
 }
 
+/// The number of the request that is being worked on.
+#[must_use]
+pub fn request_at_hand() -> Option<Uuid> {
+    origin().request
+}
+
 /// Where the work at hand was asked from.
 pub(super) fn origin() -> Arc<AskedFrom> {
     ORIGIN.try_with(Clone::clone).unwrap_or_default()

@@ -180,7 +180,8 @@ impl Home {
 }
 
 impl Daemon {
-    fn logged(&self) -> String {
+    /// What it logged.
+    pub fn logged(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 

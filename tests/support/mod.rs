@@ -21,6 +21,7 @@ pub(crate) mod people;
 pub(crate) mod pipeline;
 pub(crate) mod pretended;
 pub(crate) mod qemu_agent;
+pub(crate) mod raw;
 pub(crate) mod sample;
 pub(crate) mod scrape;
 pub(crate) mod stage;

@@ -5,12 +5,14 @@ umask 077
 
 usage() {
     cat <<'USAGE'
-usage: install-linux.sh [--vm-id ID] [--url URL] [--first-boot cloud-init|none]
+usage: install-linux.sh [--vm-id ID] [--url URL] [--sha256 HEX] [--first-boot cloud-init|none]
                         [--root DIR] [--best-effort]
 
   --vm-id ID      the VM's id
   --url URL       where the controller serves downloads; without a binary beside this script
-                  URL/linux/binary is fetched (also from the environment: INFINISERVICE_URL)
+                  URL/linux/binary is fetched (also from the environment: INFINISERVICE_URL), and
+                  its checksum compared with the one it came with
+  --sha256 HEX    the binary's checksum, known from elsewhere; counts more than what came with it
   --first-boot X  who does the first boot's work: cloud-init or none
   --root DIR      install into a system mounted at DIR and start nothing
   --best-effort   never fail: log to /var/log/infiniservice-install.log, try again at next boot
@@ -32,14 +34,15 @@ bad() {
     exit 2
 }
 
-vm_id='' url='' first_boot='' root='' given_url=${INFINISERVICE_URL:-}
+vm_id='' url='' sha256='' first_boot='' root='' given_url=${INFINISERVICE_URL:-}
 while [ $# -gt 0 ]; do
     case $1 in
-    --vm-id | --url | --first-boot | --root)
+    --vm-id | --url | --sha256 | --first-boot | --root)
         [ $# -ge 2 ] || bad "$1 wants a value"
         case $1 in
         --vm-id) vm_id=$2 ;;
         --url) url=$2 ;;
+        --sha256) sha256=$2 ;;
         --first-boot) first_boot=$2 ;;
         --root) root=${2%/} ;;
         esac
@@ -60,6 +63,9 @@ case $url in
 *) bad "--url: not http:// or https://" ;;
 esac
 case $url in *[!A-Za-z0-9._~:/?@!+,=%\[\]-]*) bad "--url: a character that has no place there" ;; esac
+sha256=$(printf '%s' "$sha256" | tr A-F a-f)
+case $sha256 in *[!0-9a-f]*) bad "--sha256: not hexadecimal" ;; esac
+case ${#sha256} in 0 | 64) ;; *) bad "--sha256: not 64 digits" ;; esac
 case $root in '' | /*) ;; *) bad "--root: not an absolute path" ;; esac
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd) || bad "cannot find my own directory"
@@ -68,7 +74,8 @@ settings=$root/etc/infiniservice/infiniservice.env
 units=$root/etc/systemd/system
 kept=$root/var/lib/infiniservice
 temporary=
-trap '[ -z "$temporary" ] || rm -f -- "$temporary"' EXIT
+answer=
+trap 'rm -f -- ${temporary:+"$temporary"} ${answer:+"$answer"}' EXIT
 trap 'exit 1' HUP INT TERM
 
 # The file given becomes the file named, in one step, with this mode.
@@ -91,15 +98,32 @@ is_elf() { # file
     [ "$(dd if="$1" bs=4 count=1 2>/dev/null | od -An -tx1 | tr -d ' \n')" = 7f454c46 ]
 }
 
-fetch() { # address file
+# What the server said goes into the third file: its last X-Checksum-Sha256 is the binary's.
+fetch() { # address file answer
     if command -v curl >/dev/null 2>&1; then
-        curl -fsSL --retry 3 --connect-timeout 10 --max-time 300 --max-filesize 67108864 -o "$2" -- "$1"
+        curl -fsSL --retry 3 --connect-timeout 10 --max-time 300 --max-filesize 67108864 -D "$3" -o "$2" -- "$1"
     elif command -v wget >/dev/null 2>&1; then
-        wget -q -T 30 -t 3 -O "$2" -- "$1"
+        wget -S -T 30 -t 3 -O "$2" -- "$1" 2>"$3"
     else
         say "neither curl nor wget is here"
         return 1
     fi
+}
+
+checksum() { # file
+    if command -v sha256sum >/dev/null 2>&1; then
+        sum=$(sha256sum <"$1") && printf '%s\n' "${sum%% *}"
+    elif command -v openssl >/dev/null 2>&1; then
+        sum=$(openssl dgst -sha256 -r <"$1") && printf '%s\n' "${sum%% *}"
+    else
+        return 1
+    fi
+}
+
+# The program in $temporary is what it has to be, where that is known; what was fetched has to be known.
+verify() { # checksum
+    is=$(checksum "$temporary") || { say "neither sha256sum nor openssl is here"; return 1; }
+    [ "$is" = "$1" ] || { say "the program's checksum is $is, and should be $1"; return 1; }
 }
 
 # An id or an address given replaces the one in the file; the rest of the file stays.
@@ -127,6 +151,7 @@ install_program() {
     new "$program" || return 1
     if [ -f "$here/infiniservice" ]; then
         cat -- "$here/infiniservice" >"$temporary" || return 1
+        [ -z "$sha256" ] || verify "$sha256" || return 1
     else
         source=$url
         if [ -z "$source" ] && [ -f "$settings" ]; then
@@ -136,7 +161,15 @@ install_program() {
             say "no binary beside this script, and no --url to fetch it from"
             return 1
         fi
-        fetch "$source/linux/binary" "$temporary" || { say "fetching $source/linux/binary failed"; return 1; }
+        answer=$(mktemp "$temporary.answer.XXXXXX") || return 1
+        fetch "$source/linux/binary" "$temporary" "$answer" || { say "fetching $source/linux/binary failed"; return 1; }
+        wanted=$sha256
+        if [ -z "$wanted" ]; then
+            wanted=$(sed -n 's/^ *[Xx]-[Cc]hecksum-[Ss]ha256: *\([0-9a-f]\{64\}\)[[:space:]]*$/\1/p' "$answer" | tail -n 1)
+        fi
+        rm -f -- "$answer" && answer=''
+        [ -n "$wanted" ] || { say "the program came without a checksum; give --sha256"; return 1; }
+        verify "$wanted" || return 1
     fi
     is_elf "$temporary" || { say "what came is no program (an error page?)"; return 1; }
     chmod 0755 "$temporary"

@@ -8,7 +8,7 @@ use std::{
     net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 const INSTALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/install");
@@ -90,8 +90,22 @@ const INSTALLED: [&str; 4] = [
     "usr/local/bin/infiniservice",
 ];
 
-/// Serves one body at every address, for as long as somebody asks.
+/// The checksum of these bytes, as `sha256sum` prints it.
+fn sha256(body: &[u8]) -> String {
+    let mut child = Command::new("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(body).unwrap();
+    let output = child.wait_with_output().unwrap();
+    String::from_utf8(output.stdout).unwrap()[..64].to_owned()
+}
+
+/// Serves one body, as the controller does with its checksum.
 fn serve(body: Vec<u8>) -> String {
+    let header = format!("x-checksum-sha256: {}\r\n", sha256(&body));
+    serve_with(body, header)
+}
+
+/// Serves one body at every address, for as long as somebody asks.
+fn serve_with(body: Vec<u8>, more: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}/infiniservice", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -102,7 +116,8 @@ fn serve(body: Vec<u8>) -> String {
             let right = request[..count].starts_with(b"GET /infiniservice/linux/binary ");
             let status = if right { "200 OK" } else { "404 Not Found" };
             let length = body.len();
-            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+            let head =
+                format!("HTTP/1.1 {status}\r\n{more}Content-Length: {length}\r\nConnection: close\r\n\r\n");
             stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body)).ok();
         }
     });
@@ -158,6 +173,33 @@ fn an_error_page_is_no_program() {
 }
 
 #[test]
+fn a_program_of_another_checksum_is_refused() {
+    let good = fs::read(env!("CARGO_BIN_EXE_infiniservice")).unwrap();
+    let (right, wrong) = (sha256(&good), sha256(b"another"));
+    let stage = Stage::new();
+    let without = serve_with(good.clone(), String::new());
+    let (status, said) = stage.run(&["--url", &without]);
+    assert!(status == Some(1) && said.contains("without a checksum"), "{said}");
+    let lying = serve_with(good.clone(), format!("X-Checksum-Sha256: {wrong}\r\n"));
+    let (status, said) = stage.run(&["--url", &lying]);
+    assert!(status == Some(1) && said.contains(&wrong), "{said}");
+    let honest = serve(good);
+    let (status, said) = stage.run(&["--url", &honest, "--sha256", &wrong]);
+    assert!(status == Some(1) && said.contains(&wrong), "{said}");
+    let settings = "etc/infiniservice/infiniservice.env";
+    assert_eq!(stage.files(), [settings], "something of it was left");
+    let (status, said) = stage.run(&["--url", &lying, "--sha256", &right.to_uppercase()]);
+    assert_eq!(status, Some(0), "{said}");
+    assert_eq!(stage.files(), INSTALLED);
+    // What is installed stays while what comes is wrong.
+    let (status, said) = stage.run(&["--url", &lying]);
+    assert!(status == Some(1) && said.contains(&wrong), "{said}");
+    assert_eq!(stage.files(), INSTALLED);
+    let stage = Stage::new().with_binary();
+    assert_eq!(stage.run(&["--sha256", &wrong]).0, Some(1), "beside the script, too");
+}
+
+#[test]
 fn a_best_effort_never_fails_and_tries_again() {
     let stage = Stage::new();
     let (status, _) = stage.run(&["--best-effort", "--vm-id", "x"]);
@@ -185,6 +227,8 @@ fn arguments_that_would_not_survive_the_settings_file_are_refused() {
         ["--vm-id", "a b"],
         ["--vm-id", "a\nB=c"],
         ["--url", "ftp://x"],
+        ["--sha256", "abc"],
+        ["--sha256", "gg56f21ec2d6bd0ebd0ebb5ed3d64b5d4c3b9c4ab5a4ac7b5a4ac7b5a4ac7b5a"],
         ["--url", "http://x/$(id)"],
         ["--url", "http://x/\"y"],
         ["--first-boot", "maybe"],

@@ -3,12 +3,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
-const BOUNDS: Bounds = Bounds {
-    connections: 8,
-    per_peer: 2,
-    idle: Duration::from_millis(300),
-    stop_limit: Duration::from_secs(1),
-};
+fn bounds() -> Bounds {
+    Bounds {
+        connections: 8,
+        when_full: WhenFull::Refuses,
+        per_peer: 2,
+        unbounded: Networks::default(),
+        head: Duration::from_secs(60),
+        head_bytes: 8192,
+        idle: Duration::from_millis(300),
+        stop_limit: Duration::from_secs(1),
+    }
+}
 
 async fn start(bounds: Bounds, work: Duration) -> (SocketAddr, CancellationToken) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -22,7 +28,7 @@ async fn start(bounds: Bounds, work: Duration) -> (SocketAddr, CancellationToken
         }),
     );
     let token = stop.clone();
-    tokio::spawn(async move { serve(listener, routes, bounds, token).await.unwrap() });
+    tokio::spawn(async move { serve(listener, routes, bounds, None, token).await.unwrap() });
     (address, stop)
 }
 
@@ -37,7 +43,7 @@ async fn rest(stream: &mut TcpStream) -> String {
 
 #[tokio::test]
 async fn silence_is_closed_and_work_is_not() {
-    let (address, stop) = start(BOUNDS, Duration::from_secs(1)).await;
+    let (address, stop) = start(bounds(), Duration::from_secs(1)).await;
     let mut silent = TcpStream::connect(address).await.unwrap();
     silent.write_all(b"GET / HT").await.unwrap();
     assert_eq!(rest(&mut silent).await, "");
@@ -51,7 +57,7 @@ async fn silence_is_closed_and_work_is_not() {
 
 #[tokio::test]
 async fn one_peer_has_so_many_connections() {
-    let bounds = Bounds { idle: Duration::from_secs(60), ..BOUNDS };
+    let bounds = Bounds { idle: Duration::from_secs(60), ..bounds() };
     let (address, stop) = start(bounds, Duration::ZERO).await;
     let ask = async |stream: &mut TcpStream| {
         stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
@@ -60,7 +66,8 @@ async fn one_peer_has_so_many_connections() {
     let first = TcpStream::connect(address).await.unwrap();
     let mut second = TcpStream::connect(address).await.unwrap();
     let mut third = TcpStream::connect(address).await.unwrap();
-    assert_eq!(rest(&mut third).await, "", "a third connection was served");
+    let refused = rest(&mut third).await;
+    assert!(refused.starts_with("HTTP/1.1 503 ") && refused.ends_with(REFUSAL), "{refused}");
     assert!(ask(&mut second).await.ends_with("done"));
     // Its place is free again, as soon as the server has noticed.
     for attempt in 0.. {
@@ -78,7 +85,7 @@ async fn one_peer_has_so_many_connections() {
 
 #[tokio::test]
 async fn a_stop_does_not_wait_for_ever() {
-    let bounds = Bounds { idle: Duration::from_secs(60), ..BOUNDS };
+    let bounds = Bounds { idle: Duration::from_secs(60), ..bounds() };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
@@ -86,6 +93,7 @@ async fn a_stop_does_not_wait_for_ever() {
         listener,
         Router::new().route("/", get(std::future::pending::<()>)),
         bounds,
+        None,
         stop.clone(),
     ));
     let mut stuck = TcpStream::connect(address).await.unwrap();
@@ -99,9 +107,47 @@ async fn a_stop_does_not_wait_for_ever() {
 async fn what_is_written_does_not_wait_for_what_was_written_before() {
     let inner = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = inner.local_addr().unwrap();
-    let places = Arc::new(Semaphore::new(1));
-    let mut listener = Bounded { inner, bounds: BOUNDS, places, peers: Arc::default() };
+    let mut listener = Door::new(inner, &bounds(), false);
     let _peer = TcpStream::connect(address).await.unwrap();
     let (connection, _) = listener.accept().await;
     assert!(connection.stream.nodelay().unwrap());
+}
+
+#[tokio::test]
+async fn a_head_that_trickles_in_is_cut_off() {
+    let bounds = Bounds { idle: Duration::from_secs(60), head: Duration::from_millis(500), ..bounds() };
+    let (address, stop) = start(bounds, Duration::ZERO).await;
+    let mut slow = TcpStream::connect(address).await.unwrap();
+    let begun = Instant::now();
+    let (mut read, mut write) = slow.split();
+    let mut answer = Vec::new();
+    let trickle = async {
+        for byte in b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ".iter().cycle() {
+            if write.write_all(&[*byte]).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        _ = read.read_to_end(&mut answer) => {}
+        () = trickle => {}
+        () = tokio::time::sleep(Duration::from_secs(10)) => panic!("it was never cut off"),
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
+    assert!(!answer.starts_with(b"HTTP/1.1 2"), "it was served");
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_long_is_refused() {
+    let bounds = Bounds { idle: Duration::from_secs(60), ..bounds() };
+    let (address, stop) = start(bounds, Duration::ZERO).await;
+    let mut long = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET / HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n", "x".repeat(9000));
+    let _ = long.write_all(request.as_bytes()).await;
+    let answer = rest(&mut long).await;
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    stop.cancel();
 }

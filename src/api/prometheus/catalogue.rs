@@ -34,7 +34,7 @@ pub(super) const SECONDS: [f64; 16] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
 /// See the module.
-pub(super) const FIGURES: [Figure; 22] = [
+pub(super) const FIGURES: [Figure; 24] = [
     figure("infinibay_readings_total", Kind::Counter, Unit::Count, "Readings accepted from guests."),
     figure(
         "infinibay_readings_refused_total",
@@ -104,6 +104,18 @@ pub(super) const FIGURES: [Figure; 22] = [
         Kind::CounterBy,
         Unit::Count,
         "Answers that came after their commands had ended otherwise.",
+    ),
+    figure(
+        "infinibay_libvirt_call_seconds",
+        Kind::Histogram,
+        Unit::Seconds,
+        "How long libvirt took: what was asked of it in one go, from the first call to the last.",
+    ),
+    figure(
+        "infinibay_requests_refused_total",
+        Kind::CounterBy,
+        Unit::Count,
+        "Requests and connections that were over a bound.",
     ),
     figure("infinibay_alerts_open", Kind::Gauge, Unit::Count, "Alerts that go on."),
     figure("infinibay_alert_deliveries_total", Kind::CounterBy, Unit::Count, "Attempts to deliver alerts."),

@@ -143,7 +143,10 @@ impl Gate {
         let caller = Caller(Arc::clone(&ticket));
         let running = Running { ticket, _permit: permit };
         let task = tokio::task::spawn_blocking(move || {
+            let begun = Instant::now();
             let outcome = call(&running.ticket.operation);
+            // However late it came back: what takes long is what somebody looks for.
+            metrics::histogram!("infinibay_libvirt_call_seconds").record(begun.elapsed().as_secs_f64());
             drop(running);
             outcome
         });
