@@ -64,7 +64,8 @@ fn whatever_is_changed_breaks_the_seal() {
     }
     assert_eq!(verify(&SealKey::new([7; 32]), &whole), Err(SealError::BadSeal), "another key");
     // The line feeds between the parts leave no way to move a boundary.
-    let shifted = Signed { nonce: format!("{}\n{}", whole.nonce, whole.payload), payload: String::new(), ..whole };
+    let shifted =
+        Signed { nonce: format!("{}\n{}", whole.nonce, whole.payload), payload: String::new(), ..whole };
     assert_eq!(verify(&key(), &shifted), Err(SealError::BadSeal), "a moved boundary");
 }
 
@@ -109,7 +110,8 @@ fn no_secret_is_shown() {
 fn a_key_travels_as_a_file_with_the_machine_that_it_is_for() {
     let file = key().file(nonce());
     assert_eq!(SealKey::of_file(&file), Some((nonce(), key())));
-    for bad in ["", "\n", "key", &file[..file.len() - 2], &file.replace(' ', "\t"), &file.replace("1f", "1g")] {
+    for bad in ["", "\n", "key", &file[..file.len() - 2], &file.replace(' ', "\t"), &file.replace("1f", "1g")]
+    {
         assert_eq!(SealKey::of_file(bad), None, "{bad:?}");
     }
     assert_eq!(SealKey::of(key().expose()), Some(key()));
