@@ -60,7 +60,7 @@ fn agent() -> AgentFiles {
 }
 
 fn inputs(spec: &VmSpec) -> SeedInputs<'_> {
-    SeedInputs { id: VmId::generate(), spec, mac: MAC, url: Some(URL) }
+    SeedInputs { id: VmId::generate(), spec, mac: MAC, url: Some(URL), seal: None }
 }
 
 fn text<'f>(files: &'f [SeedFile], path: &str) -> &'f str {
