@@ -7,7 +7,14 @@ mod agent;
 #[macro_use]
 mod support;
 
-use std::{fs, time::Duration};
+use std::{
+    env, fs, io,
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use agent::sealing;
 use infinibay::vm::{SealKey, VmId};
@@ -18,6 +25,10 @@ use support::{
     guest::{FakeGuest, well_behaved},
     trial::{Blank, Trial, image},
     wait::wait,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{UnixListener, UnixStream},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -77,7 +88,94 @@ fn holds(bytes: &[u8], part: &str) -> bool {
     bytes.windows(part.len()).any(|window| window == part.as_bytes())
 }
 
+/// The binary that `scripts/test` lays out.
+fn shipped() -> PathBuf {
+    let base = env::var_os("INFINIBAY_TEST_BASE").map_or("/var/lib/infinibay/base".into(), PathBuf::from);
+    let path = base.join("infiniservice/binaries/linux/infiniservice");
+    assert!(path.is_file(), "no agent at {}: `scripts/test` lays it out", path.display());
+    path
+}
+
+/// The machine that a key has to be for on this one.
+fn this_machine(vm: VmId) -> uuid::Uuid {
+    let uuid = fs::read_to_string("/sys/class/dmi/id/product_uuid").ok();
+    uuid.and_then(|text| text.trim().parse().ok()).unwrap_or(vm.uuid())
+}
+
+/// Passes on in both directions, and keeps what the host said.
+async fn pass_on(mut host: UnixStream, mut agent: UnixStream, seen: Arc<Mutex<Vec<u8>>>) -> io::Result<()> {
+    let (mut told, mut heard) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    loop {
+        tokio::select! {
+            read = host.read(&mut told) => match read? {
+                0 => return Ok(()),
+                count => {
+                    seen.lock().unwrap().extend_from_slice(&told[..count]);
+                    agent.write_all(&told[..count]).await?;
+                }
+            },
+            read = agent.read(&mut heard) => match read? {
+                0 => return Ok(()),
+                count => host.write_all(&heard[..count]).await?,
+            },
+        }
+    }
+}
+
+/// An agent, ended with the value.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
 on_both! {
+    async fn the_real_agent_and_the_real_controller_seal(db: TestDatabase) {
+        let trial = trial(&db, &REQUIRED).await;
+        let client = &trial.client;
+        let (vm, key) = sealed_vm(&trial, &db, "real").await;
+        let dir = tempfile::tempdir().unwrap();
+        // What the medium's installer puts there.
+        let file = dir.path().join("seal.key");
+        fs::write(&file, key.file(this_machine(vm))).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        // Between the two stands what QEMU does in a guest's life: it passes on what it is given.
+        let port = dir.path().join("port");
+        let inside = Arc::new(UnixListener::bind(&port).unwrap());
+        let passed = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&passed);
+        let _guest = FakeGuest::listen(&trial.home.socket_dir(), vm, move |host, _| {
+            let (inside, seen) = (Arc::clone(&inside), Arc::clone(&seen));
+            async move {
+                let (agent, _) = inside.accept().await?;
+                pass_on(host, agent, seen).await
+            }
+        });
+        let agent = Command::new(shipped())
+            .env("INFINIBAY_VM_ID", vm.to_string())
+            .env("INFINIBAY_DEVICE", &port)
+            .env("INFINIBAY_SEAL_KEY", &file)
+            .env("INFINIBAY_SEAL", "require")
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let _agent = Running(agent);
+        is_told(client, vm, |agent| agent["seal"] == "SEALED").await;
+        assert_eq!(client.output(&vm.to_string(), "echo 'se\"aled'").await, "se\"aled");
+        let told = agent_of(client, vm).await;
+        for reason in ["sealed", "badSeal", "replayed", "stale"] {
+            assert_eq!(told["counters"][reason], "0", "{told}");
+        }
+        let passed = String::from_utf8(passed.lock().unwrap().clone()).unwrap();
+        let commands: Vec<_> = passed.lines().filter(|line| line.contains("UnsafeCommand")).collect();
+        assert_eq!(commands.len(), 1, "{commands:?}");
+        assert!(commands[0].starts_with("{\"type\":\"signed\""), "{commands:?}");
+        trial.daemon.stop();
+    }
+
     async fn both_ways_are_sealed_and_nothing_else_counts(db: TestDatabase) {
         let trial = trial(&db, &[]).await;
         let client = &trial.client;

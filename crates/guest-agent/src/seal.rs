@@ -150,10 +150,16 @@ impl Seal {
         let Some(key) = &self.key else { return Taken::Line(line) };
         let Some(envelope) = envelope(&line) else {
             // Whoever asks for a reading may be a host that has just come, and cannot seal yet.
-            let asks = matches!(serde_json::from_slice(&line), Ok(HostMessage::Metrics));
+            let message = serde_json::from_slice(&line);
+            let asks = matches!(message, Ok(HostMessage::Metrics));
             let closed = self.demanded || matches!(self.state, State::Open(_));
             if asks {
                 self.state = State::Closed;
+            } else if let State::Asked { until, .. } = &mut self.state
+                && !matches!(message, Ok(HostMessage::KeepAliveResponse { .. }))
+            {
+                // A host that has the key would have answered first: this one's need not be waited for.
+                *until = now;
             }
             return if asks || !closed { Taken::Line(line) } else { Taken::Refused(Refusal::Unsealed, line) };
         };

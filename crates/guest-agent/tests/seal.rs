@@ -98,7 +98,9 @@ fn who_has_the_key_is_obeyed_and_nobody_else() {
     assert_eq!(answer(&mut host, "one").stdout, "\"one\"\n");
     // A replayed command is not answered, and one that was changed is not either; a bare one is told why.
     host.send_bytes(&command);
-    host.send_bytes(&String::from_utf8(sealed(TS + 2, &echo("two"))).unwrap().replace("two", "too").into_bytes());
+    host.send_bytes(
+        &String::from_utf8(sealed(TS + 2, &echo("two"))).unwrap().replace("two", "too").into_bytes(),
+    );
     host.send(&echo("bare"));
     assert_eq!(code(&answer(&mut host, "bare")), "UNSEALED");
     host.send_bytes(&sealed(TS + 3, &echo("three")));

@@ -110,7 +110,12 @@ fn bare_commands_count_until_the_exchange_is_open_and_never_where_it_is_demanded
     for (demanded, obeyed) in [(false, true), (true, false)] {
         let mut agent = Seal::with(Some(SealKey::new(KEY)), demanded, now);
         agent.ask(now).unwrap();
+        let keep_alive =
+            HostMessage::KeepAliveResponse { sequence_number: 1, timestamp: chrono::DateTime::UNIX_EPOCH };
+        agent.take(bare(&keep_alive), now);
+        assert_eq!(agent.holds_until(), Some(now + PATIENCE));
         assert_eq!(matches!(agent.take(bare(&command()), now), Taken::Line(_)), obeyed);
+        assert_eq!(agent.holds_until(), Some(now), "it does not seal: answers need not wait");
         // Anybody may ask for a greeting.
         assert!(matches!(agent.take(bare(&HostMessage::Metrics), now), Taken::Line(_)));
     }
