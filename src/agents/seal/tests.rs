@@ -9,12 +9,12 @@ fn sealing(required: bool) -> Sealing {
 }
 
 /// A guest's line; its clock is years off.
-fn message(offer: Option<SealOffer>) -> String {
+fn message(offer: Option<&SealOffer>) -> String {
     serde_json::json!({ "type": "handshake", "timestamp": "2001-01-01T00:00:00Z", "seal": offer }).to_string()
 }
 
 fn greeting(offer: Option<SealOffer>) -> GuestMessage {
-    GuestMessage::decode(message(offer).as_bytes()).unwrap()
+    GuestMessage::decode(message(offer.as_ref()).as_bytes()).unwrap()
 }
 
 fn asking() -> SealOffer {
@@ -39,7 +39,7 @@ fn answer_to(line: &[u8]) -> String {
     let HostMessage::Seal { challenge, .. } = serde_json::from_str(&opening.payload).unwrap() else {
         panic!()
     };
-    message(Some(SealOffer { challenge: None, answers: Some(challenge) }))
+    message(Some(&SealOffer { challenge: None, answers: Some(challenge) }))
 }
 
 const TS: i64 = 1_000_000_000_000;

@@ -45,7 +45,8 @@ fn whatever_is_changed_breaks_the_seal() {
     assert_eq!(verify(&key(), &whole), Ok(nonce()));
     let upper = Signed { sig: whole.sig.to_uppercase(), ..whole.clone() };
     assert_eq!(verify(&key(), &upper), Ok(nonce()), "digits of either case");
-    let changed: [(&str, fn(&mut Signed)); 10] = [
+    type Change = fn(&mut Signed);
+    let changed: [(&str, Change); 10] = [
         ("another version", |it| it.v = 2),
         ("another time", |it| it.ts += 1),
         ("another nonce", |it| it.nonce.replace_range(..1, "6")),
