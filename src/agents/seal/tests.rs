@@ -13,8 +13,8 @@ fn message(offer: Option<&SealOffer>) -> String {
     serde_json::json!({ "type": "handshake", "timestamp": "2001-01-01T00:00:00Z", "seal": offer }).to_string()
 }
 
-fn greeting(offer: Option<SealOffer>) -> GuestMessage {
-    GuestMessage::decode(message(offer.as_ref()).as_bytes()).unwrap()
+fn greeting(offer: Option<&SealOffer>) -> GuestMessage {
+    GuestMessage::decode(message(offer).as_bytes()).unwrap()
 }
 
 fn asking() -> SealOffer {
@@ -46,7 +46,7 @@ const TS: i64 = 1_000_000_000_000;
 
 fn open(sealing: &Sealing, now: Instant) -> Seal<'_> {
     let mut seal = Seal::new(Some(sealing), now);
-    seal.bare(&greeting(Some(asking())), now);
+    seal.bare(&greeting(Some(&asking())), now);
     let line = seal.next_line(now).unwrap();
     let opened = seal.open(sealed(KEY, TS, &answer_to(&line)), now, &mut LinkCounters::default());
     assert!(opened.unwrap().opens && seal.told() == LinkSeal::Sealed && seal.is_ready());
@@ -66,7 +66,7 @@ async fn a_vm_without_a_key_is_served_as_ever() {
     for (policy, key) in [(SealPolicy::Require, None), (SealPolicy::Off, Some(SealKey::new(KEY)))] {
         let sealing = Sealing::of(policy, key);
         let mut seal = Seal::new(sealing.as_ref(), now);
-        assert_eq!(seal.bare(&greeting(Some(asking())), now), Bare::Taken);
+        assert_eq!(seal.bare(&greeting(Some(&asking())), now), Bare::Taken);
         assert_eq!(seal.bare(&GuestMessage::Ping, now), Bare::Taken);
         assert_eq!((seal.told(), seal.is_ready(), seal.next_line(now)), (LinkSeal::Unused, true, None));
         assert!(!seal.is_refused(now + PATIENCE * 9));
@@ -104,10 +104,10 @@ async fn what_opened_the_exchange_and_what_follows_counts_once() {
 async fn only_the_answer_to_the_very_question_opens() {
     let (sealing, now) = (sealing(true), Instant::now());
     let mut seal = Seal::new(Some(&sealing), now);
-    assert_eq!(seal.bare(&greeting(Some(asking())), now), Bare::Noted);
+    assert_eq!(seal.bare(&greeting(Some(&asking())), now), Bare::Noted);
     let recorded = sealed(KEY, TS, &answer_to(&seal.next_line(now).unwrap()));
     // Asked anew, before it answered.
-    assert_eq!(seal.bare(&greeting(Some(asking())), now), Bare::Noted);
+    assert_eq!(seal.bare(&greeting(Some(&asking())), now), Bare::Noted);
     assert!(!seal.is_ready());
     let line = seal.next_line(now).unwrap();
     for payload in [recorded, sealed(KEY, TS, &message(None)), sealed(KEY, TS, r#"{"type":"ping"}"#)] {
@@ -122,7 +122,7 @@ async fn an_agent_that_speaks_without_is_heard_or_refused_by_the_policy() {
     let now = Instant::now();
     let accepted = sealing(false);
     let mut seal = Seal::new(Some(&accepted), now);
-    for message in [greeting(None), GuestMessage::Ping, greeting(Some(SealOffer::default()))] {
+    for message in [greeting(None), GuestMessage::Ping, greeting(Some(&SealOffer::default()))] {
         assert_eq!(seal.bare(&message, now), Bare::Taken);
     }
     assert!(seal.is_ready() && !seal.is_refused(now + PATIENCE * 9));
@@ -149,7 +149,7 @@ async fn an_agent_with_another_key_gets_its_time_and_no_more() {
     for (required, verdict) in [(false, LinkSeal::Unsealed), (true, LinkSeal::Refused)] {
         let sealing = sealing(required);
         let mut seal = Seal::new(Some(&sealing), now);
-        seal.bare(&greeting(Some(asking())), now);
+        seal.bare(&greeting(Some(&asking())), now);
         assert!(!seal.is_ready(), "commands wait");
         assert_eq!(counted(&mut seal, sealed([8; 32], TS, "{}"), now).bad_seal, 1);
         assert_eq!(seal.is_refused(now + PATIENCE), required);
@@ -161,7 +161,7 @@ async fn an_agent_with_another_key_gets_its_time_and_no_more() {
 async fn an_agent_that_was_restarted_opens_the_exchange_anew() {
     let (sealing, now) = (sealing(true), Instant::now());
     let mut seal = open(&sealing, now);
-    assert_eq!(seal.bare(&greeting(Some(asking())), now), Bare::Noted);
+    assert_eq!(seal.bare(&greeting(Some(&asking())), now), Bare::Noted);
     assert!(!seal.is_ready() && seal.told() == LinkSeal::Unsealed);
     let line = seal.next_line(now).unwrap();
     // Since its own clock goes on from elsewhere, too.
