@@ -23,7 +23,9 @@ use infinibay::{
         HostFiles, HostStore, LoopLinks, Parts, Reconciler, Settings, SystemClock, SystemRandomness,
     },
     store::{NewVm, Store},
-    vm::{FirstBoot, HostId, LinkCounters, LinkEnd, LinkObservation, OpenLink, UserId, VmId},
+    vm::{
+        FirstBoot, HostId, LinkCounters, LinkEnd, LinkObservation, LinkSeal, OpenLink, SealKey, UserId, VmId,
+    },
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use sqlx::{Row as _, SqlitePool};
@@ -41,7 +43,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 struct Heard(DateTime<Utc>);
 
 impl LoopLinks for Heard {
-    fn open(&self, _vm: VmId, _path: &Path) {}
+    fn open(&self, _vm: VmId, _path: &Path, _seal: Option<&SealKey>) {}
 
     fn close(&self, _vm: VmId, _end: LinkEnd) {}
 
@@ -57,6 +59,7 @@ impl LoopLinks for Heard {
             actions: None,
             skew: None,
             first_boot: FirstBoot::Finished { errors: Vec::new() },
+            seal: LinkSeal::Unused,
             counters: LinkCounters::default(),
         })
     }

@@ -20,6 +20,7 @@ mod moment;
 mod outgoing;
 mod pacing;
 mod rate;
+mod seal;
 mod sending;
 mod session;
 mod shared;

@@ -152,6 +152,10 @@ section! {
         max_frames_per_second: u32 = "50" in 1..=10000,
         /// A guest clock further off than this has its metrics refused.
         max_clock_skew: Duration = "5m" in 1..=86400,
+        /// Signed envelopes between a VM that was given a key and the controller: `off` makes and opens
+        /// none, `accept` uses them with agents that can, `require` refuses agents of such VMs that
+        /// speak without.
+        seal: SealPolicy = "accept",
     }
 }
 
@@ -329,6 +333,17 @@ pub enum DomainTypeSetting {
     Kvm,
     /// Always emulation.
     Qemu,
+}
+
+/// What signed envelopes are worth. VMs without a key are not touched by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SealPolicy {
+    /// None is made or opened.
+    Off,
+    /// They are used with agents that can; others speak without.
+    Accept,
+    /// Agents of VMs that have a key are refused without.
+    Require,
 }
 
 /// How log lines look.

@@ -20,4 +20,4 @@ pub use iso::{IsoError, build_iso, build_medium};
 pub use media::{InstallAgent, InstallInputs, InstallMedia, MediaError, plan_media};
 pub use password::{PasswordError, check_password, hash_password};
 pub use recipe::{RecipeError, Recipes};
-pub use seed::{SeedError, SeedFile, SeedInputs, scrubbed_seed_files, seed_files};
+pub use seed::{SealDelivery, SeedError, SeedFile, SeedInputs, scrubbed_seed_files, seed_files};

@@ -18,6 +18,7 @@ mod page;
 mod people;
 mod resources;
 mod schema;
+mod seals;
 mod series;
 mod sessions;
 mod shares;

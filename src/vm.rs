@@ -30,6 +30,7 @@ mod snapshot;
 mod spec;
 mod text;
 
+pub use agent_protocol::SealKey;
 pub use alert::{
     Alert, AlertKind, AlertMessage, AlertSeverity, Delivery, DeliveryState, alert_details, alert_summary,
     error_fingerprint,
@@ -64,7 +65,7 @@ pub use name::{InvalidName, ResourceName, SnapshotName, VmName};
 pub use note::{NotedResource, VmNote};
 pub use observation::{
     ChannelFacts, DomainAbout, DomainFacts, DomainObservation, DomainState, FirstBoot, InterfaceFacts,
-    LinkCounters, LinkObservation, NoteFacts, OpenLink, SocketObservation, StorageObservation,
+    LinkCounters, LinkObservation, LinkSeal, NoteFacts, OpenLink, SocketObservation, StorageObservation,
 };
 pub use operation::{FORCED, Operation, OperationError, OperationKind, OperationStatus};
 pub use phase::{AgentConnectivity, VmPhase, VmStatus};

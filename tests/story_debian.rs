@@ -93,6 +93,12 @@ async fn a_debian_vm_lives_and_leaves_nothing() {
     }
     assert!(!run["executionMs"].is_null());
 
+    // The agent was given a key by the medium, and seals.
+    const SEAL: &str = "query($id: UUID!) { vm(id: $id) { agent { seal } } }";
+    assert_eq!(client.ask(SEAL, json!({ "id": vm })).await["vm"]["agent"]["seal"], "SEALED");
+    let key = client.output(&vm, "stat -c '%a %U' /etc/infiniservice/seal.key").await;
+    assert_eq!(key, "600 root");
+
     takes_and_gives_memory(&client, &vm).await;
     rests_for_a_snapshot(&client, &vm).await;
     reboots_by_its_agent(&client, &vm).await;

@@ -25,7 +25,7 @@ use infinibay::{
     store::{NewVm, Store, UserRecord},
     vm::{
         Condition, ConditionKind, ConditionStatus, HostId, LinkEnd, LinkObservation, OperationId,
-        Provisioning, Unattended, UserId, VmId, VmPhase, VmSpec,
+        Provisioning, SealKey, Unattended, UserId, VmId, VmPhase, VmSpec,
     },
 };
 use support::sample;
@@ -40,7 +40,7 @@ const POOL: &str = "default-pool";
 struct Silence;
 
 impl LoopLinks for Silence {
-    fn open(&self, _vm: VmId, _path: &Path) {}
+    fn open(&self, _vm: VmId, _path: &Path, _seal: Option<&SealKey>) {}
 
     fn close(&self, _vm: VmId, _end: LinkEnd) {}
 

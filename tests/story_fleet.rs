@@ -153,7 +153,7 @@ fn most_connections(lived: Duration, rebinds: u64) -> u64 {
 }
 
 /// Each reason, in the API's words and in Prometheus'.
-const REASONS: [(&str, &str); 12] = [
+const REASONS: [(&str, &str); 16] = [
     ("malformed", "malformed"),
     ("oversized", "oversized"),
     ("wrongShape", "wrong_shape"),
@@ -161,6 +161,10 @@ const REASONS: [(&str, &str); 12] = [
     ("unsolicited", "unsolicited"),
     ("late", "late"),
     ("sealed", "sealed"),
+    ("badSeal", "bad_seal"),
+    ("replayed", "replayed"),
+    ("stale", "stale"),
+    ("unsealed", "unsealed"),
     ("tooLarge", "too_large"),
     ("dropped", "dropped"),
     ("refusedShape", "reading_shape"),

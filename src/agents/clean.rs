@@ -211,6 +211,7 @@ mod tests {
             max_concurrent_commands: Some(u32::MAX),
             actions: Some(vec!["a\u{7}".repeat(1000); 1000]),
             first_boot: Some(FirstBootReport { finished: true, errors: vec!["e\n".repeat(1000); 1000] }),
+            seal: None,
         };
         let greeting = Greeting::of(&handshake);
         assert_eq!(greeting.version.as_deref(), Some(format!("[31m{}", "9".repeat(60)).as_str()));

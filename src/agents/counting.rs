@@ -10,7 +10,7 @@ const REFUSED: &str = "infinibay_link_lines_refused_total";
 /// Adds what came since `before`. Once per read, not per line: each call looks the counter up.
 pub(super) fn add(before: &LinkCounters, after: &LinkCounters) {
     type Of = fn(&LinkCounters) -> u64;
-    let sums: [(Of, fn() -> Counter); 11] = [
+    let sums: [(Of, fn() -> Counter); 15] = [
         (|c| c.frames, || counter!("infinibay_link_frames_total")),
         (|c| c.bytes, || counter!("infinibay_link_bytes_total")),
         (|c| c.malformed, || counter!(REFUSED, "reason" => "malformed")),
@@ -20,6 +20,10 @@ pub(super) fn add(before: &LinkCounters, after: &LinkCounters) {
         (|c| c.unsolicited, || counter!(REFUSED, "reason" => "unsolicited")),
         (|c| c.late, || counter!(REFUSED, "reason" => "late")),
         (|c| c.sealed, || counter!(REFUSED, "reason" => "sealed")),
+        (|c| c.bad_seal, || counter!(REFUSED, "reason" => "bad_seal")),
+        (|c| c.replayed, || counter!(REFUSED, "reason" => "replayed")),
+        (|c| c.stale, || counter!(REFUSED, "reason" => "stale")),
+        (|c| c.unsealed, || counter!(REFUSED, "reason" => "unsealed")),
         (|c| c.too_large, || counter!(REFUSED, "reason" => "too_large")),
         (|c| c.dropped, || counter!(REFUSED, "reason" => "dropped")),
     ];
@@ -75,6 +79,10 @@ mod tests {
         after.dropped += 9;
         after.too_large += 10;
         after.sealed += 11;
+        after.bad_seal += 12;
+        after.replayed += 13;
+        after.stale += 14;
+        after.unsealed += 15;
         let told = ::metrics::with_local_recorder(&recorder, || {
             add(&before, &after);
             add(&after, &after);
@@ -95,6 +103,10 @@ mod tests {
             "infinibay_link_lines_refused_total{reason=\"dropped\"} 9",
             "infinibay_link_lines_refused_total{reason=\"too_large\"} 10",
             "infinibay_link_lines_refused_total{reason=\"sealed\"} 11",
+            "infinibay_link_lines_refused_total{reason=\"bad_seal\"} 12",
+            "infinibay_link_lines_refused_total{reason=\"replayed\"} 13",
+            "infinibay_link_lines_refused_total{reason=\"stale\"} 14",
+            "infinibay_link_lines_refused_total{reason=\"unsealed\"} 15",
             "infinibay_links_open 1",
             "infinibay_links_evicted_total 1",
         ] {

@@ -11,6 +11,7 @@ use super::{
     backoff::{self, Backoff},
     connect::{ConnectError, connect},
     rate::{Throttle, TokenBucket},
+    seal::Sealing,
     session::{End, Job, Limits, Rates, Session},
     shared::{Outlets, Shared},
     socket::{FileId, SocketOwners},
@@ -38,6 +39,7 @@ pub(super) struct Link {
     pub(super) limits: Limits,
     pub(super) reconnect_base: Duration,
     pub(super) reconnect_max: Duration,
+    pub(super) sealing: Option<Arc<Sealing>>,
     pub(super) stop: CancellationToken,
 }
 
@@ -58,7 +60,14 @@ impl Link {
                 Some(Ok(stream)) => {
                     self.hint(&mut hint_rate);
                     let rates = Rates { complaints: &mut complaints, hints: &mut hint_rate };
-                    let mut session = Session::new(&self.shared, &self.outlets, rates, self.limits, stream);
+                    let mut session = Session::new(
+                        &self.shared,
+                        &self.outlets,
+                        rates,
+                        self.limits,
+                        self.sealing.as_deref(),
+                        stream,
+                    );
                     let end = session.run(&mut jobs, &self.stop).await;
                     let was_heard = session.was_heard();
                     // Pending commands end here.
@@ -175,6 +184,7 @@ mod tests {
             limits: Limits { frame_bytes: 1 << 20, frames_per_second: 50 },
             reconnect_base: Duration::from_secs(1),
             reconnect_max: Duration::from_secs(60),
+            sealing: None,
             stop: CancellationToken::new(),
         };
         // Ten thousand of them may live; a buffer that moves into one would show here.

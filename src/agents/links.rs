@@ -19,13 +19,14 @@ use super::{
     limit::{Claim, Holder, who_goes},
     link::Link,
     rate::Throttle,
+    seal::Sealing,
     session::{Job, Limits},
     shared::{Outlets, Shared},
     socket::SocketOwners,
 };
 use crate::{
     config::AgentsConfig,
-    vm::{LinkCounters, LinkEnd, LinkObservation, VmId},
+    vm::{LinkCounters, LinkEnd, LinkObservation, LinkSeal, SealKey, VmId},
 };
 
 /// Frames waiting for their receiver, of up to 256 KiB each: 64 MiB at most.
@@ -84,6 +85,7 @@ struct Registry {
 #[derive(Debug)]
 pub(super) struct Live {
     path: PathBuf,
+    sealing: Option<Arc<Sealing>>,
     pub(super) jobs: mpsc::Sender<Box<Job>>,
     pub(super) shared: Arc<Shared>,
     stop: CancellationToken,
@@ -100,6 +102,7 @@ impl Live {
 #[derive(Debug)]
 struct Waiting {
     path: PathBuf,
+    sealing: Option<Arc<Sealing>>,
     since: DateTime<Utc>,
     waits_from: Instant,
     /// The link that had to go, if it had one.
@@ -107,8 +110,8 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn new(path: PathBuf, evicted: Option<Arc<Shared>>) -> Self {
-        Self { path, since: Utc::now(), waits_from: Instant::now(), evicted }
+    fn new(path: PathBuf, sealing: Option<Arc<Sealing>>, evicted: Option<Arc<Shared>>) -> Self {
+        Self { path, sealing, since: Utc::now(), waits_from: Instant::now(), evicted }
     }
 
     fn observe(&self, max_links: u32) -> LinkObservation {
@@ -119,6 +122,7 @@ impl Waiting {
         LinkObservation::Connecting {
             since: self.since,
             last_error: Some(format!("{why}; raise agents.max_links")),
+            seal: LinkSeal::Unused,
             counters: self.evicted.as_ref().map(|shared| shared.counters()).unwrap_or_default(),
         }
     }
@@ -161,35 +165,44 @@ impl Links {
     /// was heard least recently and has no pending command, if there is one; that one waits then.
     /// One that waits takes, asked again, a free place, or, having waited for twice
     /// `offline_after`, that of a link that was silent for so long.
+    ///
+    /// Nothing is sealed over it; see [`Links::open_sealed`].
     pub fn open(&self, vm: VmId, path: PathBuf) {
+        self.open_sealed(vm, path, None);
+    }
+
+    /// The same of a VM that has this key; another key replaces the link as another path does.
+    pub fn open_sealed(&self, vm: VmId, path: PathBuf, key: Option<SealKey>) {
         let inner = &self.inner;
+        let sealing = Sealing::of(inner.config.seal, key);
         let mut registry = inner.registry();
         if inner.stop.is_cancelled() {
             return;
         }
         if let Some(live) = registry.live.get(&vm) {
-            if live.path == path {
+            if live.path == path && live.sealing.as_deref() == sealing.as_ref() {
                 live.shared.look.notify_one();
             } else {
                 // Its place stays its own.
                 live.end(LinkEnd::ChannelClosed);
                 let before = Arc::clone(&live.shared);
-                registry.live.insert(vm, inner.start(vm, path, Some(&before)));
+                registry.live.insert(vm, inner.start(vm, path, sealing.map(Arc::new), Some(&before)));
             }
             return;
         }
         let now = Instant::now();
+        let sealing = sealing.map(Arc::new);
         let claim = registry
             .waiting
             .get(&vm)
             .map_or(Claim::New, |waiting| Claim::Waiting(now.saturating_duration_since(waiting.waits_from)));
         if inner.make_room(&mut registry, claim, now) {
             let before = registry.waiting.remove(&vm).and_then(|waiting| waiting.evicted);
-            registry.live.insert(vm, inner.start(vm, path, before.as_deref()));
+            registry.live.insert(vm, inner.start(vm, path, sealing, before.as_deref()));
         } else if let Some(waiting) = registry.waiting.get_mut(&vm) {
-            waiting.path = path;
+            (waiting.path, waiting.sealing) = (path, sealing);
         } else {
-            registry.waiting.insert(vm, Waiting::new(path, None));
+            registry.waiting.insert(vm, Waiting::new(path, sealing, None));
         }
     }
 
@@ -205,7 +218,8 @@ impl Links {
         if let Some((&vm, _)) = next
             && let Some(waiting) = registry.waiting.remove(&vm)
         {
-            let live = self.inner.start(vm, waiting.path, waiting.evicted.as_deref());
+            let Waiting { path, sealing, evicted, .. } = waiting;
+            let live = self.inner.start(vm, path, sealing, evicted.as_deref());
             registry.live.insert(vm, live);
         }
     }
@@ -317,11 +331,11 @@ impl Inner {
                 "a guest's link is evicted for another VM's; raise agents.max_links"
             );
         }
-        registry.waiting.insert(vm, Waiting::new(live.path, Some(live.shared)));
+        registry.waiting.insert(vm, Waiting::new(live.path, live.sealing, Some(live.shared)));
         true
     }
 
-    fn start(&self, vm: VmId, path: PathBuf, before: Option<&Shared>) -> Live {
+    fn start(&self, vm: VmId, path: PathBuf, sealing: Option<Arc<Sealing>>, before: Option<&Shared>) -> Live {
         let shared = Arc::new(Shared::new(vm, before));
         let stop = self.stop.child_token();
         let (jobs, receiver) = mpsc::channel(JOBS);
@@ -336,9 +350,10 @@ impl Inner {
             },
             reconnect_base: self.config.reconnect_base,
             reconnect_max: self.config.reconnect_max,
+            sealing: sealing.clone(),
             stop: stop.clone(),
         };
         self.tasks.spawn(link.run(receiver));
-        Live { path, jobs, shared, stop }
+        Live { path, sealing, jobs, shared, stop }
     }
 }

@@ -20,6 +20,7 @@ use super::{
     outgoing::Outgoing,
     pacing::Pacing,
     rate::{Throttle, TokenBucket},
+    seal::{Seal, Sealing},
     sending::Sending,
     shared::{News, Outlets, Pending, Shared},
     stash::Stash,
@@ -90,6 +91,8 @@ pub(super) enum End {
     Write(#[source] io::Error),
     #[error("the guest does not read: a line could not be written in time")]
     Stuck,
+    #[error("the agent speaks without the seal that is required of it")]
+    Unsealed,
 }
 
 /// How often a link may tell of itself, over all its connections.
@@ -126,6 +129,7 @@ pub(super) struct Session<'a> {
     tree_rate: TokenBucket,
     /// Of answers to commands that this link does not know.
     stray_rate: TokenBucket,
+    seal: Seal<'a>,
     _open: counting::OpenConnection,
     resting_until: Option<Instant>,
 }
@@ -136,6 +140,7 @@ impl<'a> Session<'a> {
         outlets: &'a Outlets,
         rates: Rates<'a>,
         limits: Limits,
+        sealing: Option<&'a Sealing>,
         stream: UnixStream,
     ) -> Self {
         let now = Instant::now();
@@ -161,6 +166,7 @@ impl<'a> Session<'a> {
             byte_rate: TokenBucket::new(byte_rate, (2.0 * byte_rate).max(LEAST_BYTE_BURST), now),
             tree_rate: TokenBucket::new(tree_rate, LEAST_TREE_BURST, now),
             stray_rate: TokenBucket::new(STRAY_RATE, STRAY_BURST, now),
+            seal: Seal::new(sealing, now),
             _open: counting::OpenConnection::new(),
             resting_until: None,
         }
@@ -182,6 +188,7 @@ impl<'a> Session<'a> {
         // A VM that stops closes its channel: whoever said first why is right.
         let otherwise = match end {
             End::Stopped => LinkEnd::ControllerStopping,
+            End::Unsealed => LinkEnd::Unsealed,
             End::Closed | End::Read(_) | End::Write(_) | End::Stuck => LinkEnd::ChannelClosed,
         };
         let why = self.shared.told_to_end().unwrap_or(otherwise);
@@ -199,6 +206,9 @@ impl<'a> Session<'a> {
         self.flight.expire(now);
         if self.outgoing.as_ref().is_some_and(|line| line.deadline <= now) {
             return Err(End::Stuck);
+        }
+        if self.seal.is_refused(now) {
+            return Err(End::Unsealed);
         }
         self.write_other(now)?;
         let held = self.held_until(now);
@@ -240,16 +250,21 @@ impl<'a> Session<'a> {
     /// An unheard agent's jobs are taken too: to be refused at once.
     fn takes_jobs(&self, now: Instant) -> bool {
         !self.heard
-            || (self.outgoing.is_none() && self.flight.has_room() && self.pacing.command_wait(now).is_none())
+            || (self.outgoing.is_none()
+                && self.seal.is_ready()
+                && self.flight.has_room()
+                && self.pacing.command_wait(now).is_none())
     }
 
     /// When something is to be done although nothing came.
     fn next_wake(&self, now: Instant) -> Option<Instant> {
-        let other_due = self.keep_alive.is_some() || self.shared.is_metrics_request_due();
+        let other_due =
+            self.keep_alive.is_some() || self.shared.is_metrics_request_due() || self.seal.has_line();
         [
             self.resting_until.filter(|&until| until > now),
             self.outgoing.as_ref().map(|line| line.deadline),
             self.flight.next_expiry(),
+            self.seal.next_look(),
             self.pacing.command_wait(now),
             self.pacing.other_wait(now).filter(|_| other_due),
         ]
@@ -269,11 +284,17 @@ impl<'a> Session<'a> {
             job.refuse(LinkError::NoPlace);
             return Ok(());
         }
+        let encoded = encode_command(job.id, &job.command, job.deadline - now);
+        let Ok(line) = self.seal.wrap(encoded) else {
+            // Whoever accepts commands looks at their length.
+            tracing::warn!(vm = %self.shared.vm, command = %job.id, "a command is too long to be sealed");
+            job.refuse(LinkError::NoPlace);
+            return Ok(());
+        };
         // Whoever asked may have been told by now that it was not sent: it must not run all the same.
         if job.reply.is_closed() || !job.sending.begin() {
             return Ok(());
         }
-        let line = encode_command(job.id, &job.command, job.deadline - now);
         self.flight.launch(job.id, job.reply, job.deadline + ANSWER_MARGIN, job.pending);
         self.outgoing = Some(Outgoing::new(line, true, now));
         self.write()
@@ -284,6 +305,10 @@ impl<'a> Session<'a> {
         if self.outgoing.is_some() || self.pacing.other_wait(now).is_some() {
             return Ok(());
         }
+        if let Some(line) = self.seal.next_line(now) {
+            self.outgoing = Some(Outgoing::new(line, false, now));
+            return self.write();
+        }
         let message = if let Some(sequence_number) = self.keep_alive.take() {
             HostMessage::KeepAliveResponse { sequence_number, timestamp: Utc::now() }
         } else if self.shared.is_metrics_request_due() {
@@ -292,7 +317,10 @@ impl<'a> Session<'a> {
         } else {
             return Ok(());
         };
-        self.outgoing = Some(Outgoing::new(message.encode(), false, now));
+        // They are short.
+        if let Ok(line) = self.seal.wrap(message.encode()) {
+            self.outgoing = Some(Outgoing::new(line, false, now));
+        }
         self.write()
     }
 
@@ -340,6 +368,7 @@ impl<'a> Session<'a> {
             }
         }
         self.heard |= news.heard;
+        news.seal = self.seal.told();
         self.complain(before, now);
         counting::add(&before, &self.counters);
         if self.shared.learn(news, self.counters, at) && self.rates.hints.allow(1.0, now) {
@@ -351,7 +380,8 @@ impl<'a> Session<'a> {
     fn complain(&mut self, before: LinkCounters, now: Instant) {
         let faults = |c: &LinkCounters| {
             let refused = c.malformed + c.oversized + c.wrong_shape + c.unknown_type + c.unsolicited;
-            refused + c.too_large + c.dropped
+            let seals = c.bad_seal + c.replayed + c.stale + c.unsealed;
+            refused + seals + c.too_large + c.dropped
         };
         if faults(&self.counters) > faults(&before) && self.rates.complaints.pass(now).is_some() {
             let LinkCounters {
@@ -360,13 +390,17 @@ impl<'a> Session<'a> {
                 wrong_shape,
                 unknown_type,
                 unsolicited,
+                bad_seal,
+                replayed,
+                stale,
+                unsealed,
                 too_large,
                 dropped,
                 ..
             } = self.counters;
             tracing::warn!(
-                vm = %self.shared.vm, malformed, oversized, wrong_shape, unknown_type, unsolicited, too_large,
-                dropped,
+                vm = %self.shared.vm, malformed, oversized, wrong_shape, unknown_type, unsolicited, bad_seal,
+                replayed, stale, unsealed, too_large, dropped,
                 "the guest sends what cannot be used"
             );
         }

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{GuestFrame, LateAnswer, LinkState, clean::Greeting, moment::Moment};
-use crate::vm::{LinkCounters, LinkEnd, LinkObservation, OpenLink, VmId};
+use crate::vm::{LinkCounters, LinkEnd, LinkObservation, LinkSeal, OpenLink, VmId};
 
 /// What all links share: where frames, hints and late answers go, and how many connect at once.
 #[derive(Debug, Clone)]
@@ -92,6 +92,8 @@ struct History {
     /// Until the agent tells another.
     reported_state: Option<String>,
     heard_before: bool,
+    /// Its agent spoke without the seal that is required of it, and was not heard sealed since.
+    refused: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -105,6 +107,7 @@ enum Connection {
         last_message_at: Option<Moment>,
         greeted_at: Option<Moment>,
         skew: Option<TimeDelta>,
+        seal: LinkSeal,
     },
 }
 
@@ -114,6 +117,10 @@ pub(super) struct News {
     pub(super) heard: bool,
     pub(super) skew: Option<TimeDelta>,
     pub(super) greeting: Option<Greeting>,
+    /// It is the second half of a greeting that was heard already.
+    pub(super) greets_on: bool,
+    /// Whether the connection is sealed.
+    pub(super) seal: LinkSeal,
     /// What the agent says of its connection.
     pub(super) reported_state: Option<String>,
 }
@@ -147,7 +154,13 @@ impl Shared {
     pub(super) fn opened(&self, at: DateTime<Utc>) -> LinkCounters {
         let mut state = self.state();
         let since = Moment::now(at);
-        state.connection = Connection::Open { since, last_message_at: None, greeted_at: None, skew: None };
+        state.connection = Connection::Open {
+            since,
+            last_message_at: None,
+            greeted_at: None,
+            skew: None,
+            seal: LinkSeal::Unused,
+        };
         // An agent known from before is asked at once, so that it need not be waited for.
         self.metrics_wanted.fetch_or(state.history.heard_before, Ordering::Relaxed);
         state.history.counters
@@ -169,8 +182,12 @@ impl Shared {
         state.history.counters = counters;
         let mut notable = false;
         let heard = news.heard;
+        if let Connection::Open { seal, .. } = &mut state.connection {
+            notable |= std::mem::replace(seal, news.seal) != news.seal;
+        }
         if heard {
             state.history.heard_before = true;
+            state.history.refused = false;
             state.heard_at = Some(Instant::now());
             if let Connection::Open { last_message_at, skew, .. } = &mut state.connection {
                 notable |= last_message_at.is_none();
@@ -185,7 +202,9 @@ impl Shared {
         if let Some(greeting) = news.greeting {
             notable |= state.history.greeting != greeting;
             state.history.greeting = greeting;
-            if let Connection::Open { greeted_at, .. } = &mut state.connection {
+            if let Connection::Open { greeted_at, .. } = &mut state.connection
+                && !(news.greets_on && greeted_at.is_some())
+            {
                 // A second one on the same connection: the agent, or all of its system, began anew.
                 notable |= greeted_at.is_some();
                 *greeted_at = Some(Moment::now(at));
@@ -202,6 +221,9 @@ impl Shared {
 
     /// The connection ended with all that was in flight.
     pub(super) fn broke(&self, end: LinkEnd) {
+        if end == LinkEnd::Unsealed {
+            self.state().history.refused = true;
+        }
         self.tell(|told| *told = LinkState { ended: Some(end), ..LinkState::default() });
     }
 
@@ -219,12 +241,14 @@ impl Shared {
 
     pub(super) fn observe(&self) -> LinkObservation {
         let State { connection, history, .. } = self.state().clone();
-        let History { counters, greeting, reported_state, .. } = history;
+        let History { counters, greeting, reported_state, refused, .. } = history;
+        // Until it was heard sealed it is not known to be another agent.
+        let known = |seal| if refused { LinkSeal::Refused } else { seal };
         match connection {
             Connection::None { since, last_error } => {
-                LinkObservation::Connecting { since, last_error, counters }
+                LinkObservation::Connecting { since, last_error, seal: known(LinkSeal::Unused), counters }
             }
-            Connection::Open { since, last_message_at, greeted_at, skew } => {
+            Connection::Open { since, last_message_at, greeted_at, skew, seal } => {
                 LinkObservation::Open(OpenLink {
                     since: since.told(),
                     last_message_at: last_message_at.map(Moment::told),
@@ -236,6 +260,7 @@ impl Shared {
                     actions: greeting.actions,
                     skew,
                     first_boot: greeting.first_boot,
+                    seal: known(seal),
                     counters,
                 })
             }

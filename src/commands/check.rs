@@ -44,9 +44,10 @@ pub(super) fn check(
         GuestCommand::Unsafe(command) => check_unsafe(command)?,
     }
     let max = agent_protocol::MAX_FRAME_BYTES;
-    // The frame limit does not count the newline.
-    let bytes = encode_command(id, command, timeout).len();
-    if bytes > max + 1 {
+    let line = encode_command(id, command, timeout);
+    let bytes = line.len();
+    // It may have to go in an envelope, in which every quote takes twice its room. Its newline does not.
+    if agent_protocol::sealed_bytes(&String::from_utf8_lossy(&line[..bytes - 1])) > max {
         let reason = format!("the command has more than {max} bytes on the wire");
         return Err(Wrong { field: None, reason });
     }

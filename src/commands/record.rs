@@ -175,6 +175,7 @@ fn ended(end: LinkEnd) -> &'static str {
         LinkEnd::VmStopped => "the VM stopped",
         LinkEnd::VmDeleted => "the VM was deleted",
         LinkEnd::Evicted => "the link was closed to make room for another VM's",
+        LinkEnd::Unsealed => "the agent spoke without the seal that is required of it",
         LinkEnd::ControllerStopping => "the controller stopped",
     }
 }

@@ -33,7 +33,7 @@ mod tests {
     use chrono::Utc;
 
     use super::*;
-    use crate::vm::{FirstBoot, LinkCounters, SafeAction, UnsafeCommand};
+    use crate::vm::{FirstBoot, LinkCounters, LinkSeal, SafeAction, UnsafeCommand};
 
     fn link(platform: Option<&str>, actions: Option<&[&str]>) -> OpenLink {
         OpenLink {
@@ -47,6 +47,7 @@ mod tests {
             reported_state: None,
             skew: None,
             first_boot: FirstBoot::NotReported,
+            seal: LinkSeal::Unused,
             counters: LinkCounters::default(),
         }
     }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 
-use super::{DomainTypeSetting, LogFormat};
+use super::{DomainTypeSetting, LogFormat, SealPolicy};
 
 /// A type that a configuration key may have.
 pub trait ConfigValue: Sized {
@@ -135,4 +135,8 @@ macro_rules! choice {
     };
 }
 choice!(DomainTypeSetting, "auto, kvm, qemu", "auto" => Self::Auto, "kvm" => Self::Kvm, "qemu" => Self::Qemu);
+choice!(
+    SealPolicy, "off, accept, require",
+    "off" => Self::Off, "accept" => Self::Accept, "require" => Self::Require
+);
 choice!(LogFormat, "auto, human, json", "auto" => Self::Auto, "human" => Self::Human, "json" => Self::Json);

@@ -166,12 +166,15 @@ pub async fn serve(config: Config) -> Result<(), ControllerError> {
         hypervisor: hypervisor.clone(),
         store: Arc::new(HostStore::new(store.clone(), host)),
         links: Arc::new(links.clone()),
-        files: Arc::new(HostFiles::new(
-            config.paths.base_dir.clone(),
-            config.guests.listen,
-            &config.agents.socket_owners,
-            recipes.clone(),
-        )),
+        files: Arc::new(
+            HostFiles::new(
+                config.paths.base_dir.clone(),
+                config.guests.listen,
+                &config.agents.socket_owners,
+                recipes.clone(),
+            )
+            .sealing(config.agents.seal),
+        ),
         clock: Arc::new(SystemClock),
         randomness: Arc::new(SystemRandomness),
         events: events.clone(),

@@ -17,7 +17,7 @@ use super::{
     check::{InvalidSetting, check, invalid},
     cpio::CpioError,
     recipe::{RecipeError, Recipes},
-    seed::{AGENT_DIR, SeedError, SeedFile, environment, is_plain_url},
+    seed::{AGENT_DIR, SealDelivery, SeedError, SeedFile, environment, is_plain_url},
 };
 use crate::vm::{InstallFamily, VmId, VmSpec};
 
@@ -35,6 +35,9 @@ pub struct InstallInputs<'a> {
     pub mac: &'a str,
     /// Where the guest may download the agent later; see [`super::SeedInputs::url`].
     pub url: Option<&'a str>,
+    /// What its agent seals with, if it is given a key; see [`super::SeedInputs::seal`]. Only ours for
+    /// Linux is.
+    pub seal: Option<SealDelivery<'a>>,
     /// Where the installer reports its stages, a one-time token included. It gets
     /// `stage=WORD` by POST, or, from an installer that can only ask, as a query.
     pub progress_url: Option<&'a str>,
@@ -182,8 +185,12 @@ fn linux_files(
             add("infiniservice", agent.binary.clone());
             add("install-linux.sh", agent.installer.clone());
             add("infiniservice.service", agent.unit.clone());
-            let environment = environment(inputs.id, super::seed::DEVICE, first_boot, inputs.url)?;
+            let environment =
+                environment(inputs.id, super::seed::DEVICE, first_boot, inputs.url, inputs.seal)?;
             add("infiniservice.env", environment.into_bytes());
+            if let Some((name, contents)) = inputs.seal.map(|seal| seal.file(inputs.id)) {
+                add(name, contents);
+            }
         }
     }
     Ok(files)

@@ -8,7 +8,7 @@ use super::{
     agent::AgentFiles,
     check::{InvalidSetting, check, invalid, is_hostname, keyboard_parts},
 };
-use crate::vm::{NetworkAttachment, OsFamily, Unattended, VmId, VmName, VmSpec};
+use crate::vm::{NetworkAttachment, OsFamily, SealKey, Unattended, VmId, VmName, VmSpec};
 
 /// The agent's port in the guest.
 pub(super) const DEVICE: &str = "/dev/virtio-ports/org.infinibay.agent";
@@ -39,6 +39,32 @@ pub struct SeedInputs<'a> {
     /// Where the guest may download the agent later, without a `/` at the end, such as
     /// `http://192.168.122.1:4001/infiniservice`.
     pub url: Option<&'a str>,
+    /// What its agent seals with, if it is given a key.
+    pub seal: Option<SealDelivery<'a>>,
+}
+
+/// How a key comes to an agent: as a file of its own beside the agent's, which its installer puts where
+/// root alone can read it.
+#[derive(Debug, Clone, Copy)]
+pub struct SealDelivery<'a> {
+    /// The key.
+    pub key: &'a SealKey,
+    /// Whether the agent is to obey nothing else.
+    pub demanded: bool,
+}
+
+impl SealDelivery<'_> {
+    /// The name of the file, on the medium and in the guest.
+    const FILE: &'static str = "seal.key";
+
+    pub(super) fn file(self, id: VmId) -> (&'static str, Vec<u8>) {
+        (Self::FILE, self.key.file(id.uuid()).into_bytes())
+    }
+
+    /// What the agent is told by its environment.
+    pub(super) fn mode(of: Option<Self>) -> Option<&'static str> {
+        of.filter(|seal| seal.demanded).map(|_| "require")
+    }
 }
 
 /// One file of the seed medium.
@@ -94,7 +120,11 @@ pub fn seed_files(inputs: &SeedInputs<'_>, agent: &AgentFiles) -> Result<Vec<See
     add("infiniservice", agent.binary.clone());
     add("install-linux.sh", agent.installer.clone());
     add("infiniservice.service", agent.unit.clone());
-    add("infiniservice.env", environment(inputs.id, DEVICE, "cloud-init", inputs.url)?.into_bytes());
+    let settings = environment(inputs.id, DEVICE, "cloud-init", inputs.url, inputs.seal)?;
+    add("infiniservice.env", settings.into_bytes());
+    if let Some((name, contents)) = inputs.seal.map(|seal| seal.file(inputs.id)) {
+        add(name, contents);
+    }
     Ok(files)
 }
 
@@ -217,12 +247,16 @@ pub(super) fn environment(
     device: &str,
     first_boot: &str,
     url: Option<&str>,
+    seal: Option<SealDelivery<'_>>,
 ) -> Result<String, SeedError> {
     let mut lines = vec![
         format!("INFINIBAY_VM_ID={id}"),
         format!("INFINIBAY_DEVICE={device}"),
         format!("INFINIBAY_FIRST_BOOT={first_boot}"),
     ];
+    if let Some(mode) = SealDelivery::mode(seal) {
+        lines.push(format!("INFINIBAY_SEAL={mode}"));
+    }
     if let Some(url) = url {
         if !is_plain_url(url) {
             return Err(SeedError::Url(url.to_owned()));

@@ -249,6 +249,7 @@ fn try_answers(recipes: &Recipes, id: VmId, spec: &VmSpec) -> Result<(), Lifecyc
         spec,
         mac: &mac,
         url: None,
+        seal: None,
         progress_url: None,
         volume_label: installation.label.as_deref(),
         mirror: installation.mirror.as_deref(),

@@ -15,12 +15,12 @@ use chrono::{DateTime, Utc};
 use super::ports::{Clock, LoopLinks, Randomness};
 use crate::{
     agents::Links,
-    vm::{LinkEnd, LinkObservation, VmId},
+    vm::{LinkEnd, LinkObservation, SealKey, VmId},
 };
 
 impl LoopLinks for Links {
-    fn open(&self, vm: VmId, path: &Path) {
-        Self::open(self, vm, path.to_owned());
+    fn open(&self, vm: VmId, path: &Path, seal: Option<&SealKey>) {
+        Self::open_sealed(self, vm, path.to_owned(), seal.cloned());
     }
 
     fn close(&self, vm: VmId, end: LinkEnd) {

@@ -258,7 +258,7 @@ impl Hands {
         self.store.reserve_resource(&seed).await?;
         failpoint!("write-seed.reserved");
         let place = SeedPlace { dir: &self.settings.seeds_dir, name: &seed.name };
-        self.files.write_seed(id, spec, place).await?;
+        self.files.write_seed(id, spec, bundle.seal.as_ref(), place).await?;
         failpoint!("write-seed.made");
         self.store.resource_created(&seed).await?;
         failpoint!("write-seed.noted");

@@ -28,7 +28,8 @@ impl Hands {
             failpoint!("write-installer.listed");
         }
         failpoint!("write-installer.reserved");
-        let boot = self.files.write_installer(id, spec, &self.settings.seeds_dir).await?;
+        let boot =
+            self.files.write_installer(id, spec, bundle.seal.as_ref(), &self.settings.seeds_dir).await?;
         failpoint!("write-installer.made");
         let made = made(&boot);
         for row in &rows {

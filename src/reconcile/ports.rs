@@ -10,7 +10,7 @@ use crate::{
     store::{ChangeOutcome, StoreError, VmBundle},
     vm::{
         InstallerBoot, LinkEnd, LinkObservation, Milestone, Operation, OperationError, OperationId,
-        OperationStatus, Resource, SocketObservation, UserId, VmChange, VmId, VmSpec, VmStatus,
+        OperationStatus, Resource, SealKey, SocketObservation, UserId, VmChange, VmId, VmSpec, VmStatus,
     },
 };
 
@@ -83,8 +83,8 @@ pub trait LoopStore: Send + Sync + 'static {
 
 /// The part of the guest links that the loop uses. Nothing here waits.
 pub trait LoopLinks: Send + Sync + 'static {
-    /// Wants a link to this socket.
-    fn open(&self, vm: VmId, path: &Path);
+    /// Wants a link to this socket, sealed with this key if there is one.
+    fn open(&self, vm: VmId, path: &Path, seal: Option<&SealKey>);
     /// Wants no link, for this reason.
     fn close(&self, vm: VmId, end: LinkEnd);
     /// The link's state.
@@ -117,14 +117,26 @@ pub struct SeedPlace<'a> {
 #[async_trait]
 pub trait Files: Send + Sync + 'static {
     /// Writes the seed medium, whole or not at all, readable by its owner alone.
-    async fn write_seed(&self, vm: VmId, spec: &VmSpec, place: SeedPlace<'_>) -> Result<(), FilesError>;
+    /// `seal`: what the VM's agent is to seal with.
+    async fn write_seed(
+        &self,
+        vm: VmId,
+        spec: &VmSpec,
+        seal: Option<&SealKey>,
+        place: SeedPlace<'_>,
+    ) -> Result<(), FilesError>;
     /// Overwrites the seed medium in place: same instance, no secrets. A missing one is fine.
     async fn scrub_seed(&self, vm: VmId, spec: &VmSpec, place: SeedPlace<'_>) -> Result<(), FilesError>;
     /// Writes what an installer is started with into the directory: its kernel and initial RAM disk
     /// out of its disc, and its answers; each whole or not at all, readable by its owner alone. Gives
     /// what the machine boots.
-    async fn write_installer(&self, vm: VmId, spec: &VmSpec, dir: &Path)
-    -> Result<InstallerBoot, FilesError>;
+    async fn write_installer(
+        &self,
+        vm: VmId,
+        spec: &VmSpec,
+        seal: Option<&SealKey>,
+        dir: &Path,
+    ) -> Result<InstallerBoot, FilesError>;
     /// What the machine boots once [`Self::write_installer`] has been there. Writes nothing.
     async fn installer_boot(&self, vm: VmId, spec: &VmSpec, dir: &Path) -> Result<InstallerBoot, FilesError>;
     /// Overwrites a file of ours and removes it. Missing is fine.

@@ -35,7 +35,7 @@ use crate::{
     store::{StoreError, VmBundle},
     vm::{
         AgentConnectivity, DesiredPower, DomainObservation, DomainState, LinkEnd, LinkObservation, Milestone,
-        OperationKind, OperationStatus, SocketObservation, VmEvent, VmId, VmStatus, chain,
+        OperationKind, OperationStatus, SealKey, SocketObservation, VmEvent, VmId, VmStatus, chain,
     },
 };
 
@@ -399,17 +399,17 @@ impl Worker {
                 self.shared.events.publish(VmEvent::Operation(Arc::new(operation)));
             }
         }
-        self.wish(&plan.link, plan.status.agent);
+        self.wish(&plan.link, plan.status.agent, bundle.seal.as_ref());
         self.tell(bundle, &plan.status, now);
         Ok(())
     }
 
-    fn wish(&self, wish: &LinkWish, agent: AgentConnectivity) {
+    fn wish(&self, wish: &LinkWish, agent: AgentConnectivity, seal: Option<&SealKey>) {
         let links = &self.shared.links;
         match wish {
             LinkWish::Open(path) => {
                 let fresh = links.observe(self.id) == LinkObservation::None;
-                links.open(self.id, path);
+                links.open(self.id, path, seal);
                 // An agent known from before may not have noticed that we were away.
                 if fresh && agent == AgentConnectivity::Unknown {
                     links.request_metrics(self.id);

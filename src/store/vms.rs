@@ -15,8 +15,8 @@ pub use clones::NewClone;
 pub use installs::HeardReport;
 
 use crate::vm::{
-    AgentConnectivity, DesiredPower, Effect, HostId, InstallReport, Operation, Resource, UserId, VmId,
-    VmPhase, VmRecord, VmSpec, VmStatus,
+    AgentConnectivity, DesiredPower, Effect, HostId, InstallReport, Operation, Resource, SealKey, UserId,
+    VmId, VmPhase, VmRecord, VmSpec, VmStatus,
 };
 
 /// A VM to be stored.
@@ -58,6 +58,8 @@ pub struct VmBundle {
     pub resources: Vec<Resource>,
     /// What its installer last said, where one is at work.
     pub install_report: Option<InstallReport>,
+    /// What its channel is sealed with, if it was given a key.
+    pub seal: Option<SealKey>,
 }
 
 /// What decides whether something may be asked of a VM.

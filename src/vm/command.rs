@@ -51,6 +51,8 @@ pub enum LinkEnd {
     VmDeleted,
     /// Another VM's link took its place.
     Evicted,
+    /// The agent spoke without the seal that is required of it.
+    Unsealed,
     /// The controller stops.
     ControllerStopping,
 }

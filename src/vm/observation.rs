@@ -151,8 +151,16 @@ pub struct LinkCounters {
     pub wrong_shape: u64,
     /// Objects of a type we do not know.
     pub unknown_type: u64,
-    /// Messages in signed envelopes.
+    /// Messages in signed envelopes where nothing is sealed: there is no key, or the policy wants none.
     pub sealed: u64,
+    /// Envelopes that are not of the VM's key, or were changed on their way.
+    pub bad_seal: u64,
+    /// Envelopes that came before.
+    pub replayed: u64,
+    /// Envelopes that are not of this time, or not of this exchange.
+    pub stale: u64,
+    /// Messages without an envelope where only envelopes count.
+    pub unsealed: u64,
     /// Answers to commands nobody is waiting for.
     pub unsolicited: u64,
     /// Answers to commands of ours whose deadline had passed.
@@ -161,6 +169,20 @@ pub struct LinkCounters {
     pub too_large: u64,
     /// Lines and readings dropped because the link was over its rate or the receiver was full.
     pub dropped: u64,
+}
+
+/// Whether what comes over a link is sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LinkSeal {
+    /// The VM was given no key, or the policy wants no seal.
+    #[default]
+    Unused,
+    /// It has a key, and its agent speaks without, or has not shown yet that it need not.
+    Unsealed,
+    /// Both ways.
+    Sealed,
+    /// Its agent spoke without where that is not allowed, and nothing is taken from it or sent to it.
+    Refused,
 }
 
 /// A link whose connection stands.
@@ -187,6 +209,8 @@ pub struct OpenLink {
     pub skew: Option<TimeDelta>,
     /// From its handshake.
     pub first_boot: FirstBoot,
+    /// Whether it is sealed.
+    pub seal: LinkSeal,
     /// What came through.
     pub counters: LinkCounters,
 }
@@ -202,6 +226,8 @@ pub enum LinkObservation {
         since: DateTime<Utc>,
         /// Why the last attempt failed.
         last_error: Option<String>,
+        /// `Refused` where that is why there is no connection; else `Unused`.
+        seal: LinkSeal,
         /// What came through before.
         counters: LinkCounters,
     },
@@ -216,6 +242,15 @@ impl LinkObservation {
         match self {
             Self::Open(open) => Some(open),
             _ => None,
+        }
+    }
+
+    /// Whether it is sealed.
+    #[must_use]
+    pub fn seal(&self) -> LinkSeal {
+        match self {
+            Self::None => LinkSeal::Unused,
+            Self::Connecting { seal, .. } | Self::Open(OpenLink { seal, .. }) => *seal,
         }
     }
 

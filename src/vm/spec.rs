@@ -332,6 +332,15 @@ impl VmSpec {
         self.image().map_or(!is_copied, |image| image.provisioning == Provisioning::CloudInit)
     }
 
+    /// Whether its medium installs our agent for Linux, and so can give it a key to seal with. Other
+    /// agents would not know where to look for it.
+    #[must_use]
+    pub fn is_given_a_seal(&self) -> bool {
+        self.os_family() == OsFamily::Linux
+            && self.is_provisioned()
+            && self.installation().is_none_or(|installation| installation.agent)
+    }
+
     /// The VM whose disks its own are copies of, if they are.
     #[must_use]
     pub fn cloned_from(&self) -> Option<VmId> {

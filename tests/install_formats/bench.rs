@@ -131,6 +131,7 @@ pub fn inputs(spec: &VmSpec) -> InstallInputs<'_> {
         spec,
         mac: MAC,
         url: Some("http://192.168.122.1:4001/infiniservice"),
+        seal: None,
         progress_url: Some(PROGRESS),
         volume_label: Some("Fedora-S-dvd x86_64-42"),
         mirror: None,
@@ -169,7 +170,7 @@ pub fn lay_out(recipes: &Recipes, kind: Kind, settings: &Unattended, dir: &Path)
     let inputs = inputs(&spec);
     let (files, initrd) = match kind {
         Kind::Cloud => {
-            let inputs = SeedInputs { id: inputs.id, spec: &spec, mac: MAC, url: inputs.url };
+            let inputs = SeedInputs { id: inputs.id, spec: &spec, mac: MAC, url: inputs.url, seal: None };
             (seed_files(&inputs, &agent())?, None)
         }
         Kind::Install(family) => {

@@ -110,7 +110,7 @@ fn cloud_init_takes_meta_data_and_network_config() {
             let settings = Unattended { hostname: Some("web-1.example".to_owned()), ..Unattended::default() };
             let is_copy = matches!(origin, Origin::Cloned { .. });
             let spec = VmSpec { origin, network: network.clone(), ..spec(settings) };
-            let inputs = SeedInputs { id: VmId::generate(), spec: &spec, mac: MAC, url: None };
+            let inputs = SeedInputs { id: VmId::generate(), spec: &spec, mac: MAC, url: None, seal: None };
             for files in [seed_files(&inputs, &agent()).unwrap(), scrubbed_seed_files(&inputs).unwrap()] {
                 let dir = tempfile::tempdir().unwrap();
                 for file in files.iter().filter(|file| !file.path.contains('/')) {
@@ -207,7 +207,7 @@ fn cloud_init_takes_what_a_copy_is_told() {
     for settings in cases(Kind::Cloud).map(|(_, settings)| settings.without_secrets()) {
         let from = VmId::generate();
         let spec = VmSpec { origin: Origin::Cloned { from }, ..spec(settings) };
-        let inputs = SeedInputs { id: VmId::generate(), spec: &spec, mac: MAC, url: None };
+        let inputs = SeedInputs { id: VmId::generate(), spec: &spec, mac: MAC, url: None, seal: None };
         let seed =
             scrubbed_seed_files(&inputs).unwrap().into_iter().chain(seed_files(&inputs, &agent()).unwrap());
         for file in seed.filter(|file| file.path == "user-data") {

@@ -74,7 +74,14 @@ impl Database {
         let operations = vec![operation(vm, OperationKind::Create, 1, None, asked)];
         self.vms.insert(
             vm,
-            VmBundle { record, status: None, operations, resources: Vec::new(), install_report: None },
+            VmBundle {
+                record,
+                status: None,
+                operations,
+                resources: Vec::new(),
+                install_report: None,
+                seal: None,
+            },
         );
         self.order.push(vm);
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use infinibay::{
     reconcile::{Files, FilesError, InstallSigns, SeedPlace},
-    vm::{IdentityChange, InstallerBoot, ResourceKind, SocketObservation, VmChange, VmId, VmSpec},
+    vm::{IdentityChange, InstallerBoot, ResourceKind, SealKey, SocketObservation, VmChange, VmId, VmSpec},
 };
 
 use super::{
@@ -52,7 +52,13 @@ impl Ports {
 
 #[async_trait]
 impl Files for Ports {
-    async fn write_seed(&self, vm: VmId, _spec: &VmSpec, place: SeedPlace<'_>) -> Result<(), FilesError> {
+    async fn write_seed(
+        &self,
+        vm: VmId,
+        _spec: &VmSpec,
+        _seal: Option<&SealKey>,
+        place: SeedPlace<'_>,
+    ) -> Result<(), FilesError> {
         let path = place.dir.join(place.name);
         self.change("write_seed", |state| {
             state.has_row(vm, ResourceKind::Seed, "the seed");
@@ -85,6 +91,7 @@ impl Files for Ports {
         &self,
         vm: VmId,
         spec: &VmSpec,
+        _seal: Option<&SealKey>,
         dir: &Path,
     ) -> Result<InstallerBoot, FilesError> {
         let boot = installers::boot(vm, spec, dir);

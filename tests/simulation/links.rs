@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use infinibay::{
     reconcile::LoopLinks,
     store::VmBundle,
-    vm::{DomainState, FirstBoot, LinkCounters, LinkEnd, LinkObservation, OpenLink, VmId},
+    vm::{DomainState, FirstBoot, LinkCounters, LinkEnd, LinkObservation, LinkSeal, OpenLink, SealKey, VmId},
 };
 
 use super::{controller::Ports, host::socket_path, world::State};
@@ -33,7 +33,7 @@ impl State {
 }
 
 impl LoopLinks for Ports {
-    fn open(&self, vm: VmId, path: &Path) {
+    fn open(&self, vm: VmId, path: &Path, _: Option<&SealKey>) {
         let mut state = self.world.state();
         if state.life != self.life || state.crashed {
             return;
@@ -64,7 +64,12 @@ impl LoopLinks for Ports {
         if !runs {
             *link = Link { since: now, heard: None };
             let counters = LinkCounters::default();
-            return LinkObservation::Connecting { since: now, last_error: None, counters };
+            return LinkObservation::Connecting {
+                since: now,
+                last_error: None,
+                seal: LinkSeal::Unused,
+                counters,
+            };
         }
         if speaks {
             link.heard = Some(now);
@@ -79,6 +84,7 @@ impl LoopLinks for Ports {
             reported_state: None,
             actions: None,
             skew: None,
+            seal: LinkSeal::Unused,
             first_boot: match (link.heard, installed) {
                 (None, _) => FirstBoot::NotReported,
                 (Some(_), true) => FirstBoot::Finished { errors: Vec::new() },

@@ -169,6 +169,20 @@ pub struct Handshake {
     /// An extension of ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_boot: Option<FirstBootReport>,
+    /// That the agent has a key and how the seal is opened. An extension of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::optional")]
+    pub seal: Option<SealOffer>,
+}
+
+/// How an agent that has a key opens the sealed exchange; see [`crate::seal`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SealOffer {
+    /// The agent's question, a UUID, which the host's [`crate::HostMessage::Seal`] has to name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenge: Option<String>,
+    /// The host's question, which a sealed handshake answers by naming it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<String>,
 }
 
 /// A metrics frame. Typed is what is charted; the readings as a whole stay text.

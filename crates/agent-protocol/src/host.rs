@@ -45,6 +45,14 @@ pub enum HostMessage {
     },
     /// Ask for a metrics frame at once.
     Metrics,
+    /// Opens the sealed exchange; only ever in an envelope. An extension of ours, sent to agents that
+    /// asked for it in their handshake.
+    Seal {
+        /// The host's question, a UUID, which the agent's next handshake has to name.
+        challenge: String,
+        /// The agent's question.
+        answers: String,
+    },
     /// Answer to `keep_alive`.
     #[serde(rename = "keep_alive_response")]
     KeepAliveResponse {

@@ -17,7 +17,8 @@ usage: install-linux.sh [--vm-id ID] [--url URL] [--sha256 HEX] [--first-boot cl
   --root DIR      install into a system mounted at DIR and start nothing
   --best-effort   never fail: log to /var/log/infiniservice-install.log, try again at next boot
 
-Taken from beside this script if present: infiniservice, infiniservice.env, infiniservice.service.
+Taken from beside this script if present: infiniservice, infiniservice.env, infiniservice.service,
+seal.key.
 USAGE
 }
 
@@ -71,6 +72,7 @@ case $root in '' | /*) ;; *) bad "--root: not an absolute path" ;; esac
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd) || bad "cannot find my own directory"
 program=$root/usr/local/bin/infiniservice
 settings=$root/etc/infiniservice/infiniservice.env
+key=$root/etc/infiniservice/seal.key
 units=$root/etc/systemd/system
 kept=$root/var/lib/infiniservice
 temporary=
@@ -145,6 +147,13 @@ set_value() { # name value
     others=$(grep -v "^$1=" "$temporary")
     printf '%s%s=%s\n' "${others:+$others
 }" "$1" "$2" >"$temporary"
+}
+
+# What the host and the agent seal with, which a running agent reads when it starts: for root alone, also while it is written.
+write_key() {
+    [ -f "$here/seal.key" ] || return 0
+    cmp -s -- "$here/seal.key" "$key" || changed_key=yes
+    new "$key" && cat -- "$here/seal.key" >"$temporary" && put 0600 "$key"
 }
 
 install_program() {
@@ -231,11 +240,14 @@ start() {
         say "systemd does not run here; the agent starts with the next boot"
         return 0
     fi
-    systemctl daemon-reload && systemctl --no-block "${changed:+re}start" infiniservice.service
+    again=$changed$changed_key
+    systemctl daemon-reload && systemctl --no-block "${again:+re}start" infiniservice.service
 }
 
 install_all() {
+    changed_key=''
     write_settings || { say "cannot write $settings"; return 1; }
+    write_key || { say "cannot write $key"; return 1; }
     install_program || return 1
     install_unit || { say "cannot install the unit"; return 1; }
     start || { say "cannot start the agent"; return 1; }

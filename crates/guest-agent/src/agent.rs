@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_protocol::FrameDecoder;
+use agent_protocol::{FrameDecoder, SealOffer};
 
 use crate::{
     collector::Collector,
@@ -17,6 +17,7 @@ use crate::{
     message::{self, EncodeError},
     outbox::Outbox,
     port::{Input, Port},
+    seal::{Seal, Taken},
     settings::Settings,
     wake::Waiter,
 };
@@ -59,6 +60,7 @@ pub(crate) struct Agent {
     first_boot: FirstBoot,
     first_boot_at: Instant,
     outbox: Outbox,
+    seal: Seal,
     decoder: FrameDecoder,
     buffer: Vec<u8>,
     line: Line,
@@ -80,12 +82,14 @@ impl Agent {
         let waiter = Waiter::new()?;
         let (sender, events): (Sender<Event>, _) = channel();
         let now = Instant::now();
+        let seal = Seal::new(&settings, now);
         Ok(Self {
             collector: Collector::start(sender.clone(), waiter.bell())?,
-            commands: Commands::new(settings.max_commands, sender, waiter.bell()),
+            commands: Commands::new(settings.max_commands, seal.has_key(), sender, waiter.bell()),
             first_boot: FirstBoot::new(&settings, now),
             first_boot_at: now + FIRST_BOOT_PROBE,
             outbox: Outbox::default(),
+            seal,
             decoder: FrameDecoder::default(),
             buffer: vec![0; 16 << 10],
             line: Line::Closed { retry_at: now, delay: MIN_RETRY },
@@ -178,23 +182,26 @@ impl Agent {
         self.decoder.reset();
         if present {
             self.outbox.connected();
-            self.greet();
+            let offer = self.seal.ask(now);
+            self.greet(offer);
             self.metrics_at = now;
             self.keep_alive_at = now + self.settings.keep_alive_interval;
         } else {
             self.outbox.hung_up(now);
+            self.seal.hung_up();
         }
     }
 
     fn close(&mut self, now: Instant, why: &std::io::Error) {
         note(format_args!("the port is gone: {why}"));
         self.outbox.hung_up(now);
+        self.seal.hung_up();
         self.unread = false;
         self.line = Line::Closed { retry_at: now + MIN_RETRY, delay: MIN_RETRY * 2 };
     }
 
-    fn greet(&mut self) {
-        let line = message::handshake(&self.settings, self.first_boot.report());
+    fn greet(&mut self, seal: Option<SealOffer>) {
+        let line = message::handshake(&self.settings, self.first_boot.report(), seal);
         queue(line, |line| self.outbox.handshake(line));
     }
 
@@ -202,7 +209,8 @@ impl Agent {
         if now >= self.first_boot_at {
             self.first_boot_at = now + FIRST_BOOT_PROBE;
             if self.first_boot.look(Path::new("/"), now) && self.is_connected() {
-                self.greet();
+                let offer = self.seal.offer(now);
+                self.greet(offer);
             }
         }
         if !self.is_connected() {
@@ -240,7 +248,7 @@ impl Agent {
             self.decoder.push(&self.buffer[..count]);
             while let Some(frame) = self.decoder.next_frame() {
                 match frame {
-                    Ok(frame) => self.handle(&frame),
+                    Ok(frame) => self.handle(frame, now),
                     Err(e) => self.commands.complain(&e),
                 }
             }
@@ -248,21 +256,37 @@ impl Agent {
         self.unread = true;
     }
 
-    fn handle(&mut self, frame: &[u8]) {
-        match self.commands.take(frame) {
+    fn handle(&mut self, frame: Vec<u8>, now: Instant) {
+        let request = match self.seal.take(frame, now) {
+            Taken::Line(line) => self.commands.take(&line),
+            Taken::Opened(offer) => {
+                self.greet(Some(offer));
+                return;
+            }
+            Taken::Refused(why, line) => {
+                if self.seal.should_ask(why, now) {
+                    let offer = self.seal.ask(now);
+                    self.greet(offer);
+                }
+                self.commands.refuse(&line, why)
+            }
+        };
+        match request {
             Request::Nothing => {}
             Request::Answer(line) => self.outbox.answer(line),
             Request::Metrics => {
                 // Whoever asks may be a host end whose coming was too quick to be seen.
-                self.greet();
+                let offer = self.seal.offer(now);
+                self.greet(offer);
                 self.collector.request();
             }
         }
     }
 
     fn send(&mut self, now: Instant) {
+        let hold = self.seal.holds_until().is_some_and(|until| now < until);
         while let Line::Open { port, connected: true } = &self.line {
-            let Some(bytes) = self.outbox.pending() else { return };
+            let Some(bytes) = self.outbox.pending(hold, |line| self.seal.wrap(line)) else { return };
             match port.write(bytes) {
                 Ok(0) => return,
                 Ok(count) => self.outbox.took(count, now),
@@ -284,6 +308,10 @@ impl Agent {
         };
         if !self.first_boot.report().finished {
             at = at.min(self.first_boot_at);
+        }
+        if let Some(until) = self.seal.holds_until().filter(|until| *until > now && self.outbox.has_answers())
+        {
+            at = at.min(until);
         }
         at.saturating_duration_since(Instant::now())
     }

@@ -12,10 +12,10 @@ mod shell;
 
 use std::{sync::mpsc::Sender, thread, time::Instant};
 
-use agent_protocol::{CommandType, HostMessage};
+use agent_protocol::{CommandType, HostMessage, SealError};
 use serde_json::{Map, Value};
 
-use crate::{agent::Event, log::note, wake::Bell};
+use crate::{agent::Event, log::note, seal::Refusal, wake::Bell};
 use answer::{Failure, Outcome};
 pub(crate) use safe::OFFERED;
 
@@ -38,6 +38,8 @@ pub(crate) enum Request {
 pub(crate) struct Commands {
     limit: usize,
     running: usize,
+    /// Answers have to fit into an envelope.
+    sealed: bool,
     /// Lines that were no message.
     rubbish: u64,
     events: Sender<Event>,
@@ -45,9 +47,9 @@ pub(crate) struct Commands {
 }
 
 impl Commands {
-    /// At most `limit` at once.
-    pub(crate) fn new(limit: usize, events: Sender<Event>, bell: Bell) -> Self {
-        Self { limit, running: 0, rubbish: 0, events, bell }
+    /// At most `limit` at once. `sealed`: answers may have to go out in an envelope, which takes room.
+    pub(crate) fn new(limit: usize, sealed: bool, events: Sender<Event>, bell: Bell) -> Self {
+        Self { limit, running: 0, sealed, rubbish: 0, events, bell }
     }
 
     /// A thread has ended.
@@ -63,11 +65,27 @@ impl Commands {
         }
     }
 
+    /// Refuses one line; a command among them is told so.
+    pub(crate) fn refuse(&mut self, line: &[u8], why: Refusal) -> Request {
+        self.complain(&why);
+        // Whose word a broken envelope is, is not known; and a replayed command was answered once.
+        if matches!(why, Refusal::Seal(SealError::BadSeal | SealError::Replayed)) {
+            return Request::Nothing;
+        }
+        match salvage(line) {
+            Some(Unread { id, kind, .. }) => {
+                Request::Answer(answer::refuse(&id, kind, Failure::refused(why)))
+            }
+            None => Request::Nothing,
+        }
+    }
+
     /// Takes one line.
     pub(crate) fn take(&mut self, line: &[u8]) -> Request {
         match serde_json::from_slice(line) {
             Ok(HostMessage::Metrics) => Request::Metrics,
-            Ok(HostMessage::KeepAliveResponse { .. }) => Request::Nothing,
+            // Only in an envelope does it mean anything, and there it never comes here.
+            Ok(HostMessage::KeepAliveResponse { .. } | HostMessage::Seal { .. }) => Request::Nothing,
             Ok(HostMessage::SafeCommand { id, command_type, timeout, .. }) => {
                 self.start(id, CommandType::Safe, move || safe::run(&command_type, timeout))
             }
@@ -103,9 +121,10 @@ impl Commands {
         let (events, bell) = (self.events.clone(), self.bell.clone());
         // The id moves into the thread; a refusal needs one too.
         let refused = id.clone();
+        let sealed = self.sealed;
         let body = move || {
             let begun = Instant::now();
-            let (line, remains) = answer::encode(&id, kind, begun, work());
+            let (line, remains) = answer::encode(&id, kind, begun, sealed, work());
             deliver(&events, &bell, Event::Answer(line));
             // A process that cannot be ended keeps its place, so that such ones stay few.
             if let Some(mut child) = remains

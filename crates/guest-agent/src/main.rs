@@ -18,6 +18,7 @@ mod metrics;
 mod outbox;
 mod port;
 mod read;
+mod seal;
 mod settings;
 mod wake;
 
@@ -41,6 +42,9 @@ Environment:
   INFINIBAY_KEEP_ALIVE_INTERVAL  seconds, default 20
   INFINIBAY_MAX_COMMANDS         commands at once, default 4
   INFINIBAY_FIRST_BOOT           cloud-init or none: who does the first boot's work, default none
+  INFINIBAY_SEAL                 off, accept or require: whether the host's envelopes are opened, and
+                                 whether only they count, where there is a key; default accept
+  INFINIBAY_SEAL_KEY             the key, default /etc/infiniservice/seal.key
 ";
 
 fn main() -> ExitCode {

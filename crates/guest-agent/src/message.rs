@@ -1,6 +1,6 @@
 //! The lines that the agent sends of its own accord, within the frame limit.
 
-use agent_protocol::{FirstBootReport, Handshake, KeepAlive, MAX_FRAME_BYTES};
+use agent_protocol::{FirstBootReport, Handshake, KeepAlive, MAX_FRAME_BYTES, SealOffer};
 use chrono::Utc;
 use serde::Serialize;
 use serde_json::Value;
@@ -10,6 +10,8 @@ use crate::{commands::OFFERED, settings::Settings};
 /// What this agent can do, in the handshake's words.
 const CAPABILITIES: [&str; 6] =
     ["metrics", "safe_commands", "unsafe_commands", "keep_alive", "concurrent_commands", "first_boot"];
+/// What it can do besides where it has a key.
+const SEALED: &str = "sealed";
 
 /// A message with the `type` that its own struct does not carry.
 #[derive(Debug, Serialize)]
@@ -54,16 +56,22 @@ pub(crate) fn line<T: Serialize>(kind: &'static str, body: &T) -> Result<Vec<u8>
 }
 
 /// The agent introduces itself.
-pub(crate) fn handshake(settings: &Settings, first_boot: &FirstBootReport) -> Result<Vec<u8>, EncodeError> {
+pub(crate) fn handshake(
+    settings: &Settings,
+    first_boot: &FirstBootReport,
+    seal: Option<SealOffer>,
+) -> Result<Vec<u8>, EncodeError> {
+    let sealed = seal.as_ref().map(|_| SEALED);
     let handshake = Handshake {
         timestamp: Utc::now(),
         vm_id: settings.vm_id.clone(),
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         platform: Some("linux".to_owned()),
-        capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
+        capabilities: CAPABILITIES.into_iter().chain(sealed).map(str::to_owned).collect(),
         max_concurrent_commands: u32::try_from(settings.max_commands).ok(),
         actions: Some(OFFERED.map(str::to_owned).to_vec()),
         first_boot: Some(first_boot.clone()),
+        seal,
     };
     line("handshake", &handshake)
 }
@@ -84,7 +92,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::settings::FirstBootMode;
+    use crate::settings::{FirstBootMode, SealMode};
 
     #[test]
     fn the_host_reads_what_we_send() {
@@ -95,10 +103,25 @@ mod tests {
             keep_alive_interval: std::time::Duration::from_secs(20),
             max_commands: 4,
             first_boot: FirstBootMode::None,
+            seal: SealMode::Accept,
+            seal_key: "/nowhere".into(),
         };
         let report = FirstBootReport { finished: true, errors: Vec::new() };
         let decode = |line: Vec<u8>| GuestMessage::decode(line.strip_suffix(b"\n").unwrap()).unwrap();
-        let GuestMessage::Handshake(hello) = decode(handshake(&settings, &report).unwrap()) else { panic!() };
+        let GuestMessage::Handshake(hello) = decode(handshake(&settings, &report, None).unwrap()) else {
+            panic!()
+        };
+        assert_eq!((hello.seal, hello.capabilities.len()), (None, CAPABILITIES.len()));
+        let offer = SealOffer { challenge: Some("c".into()), answers: None };
+        let GuestMessage::Handshake(sealed) =
+            decode(handshake(&settings, &report, Some(offer.clone())).unwrap())
+        else {
+            panic!()
+        };
+        assert_eq!(
+            (sealed.seal, sealed.capabilities.last().map(String::as_str)),
+            (Some(offer), Some(SEALED))
+        );
         assert_eq!(hello.platform.as_deref(), Some("linux"));
         assert_eq!((hello.max_concurrent_commands, hello.first_boot), (Some(4), Some(report)));
         assert_eq!(hello.actions, Some(OFFERED.map(str::to_owned).to_vec()));

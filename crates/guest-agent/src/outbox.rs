@@ -10,6 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use agent_protocol::TooLongToSeal;
+
+use crate::log::note;
+
 /// Readings kept while the host reads slowly.
 const MAX_METRICS: usize = 4;
 /// With more than this waiting, no further command is read.
@@ -30,9 +34,25 @@ enum Kind {
 #[derive(Debug)]
 struct Line {
     kind: Kind,
+    /// As it is kept for another try.
     bytes: Vec<u8>,
+    /// As it goes out, where that is something else.
+    wrapped: Option<Vec<u8>>,
     sent: usize,
 }
+
+impl Line {
+    fn new(kind: Kind, bytes: Vec<u8>) -> Self {
+        Self { kind, bytes, wrapped: None, sent: 0 }
+    }
+
+    fn outgoing(&self) -> &[u8] {
+        self.wrapped.as_ref().unwrap_or(&self.bytes)
+    }
+}
+
+/// How a line goes out: in an envelope (`Some`), bare, or not at all because the envelope is too long.
+pub(crate) type Wrapped = Option<Result<Vec<u8>, TooLongToSeal>>;
 
 /// Lines in the order of their worth.
 #[derive(Debug, Default)]
@@ -79,7 +99,7 @@ impl Outbox {
     /// The host end was opened. A fragment may stand on the line, also one of a predecessor of
     /// this process: an empty line ends it.
     pub(crate) fn connected(&mut self) {
-        self.current = Some(Line { kind: Kind::Passing, bytes: b"\n".to_vec(), sent: 0 });
+        self.current = Some(Line::new(Kind::Passing, b"\n".to_vec()));
     }
 
     /// The host end was closed: whatever would be stale is dropped, answers stay.
@@ -99,31 +119,47 @@ impl Outbox {
         }
     }
 
-    /// The bytes to send next.
-    pub(crate) fn pending(&mut self) -> Option<&[u8]> {
-        if self.current.is_none() {
-            let passing = self.handshake.take().or_else(|| self.keep_alive.take());
-            self.current = match passing {
-                Some(bytes) => Some(Line { kind: Kind::Passing, bytes, sent: 0 }),
-                None => match self.answers.pop_front() {
-                    Some(bytes) => {
-                        self.answer_bytes -= bytes.len();
-                        Some(Line { kind: Kind::Answer, bytes, sent: 0 })
-                    }
-                    None => {
-                        self.metrics.pop_front().map(|bytes| Line { kind: Kind::Passing, bytes, sent: 0 })
-                    }
-                },
-            };
+    /// Whether answers wait that were not begun.
+    pub(crate) fn has_answers(&self) -> bool {
+        !self.answers.is_empty()
+    }
+
+    /// The bytes to send next. Each line is given to `wrap` when its turn comes, also one that is sent
+    /// again: what makes an envelope fresh must be. Answers wait where `hold` says so.
+    pub(crate) fn pending(&mut self, hold: bool, wrap: impl Fn(&[u8]) -> Wrapped) -> Option<&[u8]> {
+        while self.current.is_none() {
+            let mut line = self.next(hold)?;
+            match wrap(&line.bytes) {
+                None => {}
+                Some(Ok(envelope)) => line.wrapped = Some(envelope),
+                Some(Err(e)) => {
+                    // Answers were cut so that they fit.
+                    note(format_args!("a message is dropped: {e}"));
+                    continue;
+                }
+            }
+            self.current = Some(line);
         }
-        self.current.as_ref().map(|line| &line.bytes[line.sent..])
+        self.current.as_ref().map(|line| &line.outgoing()[line.sent..])
+    }
+
+    fn next(&mut self, hold: bool) -> Option<Line> {
+        if let Some(bytes) = self.handshake.take().or_else(|| self.keep_alive.take()) {
+            return Some(Line::new(Kind::Passing, bytes));
+        }
+        if !hold && let Some(bytes) = self.answers.pop_front() {
+            self.answer_bytes -= bytes.len();
+            return Some(Line::new(Kind::Answer, bytes));
+        }
+        self.metrics.pop_front().map(|bytes| Line::new(Kind::Passing, bytes))
     }
 
     /// The port took `count` of the pending bytes.
     pub(crate) fn took(&mut self, count: usize, now: Instant) {
         let Some(line) = &mut self.current else { return };
-        line.sent = line.bytes.len().min(line.sent + count);
-        if line.sent < line.bytes.len() {
+        let length = line.outgoing().len();
+        line.sent = length.min(line.sent + count);
+        if line.sent < length {
             return;
         }
         let line = self.current.take();
@@ -155,7 +191,7 @@ mod tests {
 
     fn drain(outbox: &mut Outbox, at: Instant) -> Vec<u8> {
         let mut out = Vec::new();
-        while let Some(bytes) = outbox.pending() {
+        while let Some(bytes) = outbox.pending(false, |_| None) {
             let count = bytes.len();
             out.extend_from_slice(bytes);
             outbox.took(count, at);
@@ -200,6 +236,32 @@ mod tests {
         assert_eq!(drain(&mut outbox, start + RESEND_WINDOW), b"b\n");
     }
 
+    #[test]
+    fn a_line_is_wrapped_each_time_that_it_is_sent() {
+        let mut outbox = Outbox::default();
+        let now = Instant::now();
+        outbox.answer(b"a\n".to_vec());
+        let times = std::cell::Cell::new(0);
+        let wrap = |line: &[u8]| {
+            times.set(times.get() + 1);
+            Some(Ok([format!("{}:", times.get()).as_bytes(), line].concat()))
+        };
+        assert_eq!(outbox.pending(true, wrap), None, "it waits");
+        assert_eq!(outbox.pending(false, wrap), Some(&b"1:a\n"[..]));
+        outbox.took(2, now);
+        assert_eq!(outbox.pending(false, wrap), Some(&b"a\n"[..]), "begun, it is not wrapped again");
+        outbox.hung_up(now);
+        assert_eq!(outbox.pending(false, wrap), Some(&b"2:a\n"[..]));
+        outbox.took(4, now);
+        outbox.hung_up(now);
+        assert_eq!(outbox.pending(false, |_| None), Some(&b"a\n"[..]), "and bare, where nobody opens it");
+        let mut outbox = Outbox::default();
+        outbox.metrics(b"m\n".to_vec());
+        outbox.metrics(b"n\n".to_vec());
+        let long = |line: &[u8]| (line == b"m\n").then_some(Err(TooLongToSeal { bytes: 1 }));
+        assert_eq!(outbox.pending(false, long), Some(&b"n\n"[..]), "what does not fit is left out");
+    }
+
     #[derive(Debug, Clone)]
     enum Step {
         Answer,
@@ -234,7 +296,7 @@ mod tests {
                     }
                     Step::Metrics => outbox.metrics(b"<reading>\n".to_vec()),
                     Step::Take(limit) => {
-                        if let Some(bytes) = outbox.pending() {
+                        if let Some(bytes) = outbox.pending(false, |_| None) {
                             let count = bytes.len().min(limit);
                             line.extend_from_slice(&bytes[..count]);
                             outbox.took(count, now);

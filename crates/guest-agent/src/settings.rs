@@ -15,6 +15,20 @@ pub(crate) enum FirstBootMode {
     None,
 }
 
+/// What the host's envelopes are worth, where there is a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SealMode {
+    /// None is opened and none is made.
+    Off,
+    /// They are opened; until the first one, bare commands are carried out too.
+    Accept,
+    /// Only they count.
+    Require,
+}
+
+/// Where the medium of the first boot puts the key.
+const SEAL_KEY: &str = "/etc/infiniservice/seal.key";
+
 /// All settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
@@ -30,6 +44,10 @@ pub(crate) struct Settings {
     pub(crate) max_commands: usize,
     /// `INFINIBAY_FIRST_BOOT`: `cloud-init` or `none`, default `none`.
     pub(crate) first_boot: FirstBootMode,
+    /// `INFINIBAY_SEAL`: `off`, `accept` or `require`, default `accept`.
+    pub(crate) seal: SealMode,
+    /// `INFINIBAY_SEAL_KEY`: the key's file.
+    pub(crate) seal_key: PathBuf,
 }
 
 impl Settings {
@@ -69,12 +87,16 @@ impl Settings {
             }
             fits
         });
-        let device = lookup("INFINIBAY_DEVICE").map(PathBuf::from).filter(|path| {
-            if path.is_relative() {
-                complaints.push(format!("INFINIBAY_DEVICE: {path:?} is not absolute; it is ignored"));
-            }
-            path.is_absolute()
-        });
+        let mut path = |name: &str| {
+            lookup(name).map(PathBuf::from).filter(|path| {
+                if path.is_relative() {
+                    complaints.push(format!("{name}: {path:?} is not absolute; it is ignored"));
+                }
+                path.is_absolute()
+            })
+        };
+        let device = path("INFINIBAY_DEVICE");
+        let seal_key = path("INFINIBAY_SEAL_KEY").unwrap_or_else(|| SEAL_KEY.into());
         let first_boot = match lookup("INFINIBAY_FIRST_BOOT").as_deref() {
             Some("cloud-init") => FirstBootMode::CloudInit,
             None | Some("none") => FirstBootMode::None,
@@ -83,7 +105,28 @@ impl Settings {
                 FirstBootMode::None
             }
         };
-        (Self { vm_id, device, metrics_interval, keep_alive_interval, max_commands, first_boot }, complaints)
+        let seal = match lookup("INFINIBAY_SEAL").as_deref() {
+            Some("off") => SealMode::Off,
+            None | Some("accept") => SealMode::Accept,
+            Some("require") => SealMode::Require,
+            Some(other) => {
+                complaints.push(format!(
+                    "INFINIBAY_SEAL: {other:?} is not off, accept or require; require is used"
+                ));
+                SealMode::Require
+            }
+        };
+        let this = Self {
+            vm_id,
+            device,
+            metrics_interval,
+            keep_alive_interval,
+            max_commands,
+            first_boot,
+            seal,
+            seal_key,
+        };
+        (this, complaints)
     }
 }
 
@@ -109,6 +152,7 @@ mod tests {
         assert_eq!(settings.keep_alive_interval, Duration::from_secs(20));
         assert_eq!((settings.max_commands, settings.first_boot), (4, FirstBootMode::None));
         assert_eq!((settings.vm_id, settings.device), (None, None));
+        assert_eq!((settings.seal, settings.seal_key), (SealMode::Accept, PathBuf::from(SEAL_KEY)));
     }
 
     #[test]
@@ -120,9 +164,13 @@ mod tests {
             ("INFINIBAY_FIRST_BOOT", "maybe"),
             ("INFINIBAY_VM_ID", "a b"),
             ("INFINIBAY_DEVICE", "vport0p1"),
+            ("INFINIBAY_SEAL_KEY", "seal.key"),
         ]);
-        assert_eq!(complaints.len(), 6, "{complaints:?}");
+        assert_eq!(complaints.len(), 7, "{complaints:?}");
         assert_eq!(settings, read(&[]).0);
+        // Whoever wrote something there did not mean less.
+        let (settings, complaints) = read(&[("INFINIBAY_SEAL", "required")]);
+        assert_eq!((settings.seal, complaints.len()), (SealMode::Require, 1));
     }
 
     #[test]
@@ -131,11 +179,13 @@ mod tests {
             ("INFINIBAY_METRICS_INTERVAL", "5"),
             ("INFINIBAY_MAX_COMMANDS", " 8 "),
             ("INFINIBAY_FIRST_BOOT", "cloud-init"),
+            ("INFINIBAY_SEAL", "off"),
             ("INFINIBAY_VM_ID", "550e8400-e29b-41d4-a716-446655440000"),
             ("INFINIBAY_DEVICE", "/dev/x"),
         ]);
         assert!(complaints.is_empty(), "{complaints:?}");
         assert_eq!((settings.max_commands, settings.first_boot), (8, FirstBootMode::CloudInit));
+        assert_eq!(settings.seal, SealMode::Off);
         assert_eq!(settings.metrics_interval, Duration::from_secs(5));
         assert_eq!(settings.vm_id.as_deref(), Some("550e8400-e29b-41d4-a716-446655440000"));
     }

@@ -125,6 +125,25 @@ fn serve_with(body: Vec<u8>, more: String) -> String {
 }
 
 #[test]
+fn the_seals_key_is_put_where_root_alone_can_read_it() {
+    let stage = Stage::new().with_binary();
+    let key = stage.medium().join("seal.key");
+    for text in ["one\n", "two\n"] {
+        fs::write(&key, text).unwrap();
+        // As it comes from an ISO: for everybody to read.
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+        let (status, said) = stage.run(&[]);
+        assert_eq!(status, Some(0), "{said}");
+        assert_eq!(stage.text("etc/infiniservice/seal.key"), text);
+        assert_eq!(stage.mode("etc/infiniservice/seal.key"), 0o600);
+    }
+    // A medium without one takes none away.
+    fs::remove_file(key).unwrap();
+    assert_eq!(stage.run(&[]).0, Some(0));
+    assert_eq!(stage.text("etc/infiniservice/seal.key"), "two\n");
+}
+
+#[test]
 fn from_the_medium_and_once_more() {
     let stage = Stage::new().with_binary();
     fs::write(

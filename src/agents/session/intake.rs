@@ -12,6 +12,7 @@ use crate::agents::{
     clean::{Greeting, MAX_DETAILS_TREE, guest_error, outcome, reported_state},
     flight::Settled,
     late,
+    seal::{Bare, Opened},
     shared::News,
 };
 use crate::vm::{CommandId, CommandOutcome};
@@ -62,22 +63,12 @@ impl Session<'_> {
             return;
         };
         // Looked for only where it matters: it is a pass over the line.
-        let may_answer = || self.flight.len() > 0 && holds(&line, b"\"id\"") && holds(&line, b"\"success\"");
-        let may_greet = || line.len() <= MAX_HANDSHAKE_BYTES && holds(&line, b"\"handshake\"");
-        if !within && !may_answer() && !may_greet() {
+        let may_greet = || line.len() <= MAX_HANDSHAKE_BYTES && mentions(&line, "handshake");
+        if !within && !self.may_answer(&line) && !may_greet() {
             self.counters.dropped += 1;
             return;
         }
-        let larger_bound = || {
-            if may_answer() {
-                MAX_ANSWER_TREE
-            } else if holds(&line, b"\"metrics_batch\"") {
-                MAX_BATCH_TREE
-            } else {
-                MAX_METRICS_TREE
-            }
-        };
-        if !tree_fits(&line, MAX_METRICS_TREE) && !tree_fits(&line, larger_bound()) {
+        if !self.fits(&line) {
             self.counters.oversized += 1;
             return;
         }
@@ -102,13 +93,16 @@ impl Session<'_> {
                 return;
             }
         };
+        let Some((message, opens)) = self.unsealed(message, now) else { return };
         self.counters.frames += 1;
         match message {
             GuestMessage::Handshake(handshake) => {
                 news.hear(Some(handshake.timestamp), at);
                 let greeting = Greeting::of(&handshake);
                 self.flight.set_capacity(greeting.concurrency);
-                self.pacing.set_announced(greeting.concurrency > 1);
+                // One that seals is ours, and reads line by line.
+                self.pacing.set_announced(greeting.concurrency > 1 || handshake.seal.is_some());
+                news.greets_on = opens;
                 news.greeting = Some(greeting);
             }
             GuestMessage::Metrics(metrics) => {
@@ -150,10 +144,60 @@ impl Session<'_> {
                 let error = Decoded::Error(error.timestamp, text, details);
                 self.pass_on(within, error, MAX_DETAILS_TREE, now, at);
             }
-            // Nobody is known by what has not been verified.
-            GuestMessage::Signed(_) => self.counters.sealed += 1,
-            GuestMessage::Unknown { .. } => self.counters.unknown_type += 1,
+            // An envelope in an envelope proves nothing that the outer one does not.
+            GuestMessage::Signed(_) | GuestMessage::Unknown { .. } => self.counters.unknown_type += 1,
         }
+    }
+
+    /// What counts of a message: what is in its envelope, or the message itself where it needs none;
+    /// and whether it opens the sealed exchange. What does not count is counted by its reason. What is in
+    /// an envelope is bounded as a line is: it was a string until now.
+    fn unsealed(&mut self, message: GuestMessage, now: Instant) -> Option<(GuestMessage, bool)> {
+        let GuestMessage::Signed(envelope) = message else {
+            return match self.seal.bare(&message, now) {
+                Bare::Taken => Some((message, false)),
+                Bare::Noted => {
+                    self.counters.frames += 1;
+                    self.pacing.set_announced(true);
+                    None
+                }
+                Bare::Refused => {
+                    self.counters.unsealed += 1;
+                    None
+                }
+            };
+        };
+        let Opened { payload, opens } = self.seal.open(envelope, now, &mut self.counters)?;
+        if !self.fits(payload.as_bytes()) {
+            self.counters.oversized += 1;
+            return None;
+        }
+        match GuestMessage::decode(payload.as_bytes()) {
+            Ok(message) => return Some((message, opens)),
+            Err(DecodeError::Malformed(_)) => self.counters.malformed += 1,
+            Err(DecodeError::WrongShape { .. }) => self.counters.wrong_shape += 1,
+            Err(DecodeError::Untyped) => self.counters.unknown_type += 1,
+        }
+        None
+    }
+
+    /// Whether it may be an answer that somebody waits for.
+    fn may_answer(&self, line: &[u8]) -> bool {
+        self.flight.len() > 0 && mentions(line, "id") && mentions(line, "success")
+    }
+
+    /// Whether it takes no more memory, once it is read, than what it may be is worth.
+    fn fits(&self, line: &[u8]) -> bool {
+        let larger_bound = || {
+            if self.may_answer(line) {
+                MAX_ANSWER_TREE
+            } else if mentions(line, "metrics_batch") {
+                MAX_BATCH_TREE
+            } else {
+                MAX_METRICS_TREE
+            }
+        };
+        tree_fits(line, MAX_METRICS_TREE) || tree_fits(line, larger_bound())
     }
 
     /// Whether it answers a command that was sent over this connection.
@@ -247,8 +291,10 @@ impl Session<'_> {
     }
 }
 
-fn holds(line: &[u8], word: &[u8]) -> bool {
-    memchr::memmem::find(line, word).is_some()
+/// Whether a word stands between quotes, be they those of JSON within a string of JSON.
+fn mentions(line: &[u8], word: &str) -> bool {
+    let found = |text: String| memchr::memmem::find(line, text.as_bytes()).is_some();
+    found(format!("\"{word}\"")) || found(format!("\\\"{word}\\\""))
 }
 
 enum Decoded {

@@ -51,7 +51,7 @@ fn write_states(page: &mut Page, counts: &[VmCount]) {
     }
 }
 
-type Refused = [(&'static str, u64); 13];
+type Refused = [(&'static str, u64); 17];
 
 /// What a guest sent that was refused, by reason.
 fn refused(link: &LinkCounters, rejections: Rejections) -> Refused {
@@ -65,6 +65,10 @@ fn refused(link: &LinkCounters, rejections: Rejections) -> Refused {
         unsolicited,
         late,
         sealed,
+        bad_seal,
+        replayed,
+        stale,
+        unsealed,
         too_large,
         dropped,
     } = *link;
@@ -77,6 +81,10 @@ fn refused(link: &LinkCounters, rejections: Rejections) -> Refused {
         ("unsolicited", unsolicited),
         ("late", late),
         ("sealed", sealed),
+        ("bad_seal", bad_seal),
+        ("replayed", replayed),
+        ("stale", stale),
+        ("unsealed", unsealed),
         ("too_large", too_large),
         ("dropped", dropped),
         ("reading_shape", shape),

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use crate::{
     api::scalars::BigInt,
     metrics::Rejections,
-    vm::{AgentConnectivity, LinkCounters, LinkObservation, VmStatus},
+    vm::{AgentConnectivity, LinkCounters, LinkObservation, LinkSeal, VmStatus},
 };
 
 /// Whether the agent can be talked to.
@@ -24,6 +24,20 @@ pub(crate) enum AgentConnectivityName {
     Offline,
     /// The domain has no channel.
     Unsupported,
+}
+
+/// Whether what the agent says, and what it is told, is sealed with the VM's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "LinkSeal", name = "AgentSeal")]
+pub(crate) enum AgentSealName {
+    /// The VM was given no key, `agents.seal` is `off`, or there is no connection.
+    Unused,
+    /// The VM has a key, and its agent speaks without.
+    Unsealed,
+    /// Both ways.
+    Sealed,
+    /// The agent spoke without although `agents.seal` is `require`: nothing is taken from it, nothing sent.
+    Refused,
 }
 
 /// What the link counted since it was made, over all its connections, and the readings and errors
@@ -46,8 +60,16 @@ pub(crate) struct AgentCounters {
     unsolicited: BigInt,
     /// Answers that came after their deadline.
     late: BigInt,
-    /// Signed envelopes, which cannot be opened without a key.
+    /// Signed envelopes where nothing is sealed: the VM was given no key, or `agents.seal` is `off`.
     sealed: BigInt,
+    /// Signed envelopes that are not of the VM's key, or were changed on their way.
+    bad_seal: BigInt,
+    /// Signed envelopes that came before.
+    replayed: BigInt,
+    /// Signed envelopes that are not of this time, or not of this exchange.
+    stale: BigInt,
+    /// Messages without an envelope where only envelopes count.
+    unsealed: BigInt,
     /// Readings of more than 256 KiB, or that would take too much memory once read.
     too_large: BigInt,
     /// Lines and readings dropped over the rate, or for want of room.
@@ -80,6 +102,8 @@ pub(crate) struct Agent {
     /// What it last said of its own connection (`connected`, `degraded`, …); null where it never
     /// said, or there is no connection.
     reported_state: Option<String>,
+    /// Whether what it says, and what it is told, is sealed.
+    seal: AgentSealName,
     /// The guest's clock minus ours, milliseconds.
     clock_skew_ms: Option<BigInt>,
     /// What came from it.
@@ -105,6 +129,7 @@ impl Agent {
             capabilities: open.map(|link| link.capabilities.clone()).unwrap_or_default(),
             actions: open.and_then(|link| link.actions.as_ref()).map(|actions| actions.to_vec()),
             reported_state: open.and_then(|link| link.reported_state.clone()),
+            seal: link.seal().into(),
             clock_skew_ms: open.and_then(|link| link.skew).map(|skew| skew.num_milliseconds().into()),
             counters: AgentCounters {
                 frames: counted.frames.into(),
@@ -116,6 +141,10 @@ impl Agent {
                 unsolicited: counted.unsolicited.into(),
                 late: counted.late.into(),
                 sealed: counted.sealed.into(),
+                bad_seal: counted.bad_seal.into(),
+                replayed: counted.replayed.into(),
+                stale: counted.stale.into(),
+                unsealed: counted.unsealed.into(),
                 too_large: counted.too_large.into(),
                 dropped: counted.dropped.into(),
                 refused_shape: refused.shape.into(),

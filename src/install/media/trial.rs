@@ -44,6 +44,7 @@ fn attempt(recipes: &Recipes, family: InstallFamily, full: bool) -> Result<(), M
         spec: &spec,
         mac: MAC,
         url: None,
+        seal: None,
         progress_url: None,
         volume_label: Some("Made-up 1"),
         mirror: (full && !windows).then_some("https://mirror.example/some/where"),

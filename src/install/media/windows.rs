@@ -80,7 +80,7 @@ pub(super) fn media(
             };
             add("infiniservice.exe", agent.binary.clone());
             add("install-windows.ps1", agent.installer.clone());
-            add("infiniservice.env", environment(inputs.id, DEVICE, "none", inputs.url)?.into_bytes());
+            add("infiniservice.env", environment(inputs.id, DEVICE, "none", inputs.url, None)?.into_bytes());
         }
     }
     Ok(InstallMedia { label: Some(LABEL), files, kernel_args: Vec::new(), initrd_append: None })

@@ -7,6 +7,7 @@ here=/var/lib/infinibay-install
 
 if [ -f "$here/infiniservice/install-linux.sh" ]; then
     sh "$here/infiniservice/install-linux.sh" --best-effort
+    rm -f "$here/infiniservice/seal.key"
 fi
 
 # The name was checked: lower-case letters, digits, '-' and '_'.

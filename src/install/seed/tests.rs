@@ -2,7 +2,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{
-    AgentFiles, SeedError, SeedFile, SeedInputs, default_hostname, scrubbed_seed_files, seed_files, yaml,
+    AgentFiles, SealDelivery, SeedError, SeedFile, SeedInputs, default_hostname, scrubbed_seed_files,
+    seed_files, yaml,
 };
 use crate::vm::{
     Base, Firmware, Image, ImageFormat, NetworkAttachment, OsFamily, PowerKeeping, Provisioning, Unattended,
@@ -60,7 +61,7 @@ fn agent() -> AgentFiles {
 }
 
 fn inputs(spec: &VmSpec) -> SeedInputs<'_> {
-    SeedInputs { id: VmId::generate(), spec, mac: MAC, url: Some(URL) }
+    SeedInputs { id: VmId::generate(), spec, mac: MAC, url: Some(URL), seal: None }
 }
 
 fn text<'f>(files: &'f [SeedFile], path: &str) -> &'f str {
@@ -246,4 +247,29 @@ proptest! {
         let written = yaml("x", "", &json!([value])).unwrap();
         prop_assert_eq!(serde_json::from_slice::<Value>(&written).unwrap(), json!([value]));
     }
+}
+
+#[test]
+fn the_key_travels_as_a_file_of_its_own_and_goes_with_the_agent() {
+    let spec = spec();
+    let key = crate::vm::SealKey::new([7; 32]);
+    for (demanded, mode) in [(false, None), (true, Some("INFINIBAY_SEAL=require"))] {
+        let inputs = SeedInputs { seal: Some(SealDelivery { key: &key, demanded }), ..inputs(&spec) };
+        let files = seed_files(&inputs, &agent()).unwrap();
+        let text = |path: &str| {
+            let file = files.iter().find(|file| file.path == path).expect("the file");
+            String::from_utf8(file.contents.clone()).unwrap()
+        };
+        assert_eq!(text("infiniservice/seal.key"), key.file(inputs.id.uuid()));
+        let told = text("infiniservice/infiniservice.env");
+        assert_eq!(told.lines().find(|line| line.starts_with("INFINIBAY_SEAL")), mode);
+        let secret = key.file(inputs.id.uuid());
+        let secret = secret.trim_end().split_once(' ').unwrap().1;
+        let holding = files.iter().filter(|file| String::from_utf8_lossy(&file.contents).contains(secret));
+        assert_eq!(holding.count(), 1, "it stands in one file alone");
+        assert!(!format!("{inputs:?}{files:?}").contains(secret));
+        let scrubbed = scrubbed_seed_files(&inputs).unwrap();
+        assert!(scrubbed.iter().all(|file| !String::from_utf8_lossy(&file.contents).contains(secret)));
+    }
+    assert!(seed_files(&inputs(&spec), &agent()).unwrap().iter().all(|file| !file.path.contains("seal")));
 }

@@ -18,14 +18,17 @@ use async_trait::async_trait;
 
 use crate::{
     agents::{SocketOwners, inspect_socket},
+    config::SealPolicy,
     domain_xml::mac_address,
     failpoint::failpoint,
-    install::{AgentFiles, Recipes, SeedFile, SeedInputs, build_iso, scrubbed_seed_files, seed_files},
+    install::{
+        AgentFiles, Recipes, SealDelivery, SeedFile, SeedInputs, build_iso, scrubbed_seed_files, seed_files,
+    },
     reconcile::{
         observation::InstallSigns,
         ports::{Files, FilesError, SeedPlace},
     },
-    vm::{InstallerBoot, SocketObservation, VmId, VmSpec},
+    vm::{InstallerBoot, SealKey, SocketObservation, VmId, VmSpec},
 };
 
 use super::{
@@ -42,6 +45,8 @@ pub struct HostFiles {
     pub(super) base_dir: PathBuf,
     pub(super) guest_url: Option<String>,
     pub(super) kit: Kit,
+    /// Whether agents are told to obey nothing but what is sealed.
+    pub(super) seal_demanded: bool,
     owners: Arc<SocketOwners>,
     disks: DiskLooks,
 }
@@ -58,25 +63,43 @@ impl HostFiles {
             base_dir,
             guest_url,
             kit,
+            seal_demanded: false,
             owners: Arc::new(SocketOwners::resolve(owners)),
             disks: DiskLooks::default(),
         }
     }
 
+    /// Agents that are given a key are told what it is worth.
+    #[must_use]
+    pub fn sealing(self, policy: SealPolicy) -> Self {
+        Self { seal_demanded: policy == SealPolicy::Require, ..self }
+    }
+
+    pub(super) fn delivery<'a>(&self, seal: Option<&'a SealKey>) -> Option<SealDelivery<'a>> {
+        seal.map(|key| SealDelivery { key, demanded: self.seal_demanded })
+    }
+
     fn inputs<'a>(&'a self, vm: VmId, spec: &'a VmSpec, mac: &'a str) -> SeedInputs<'a> {
-        SeedInputs { id: vm, spec, mac, url: self.guest_url.as_deref() }
+        SeedInputs { id: vm, spec, mac, url: self.guest_url.as_deref(), seal: None }
     }
 }
 
 #[async_trait]
 impl Files for HostFiles {
-    async fn write_seed(&self, vm: VmId, spec: &VmSpec, place: SeedPlace<'_>) -> Result<(), FilesError> {
-        let (files, spec) = (self.clone(), spec.clone());
+    async fn write_seed(
+        &self,
+        vm: VmId,
+        spec: &VmSpec,
+        seal: Option<&SealKey>,
+        place: SeedPlace<'_>,
+    ) -> Result<(), FilesError> {
+        let (files, spec, seal) = (self.clone(), spec.clone(), seal.cloned());
         let (dir, name) = (place.dir.to_owned(), place.name.to_owned());
         blocking("writing the seed medium", move || {
             let agent = AgentFiles::read(&files.base_dir).map_err(failed("reading the agent's files"))?;
             let mac = mac_address(vm);
-            let contents = seed_files(&files.inputs(vm, &spec, &mac), &agent)
+            let seal = files.delivery(seal.as_ref());
+            let contents = seed_files(&SeedInputs { seal, ..files.inputs(vm, &spec, &mac) }, &agent)
                 .map_err(failed("laying out the seed medium"))?;
             let iso = image(&contents)?;
             write_whole(&dir, &name, &iso).map_err(failed("writing the seed medium"))
@@ -101,10 +124,12 @@ impl Files for HostFiles {
         &self,
         vm: VmId,
         spec: &VmSpec,
+        seal: Option<&SealKey>,
         dir: &Path,
     ) -> Result<InstallerBoot, FilesError> {
-        let (files, spec, dir) = (self.clone(), spec.clone(), dir.to_owned());
-        blocking("writing the installer's files", move || files.put_installer(vm, &spec, &dir)).await
+        let (files, spec, seal, dir) = (self.clone(), spec.clone(), seal.cloned(), dir.to_owned());
+        let write = move || files.put_installer(vm, &spec, seal.as_ref(), &dir);
+        blocking("writing the installer's files", write).await
     }
 
     async fn installer_boot(&self, vm: VmId, spec: &VmSpec, dir: &Path) -> Result<InstallerBoot, FilesError> {

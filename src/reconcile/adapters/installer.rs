@@ -22,7 +22,7 @@ use crate::{
         observation::InstallSigns,
         ports::FilesError,
     },
-    vm::{InstallFamily, Installation, InstallerBoot, KernelBoot, VmId, VmSpec},
+    vm::{InstallFamily, Installation, InstallerBoot, KernelBoot, SealKey, VmId, VmSpec},
 };
 
 /// What an installation is made with on this host.
@@ -39,10 +39,11 @@ impl HostFiles {
         &self,
         vm: VmId,
         spec: &VmSpec,
+        seal: Option<&SealKey>,
         dir: &Path,
     ) -> Result<InstallerBoot, FilesError> {
         let installation = installation(spec)?;
-        let media = self.plan(vm, spec, installation)?;
+        let media = self.plan(vm, spec, seal, installation)?;
         if let Some(kernel) = &installation.kernel {
             let disc = &installation.disc.path;
             extract(disc, &kernel.kernel, &dir.join(name(vm, "kernel")), MAX_KERNEL)
@@ -74,10 +75,16 @@ impl HostFiles {
         dir: &Path,
     ) -> Result<InstallerBoot, FilesError> {
         let installation = installation(spec)?;
-        Ok(boot(vm, installation, &self.plan(vm, spec, installation)?, dir))
+        Ok(boot(vm, installation, &self.plan(vm, spec, None, installation)?, dir))
     }
 
-    fn plan(&self, vm: VmId, spec: &VmSpec, installation: &Installation) -> Result<InstallMedia, FilesError> {
+    fn plan(
+        &self,
+        vm: VmId,
+        spec: &VmSpec,
+        seal: Option<&SealKey>,
+        installation: &Installation,
+    ) -> Result<InstallMedia, FilesError> {
         let mac = mac_address(vm);
         let token = installation.token.as_ref();
         let progress_url = self
@@ -91,6 +98,7 @@ impl HostFiles {
             spec,
             mac: &mac,
             url: self.guest_url.as_deref(),
+            seal: self.delivery(seal),
             progress_url: progress_url.as_deref(),
             // Who must be told: to others it may be any text.
             volume_label: installation.label.as_deref().filter(|_| family == InstallFamily::RedHat),

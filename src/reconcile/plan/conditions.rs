@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::{Look, disks, drift, installing, is_anothers};
 use crate::vm::{
     AgentConnectivity, Condition, ConditionKind, ConditionStatus, DesiredPower, DomainObservation, FirstBoot,
-    InstallFamily, LinkObservation, Milestone, OsFamily,
+    InstallFamily, LinkObservation, LinkSeal, Milestone, OsFamily,
 };
 
 /// A condition without its time.
@@ -104,6 +104,12 @@ fn channel(look: &Look<'_>) -> Option<Draft> {
 
 fn connected(look: &Look<'_>, agent: AgentConnectivity) -> Draft {
     let kind = ConditionKind::AgentConnected;
+    if look.observed.link.seal() == LinkSeal::Refused && agent != AgentConnectivity::Online {
+        let message = "The agent speaks without the seal that the configuration (agents.seal) demands: it has lost its key \
+                       (/etc/infiniservice/seal.key), is another program, or is not our guest's. Nothing is taken \
+                       from it and nothing sent; look at the service infiniservice in the guest.";
+        return (kind, ConditionStatus::False, "Unsealed", message.to_owned());
+    }
     match agent {
         AgentConnectivity::Online => (kind, ConditionStatus::True, "Heard", "The agent is heard.".to_owned()),
         AgentConnectivity::Unknown => {

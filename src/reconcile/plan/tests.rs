@@ -17,8 +17,8 @@ use crate::{
     reconcile::memory::Failure,
     vm::{
         AgentConnectivity, Base, ChannelFacts, ConditionKind, DesiredPower, DomainFacts, Firmware, HostId,
-        Image, ImageFormat, LinkCounters, LinkEnd, LinkObservation, Milestones, NetworkAttachment, OpenLink,
-        Operation, OperationKind, OsFamily, PowerKeeping, Provisioning, Resource, ResourceKind,
+        Image, ImageFormat, LinkCounters, LinkEnd, LinkObservation, LinkSeal, Milestones, NetworkAttachment,
+        OpenLink, Operation, OperationKind, OsFamily, PowerKeeping, Provisioning, Resource, ResourceKind,
         ResourceState, SocketObservation, Unattended, UserId, VmId, VmIntent, VmPhase, VmRecord, VmSpec,
     },
 };
@@ -109,6 +109,7 @@ pub(in crate::reconcile) fn bundle() -> VmBundle {
         operations: vec![operation],
         resources: Vec::new(),
         install_report: None,
+        seal: None,
     }
 }
 
@@ -162,6 +163,7 @@ fn heard(ago: i64, first_boot: FirstBoot) -> LinkObservation {
         actions: None,
         skew: None,
         first_boot,
+        seal: LinkSeal::Unused,
         counters: LinkCounters::default(),
     })
 }
@@ -437,6 +439,7 @@ fn silence_says_what_may_be_the_matter() {
     let connecting = |error: &str| LinkObservation::Connecting {
         since: now(),
         last_error: Some(error.to_owned()),
+        seal: LinkSeal::Unused,
         counters: LinkCounters::default(),
     };
     for (link, guest_connected, words) in [

@@ -35,10 +35,10 @@ use crate::{
     vm::{
         Base, ChannelFacts, DesiredPower, DomainAbout, DomainFacts, DomainObservation, DomainState, Firmware,
         FirstBoot, HostId, IdentityChange, Image, ImageFormat, InstallerBoot, LinkCounters, LinkEnd,
-        LinkObservation, Milestone, Milestones, NetworkAttachment, NoteFacts, OpenLink, Operation,
+        LinkObservation, LinkSeal, Milestone, Milestones, NetworkAttachment, NoteFacts, OpenLink, Operation,
         OperationError, OperationId, OperationKind, OperationStatus, Origin, OsFamily, PowerKeeping,
-        Provisioning, Resource, ResourceState, SocketObservation, Unattended, UserId, VmChange, VmId,
-        VmIntent, VmNote, VmRecord, VmSpec, VmStatus,
+        Provisioning, Resource, ResourceState, SealKey, SocketObservation, Unattended, UserId, VmChange,
+        VmId, VmIntent, VmNote, VmRecord, VmSpec, VmStatus,
     },
 };
 
@@ -125,8 +125,14 @@ impl World {
             created_at: epoch(),
         };
         let operations = vec![operation(vm, owner, OperationKind::Create, 1)];
-        let bundle =
-            VmBundle { record, status: None, operations, resources: Vec::new(), install_report: None };
+        let bundle = VmBundle {
+            record,
+            status: None,
+            operations,
+            resources: Vec::new(),
+            install_report: None,
+            seal: None,
+        };
         let state = State { bundle: Some(bundle), reachable: true, ..State::default() };
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
@@ -535,7 +541,7 @@ impl Randomness for World {
 }
 
 impl LoopLinks for World {
-    fn open(&self, vm: VmId, path: &Path) {
+    fn open(&self, vm: VmId, path: &Path, _: Option<&SealKey>) {
         self.state().links.insert(vm, path.to_owned());
     }
 
@@ -553,6 +559,7 @@ impl LoopLinks for World {
             return LinkObservation::Connecting {
                 since: now,
                 last_error: None,
+                seal: LinkSeal::Unused,
                 counters: LinkCounters::default(),
             };
         }
@@ -567,6 +574,7 @@ impl LoopLinks for World {
             actions: None,
             skew: None,
             first_boot: FirstBoot::Finished { errors: Vec::new() },
+            seal: LinkSeal::Unused,
             counters: LinkCounters::default(),
         })
     }
@@ -576,7 +584,13 @@ impl LoopLinks for World {
 
 #[async_trait]
 impl Files for World {
-    async fn write_seed(&self, _vm: VmId, _spec: &VmSpec, place: SeedPlace<'_>) -> Result<(), FilesError> {
+    async fn write_seed(
+        &self,
+        _vm: VmId,
+        _spec: &VmSpec,
+        _seal: Option<&SealKey>,
+        place: SeedPlace<'_>,
+    ) -> Result<(), FilesError> {
         let path = place.dir.join(place.name);
         self.effect(|state| state.files.insert(path)).await;
         Ok(())
@@ -591,6 +605,7 @@ impl Files for World {
         &self,
         vm: VmId,
         spec: &VmSpec,
+        _seal: Option<&SealKey>,
         dir: &Path,
     ) -> Result<InstallerBoot, FilesError> {
         let boot = installer::boot(vm, spec, dir);

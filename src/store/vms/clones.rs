@@ -16,7 +16,7 @@ use crate::{
         audit::{self, AuditRow},
         column::storable,
         db::{Tx, on_tx},
-        failed, media, operations,
+        failed, media, operations, seals,
     },
     vm::{
         DesiredPower, HostId, LendChange, NetworkAttachment, Operation, OperationId, OperationKind, UserId,
@@ -85,6 +85,8 @@ impl Store {
         if has_history(&mut tx, vm.id).await? {
             return Err(StoreError::IdTaken);
         }
+        // One of its own. What is on the copied disk names the machine that it is for, and is not used.
+        seals::insert(&mut tx, vm.id, seals::make(&vm.spec).await?.as_ref(), now).await?;
         if let Some(image) = vm.spec.image() {
             media::hold_image(&mut tx, vm.host, &image.name).await?;
         }

@@ -156,7 +156,8 @@ impl Store {
         self.load(
             "reading the VMs of a host",
             &Selection {
-                vms: "SELECT * FROM vms WHERE host_id = $1",
+                vms: "SELECT v.*, s.key AS seal_key FROM vms v LEFT JOIN vm_seals s ON s.vm_id = v.id
+                      WHERE v.host_id = $1",
                 operations: "SELECT o.* FROM operations o JOIN vms v ON v.id = o.vm_id
                              WHERE v.host_id = $1 AND o.finished_at IS NULL ORDER BY o.created_at, o.id",
                 resources: "SELECT r.* FROM resources r JOIN vms v ON v.id = r.vm_id
@@ -176,7 +177,8 @@ impl Store {
             .load(
                 "reading a VM for the loop",
                 &Selection {
-                    vms: "SELECT * FROM vms WHERE id = $1",
+                    vms: "SELECT v.*, s.key AS seal_key FROM vms v LEFT JOIN vm_seals s ON s.vm_id = v.id
+                          WHERE v.id = $1",
                     operations: "SELECT * FROM operations WHERE vm_id = $1 AND finished_at IS NULL
                                  ORDER BY created_at, id",
                     resources: "SELECT * FROM resources WHERE vm_id = $1 ORDER BY kind, place, name",
@@ -222,12 +224,12 @@ impl Store {
         let mut bundles = Vec::with_capacity(vms.len());
         for row in vms {
             let vm = VmId(row.id);
-            match row.view(operation) {
+            match row.view(operation).and_then(|view| Ok((view, row.seal(operation)?))) {
                 Ok(_) if unreadable.contains(&vm) => {}
-                Ok(VmView { record, status, install_report }) => {
+                Ok((VmView { record, status, install_report }, seal)) => {
                     let operations = operations_of.remove(&vm).unwrap_or_default();
                     let resources = resources_of.remove(&vm).unwrap_or_default();
-                    bundles.push(VmBundle { record, status, operations, resources, install_report });
+                    bundles.push(VmBundle { record, status, operations, resources, install_report, seal });
                 }
                 Err(error) => skip(&mut unreadable, vm, &error),
             }

@@ -15,7 +15,7 @@ use crate::{
         audit::{self, AuditRow},
         column::{JsonText, Word, storable},
         db::{Tx, on_tx},
-        failed, media, operations,
+        failed, media, operations, seals,
     },
     vm::{
         Base, DesiredPower, Installation, NetworkAttachment, Operation, OperationId, OperationKind,
@@ -41,6 +41,7 @@ impl Store {
     ) -> Result<(VmRecord, Operation), StoreError> {
         const OPERATION: &str = "storing a new VM";
         let now = storable(now);
+        let seal = seals::make(&vm.spec).await?;
         let mut tx = self.begin(OPERATION).await?;
         if !insert_vm(&mut tx, vm, DesiredPower::Running, now).await? {
             let Some(row) = lock_vm(&mut tx, OPERATION, vm.id).await? else {
@@ -51,6 +52,7 @@ impl Store {
         if has_history(&mut tx, vm.id).await? {
             return Err(StoreError::IdTaken);
         }
+        seals::insert(&mut tx, vm.id, seal.as_ref(), now).await?;
         match &vm.spec.base {
             Base::Image(image) => media::hold_image(&mut tx, vm.host, &image.name).await?,
             Base::Installation(installation) => {

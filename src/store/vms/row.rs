@@ -9,9 +9,9 @@ use crate::{
         StoreError,
         column::{JsonText, Word, words},
         db::{Tx, on_tx},
-        failed,
+        failed, seals,
     },
-    vm::{DesiredPower, InstallReport, Milestones, VmId, VmIntent, VmRecord},
+    vm::{DesiredPower, InstallReport, Milestones, SealKey, VmId, VmIntent, VmRecord},
 };
 
 words!(DesiredPower {
@@ -48,6 +48,20 @@ pub(super) struct VmRow {
     seed_scrubbed_at: Option<DateTime<Utc>>,
     status: Option<JsonText>,
     created_at: DateTime<Utc>,
+    /// Only where it is asked for.
+    #[sqlx(default)]
+    seal_key: Option<KeyBytes>,
+}
+
+/// A seal's key as it is stored, never shown.
+#[derive(sqlx::Type)]
+#[sqlx(transparent)]
+struct KeyBytes(Vec<u8>);
+
+impl std::fmt::Debug for KeyBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("KeyBytes(***)")
+    }
 }
 
 impl VmRow {
@@ -78,6 +92,11 @@ impl VmRow {
             },
             created_at: self.created_at,
         })
+    }
+
+    /// What its channel is sealed with.
+    pub(super) fn seal(&self, operation: &'static str) -> Result<Option<SealKey>, StoreError> {
+        self.seal_key.as_ref().map(|key| seals::read(operation, self.id.into(), &key.0)).transpose()
     }
 
     /// What the VM's installer last said.

@@ -2,12 +2,17 @@
 
 use std::time::Instant;
 
-use agent_protocol::{Answer, AnswerError, CommandType, MAX_FRAME_BYTES};
+use agent_protocol::{Answer, AnswerError, CommandType, MAX_FRAME_BYTES, sealed_bytes};
 use chrono::Utc;
 use serde_json::{Value, json};
 
 use super::process::{Finished, Remains};
-use crate::{log::note, message, read};
+use crate::{
+    log::note,
+    message::{self, EncodeError},
+    read,
+    seal::Refusal,
+};
 
 /// Room for everything in an answer but `stdout`, `stderr` and `data`.
 const ENVELOPE_BYTES: usize = 16 << 10;
@@ -59,6 +64,10 @@ impl Failure {
         Self::new("CANNOT_START", format!("start {what}: {error}"))
     }
 
+    pub(super) fn refused(why: Refusal) -> Self {
+        Self::new(why.code(), why.to_string())
+    }
+
     /// A tool that ran and failed: its own last words are the message.
     pub(super) fn tool(what: &str, finished: Finished) -> Self {
         if finished.timed_out {
@@ -78,24 +87,27 @@ impl Failure {
 
 /// The answer to a command that was never begun.
 pub(super) fn refuse(id: &str, kind: Option<CommandType>, failure: Failure) -> Vec<u8> {
-    assemble(id, kind, 0, Err(failure)).0
+    assemble(id, kind, 0, false, Err(failure)).0
 }
 
-/// The answer to a command that was begun at `begun`, and what is left of its process.
+/// The answer to a command that was begun at `begun`, and what is left of its process. `sealed`: it has
+/// to fit into an envelope too, in which every quote takes twice its room.
 pub(super) fn encode(
     id: &str,
     kind: CommandType,
     begun: Instant,
+    sealed: bool,
     result: Result<Outcome, Failure>,
 ) -> (Vec<u8>, Option<Remains>) {
     let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    assemble(id, Some(kind), took, result)
+    assemble(id, Some(kind), took, sealed, result)
 }
 
 fn assemble(
     id: &str,
     kind: Option<CommandType>,
     took: u64,
+    sealed: bool,
     result: Result<Outcome, Failure>,
 ) -> (Vec<u8>, Option<Remains>) {
     let (data, process, error) = match result {
@@ -125,15 +137,16 @@ fn assemble(
         if answer.data.is_none() {
             answer.data = Some(process.facts());
         }
-        let data = answer.data.as_ref().map_or(0, |data| data.to_string().len());
-        let room = MAX_FRAME_BYTES.saturating_sub(ENVELOPE_BYTES + data);
+        let data = answer.data.as_ref().map_or_else(String::new, serde_json::Value::to_string);
+        let data = if sealed { sealed_bytes(&data) } else { data.len() };
+        let room = MAX_FRAME_BYTES.saturating_sub(ENVELOPE_BYTES + data) / if sealed { 2 } else { 1 };
         // Each stream may have half, and whatever the other one leaves.
         let stderr_wants = encoded_length(&process.stderr.text());
         answer.stdout = process.stdout.clipped(room.saturating_sub(stderr_wants.min(room / 2)));
         answer.stderr = process.stderr.clipped(room.saturating_sub(encoded_length(&answer.stdout)));
         remains = process.remains;
     }
-    let line = message::line("response", &answer).unwrap_or_else(|e| {
+    let line = message::line("response", &answer).and_then(|line| fits(line, sealed)).unwrap_or_else(|e| {
         note(format_args!("{e}"));
         // Only `data` can have been too much, and without it the answer is short.
         answer.success = false;
@@ -145,6 +158,12 @@ fn assemble(
         message::line("response", &answer).unwrap_or_default()
     });
     (line, remains)
+}
+
+/// A line that can be sent, also in an envelope if it may have to.
+fn fits(line: Vec<u8>, sealed: bool) -> Result<Vec<u8>, EncodeError> {
+    let length = if sealed { sealed_bytes(&String::from_utf8_lossy(&line)) } else { 0 };
+    if length > MAX_FRAME_BYTES { Err(EncodeError::TooLong { kind: "response", length }) } else { Ok(line) }
 }
 
 /// How long a text becomes between JSON's quotes.
@@ -201,8 +220,15 @@ mod tests {
     #[test]
     fn a_result_beyond_a_frame_becomes_a_failure_that_says_so() {
         let outcome = Outcome::from(json!("x".repeat(MAX_FRAME_BYTES)));
-        let answer = decode(&encode("1", CommandType::Safe, Instant::now(), Ok(outcome)).0);
+        let answer = decode(&encode("1", CommandType::Safe, Instant::now(), false, Ok(outcome)).0);
         assert_eq!(answer.error.unwrap().code, Some(json!("RESULT_TOO_LARGE")));
+        // What fits bare and not in an envelope, of the kind that doubles there.
+        let quotes = || Outcome::from(json!(vec![""; MAX_FRAME_BYTES / 4]));
+        let answer = decode(&encode("1", CommandType::Safe, Instant::now(), false, Ok(quotes())).0);
+        assert!(answer.success);
+        let line = encode("1", CommandType::Safe, Instant::now(), true, Ok(quotes())).0;
+        assert_eq!(decode(&line).error.unwrap().code, Some(json!("RESULT_TOO_LARGE")));
+        assert!(sealed_bytes(std::str::from_utf8(&line).unwrap()) <= MAX_FRAME_BYTES);
     }
 
     #[test]

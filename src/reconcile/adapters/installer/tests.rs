@@ -85,7 +85,7 @@ fn holds(bytes: &[u8], text: &str) -> bool {
 async fn a_preseed_stands_behind_the_initial_ram_disk() {
     let (host, vm) = (Host::new(), VmId::generate());
     let (spec, dir) = (host.spec(InstallFamily::Debian), host.seeds());
-    let boot = host.files.write_installer(vm, &spec, &dir).await.unwrap();
+    let boot = host.files.write_installer(vm, &spec, None, &dir).await.unwrap();
     assert_eq!(host.names(), [name(vm, "initrd"), name(vm, "kernel")]);
     let kernel = boot.kernel.clone().unwrap();
     assert_eq!(fs::read(&kernel.kernel).unwrap(), b"kernel");
@@ -101,7 +101,7 @@ async fn a_preseed_stands_behind_the_initial_ram_disk() {
     assert!(kernel.cmdline.starts_with("auto=true") && kernel.cmdline.contains("console=ttyS0"));
     assert_eq!(boot.discs, [host.dir.path().join("disc.iso")]);
     // Done again, and only named: the same.
-    assert_eq!(host.files.write_installer(vm, &spec, &dir).await.unwrap(), boot);
+    assert_eq!(host.files.write_installer(vm, &spec, None, &dir).await.unwrap(), boot);
     assert_eq!(fs::read(&path).unwrap(), initrd);
     assert_eq!(host.files.installer_boot(vm, &spec, &dir).await.unwrap(), boot);
     for ending in ["kernel", "initrd", "iso"] {
@@ -118,7 +118,7 @@ async fn other_answers_stand_on_a_medium() {
         (InstallFamily::RedHat, "OEMDRV", "inst.stage2=hd:LABEL=DISC"),
     ] {
         let vm = VmId::generate();
-        let boot = host.files.write_installer(vm, &host.spec(family), &host.seeds()).await.unwrap();
+        let boot = host.files.write_installer(vm, &host.spec(family), None, &host.seeds()).await.unwrap();
         let medium = host.seeds().join(name(vm, "iso"));
         assert_eq!(boot.discs, [host.dir.path().join("disc.iso"), medium.clone()]);
         let answers = fs::read(&medium).unwrap();
@@ -136,11 +136,11 @@ async fn a_disc_that_is_not_what_it_was_is_told() {
     let mut spec = host.spec(InstallFamily::Debian);
     let Base::Installation(installation) = &mut spec.base else { unreachable!("it is one") };
     installation.kernel.as_mut().unwrap().initrd = "install/missing".to_owned();
-    let error = host.files.write_installer(vm, &spec, &host.seeds()).await.unwrap_err();
+    let error = host.files.write_installer(vm, &spec, None, &host.seeds()).await.unwrap_err();
     assert!(crate::vm::chain(&error).contains("install/missing"), "{}", crate::vm::chain(&error));
     fs::write(host.dir.path().join("disc.iso"), "<html>").unwrap();
     let spec = host.spec(InstallFamily::Debian);
-    host.files.write_installer(vm, &spec, &host.seeds()).await.unwrap_err();
+    host.files.write_installer(vm, &spec, None, &host.seeds()).await.unwrap_err();
     fs::write(host.seeds().join(format!(".{}.draft.part", name(vm, "initrd"))), "left over").unwrap();
     for ending in ["kernel", "initrd"] {
         host.files.remove(&host.seeds(), &name(vm, ending)).await.unwrap();

@@ -33,6 +33,7 @@ fn why_a_known_agent_cannot_be_reached_is_told_at_once() {
     seen.link = LinkObservation::Connecting {
         since: now(),
         last_error: Some(error.clone()),
+        seal: LinkSeal::Unused,
         counters: LinkCounters::default(),
     };
     let plan = decide(&bundle, &seen, &Memory::new(now()));

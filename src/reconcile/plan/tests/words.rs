@@ -109,8 +109,21 @@ fn silent_links() -> Vec<LinkObservation> {
     let LinkObservation::Open(mute) = heard(3600, FirstBoot::NotReported) else { unreachable!() };
     let never = OpenLink { last_message_at: None, greeted_at: None, ..mute.clone() };
     let last_error = Some("a symbolic link stands in its place".to_owned());
-    let closed = LinkObservation::Connecting { since: now(), last_error, counters: LinkCounters::default() };
-    vec![LinkObservation::None, LinkObservation::Open(mute), LinkObservation::Open(never), closed]
+    let closed = |seal| LinkObservation::Connecting {
+        since: now(),
+        last_error: last_error.clone(),
+        seal,
+        counters: LinkCounters::default(),
+    };
+    let refused = OpenLink { seal: LinkSeal::Refused, ..never.clone() };
+    vec![
+        LinkObservation::None,
+        LinkObservation::Open(mute),
+        LinkObservation::Open(never),
+        LinkObservation::Open(refused),
+        closed(LinkSeal::Unused),
+        closed(LinkSeal::Refused),
+    ]
 }
 
 fn of_the_agent(plans: &mut Vec<Plan>) {

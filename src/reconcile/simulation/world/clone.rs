@@ -156,6 +156,7 @@ impl World {
                     operations: vec![loan],
                     resources: volumes.map(|name| volume(from, name)).to_vec(),
                     install_report: None,
+                    seal: None,
                 }),
                 id: Some(from),
                 domain: Some(DomainState::Shutoff),
