@@ -86,7 +86,7 @@ impl Person {
 
     /// To its end, with this on standard input.
     pub(crate) async fn run_with(&self, args: &[&str], input: &str) -> Ran {
-        let mut command = within(60, self.command(args));
+        let mut command = within(60, &self.command(args));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let input = input.to_owned();
         let work = move || {
@@ -131,7 +131,7 @@ impl Person {
 }
 
 /// The same command, killed (status -1, or 137) when it takes longer than it may.
-fn within(seconds: u32, command: Command) -> Command {
+fn within(seconds: u32, command: &Command) -> Command {
     let mut bounded = Command::new("timeout");
     bounded.args(["--signal=KILL", &seconds.to_string()]).arg(command.get_program()).args(command.get_args());
     bounded.env_clear().env("PATH", "/usr/bin:/bin");
