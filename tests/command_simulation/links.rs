@@ -11,8 +11,8 @@ use infinibay::{
     agents::{LinkError, LinkState, SentAt},
     commands::{CommandLinks, Handover},
     vm::{
-        CommandId, CommandOutcome, FirstBoot, GuestCommand, LinkCounters, LinkEnd, LinkObservation, OpenLink,
-        VmId,
+        CommandId, CommandOutcome, FirstBoot, GuestCommand, LinkCounters, LinkEnd, LinkObservation, LinkSeal,
+        OpenLink, VmId,
     },
 };
 use tokio::{
@@ -179,6 +179,7 @@ impl CommandLinks for Ports {
             actions: None,
             skew: None,
             first_boot: FirstBoot::NotReported,
+            seal: LinkSeal::default(),
             counters: LinkCounters::default(),
         })
     }
