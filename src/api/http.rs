@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ApiContext, auth::Token, deadline::Deadline, doors::Doors, error::ApiError, listener::Peer,
-    problem::coded, room::Room, screenshot, sign_in, size::sized, websocket,
+    problem::coded, room::Room, screenshot, sign_in, size::sized, socketio, websocket,
 };
 
 use crate::store::{self, AskedFrom};
@@ -43,6 +43,7 @@ pub(super) fn routes(doors: Doors) -> Router {
         .route("/graphql", get(open).post(graphql))
         .route("/graphql/ws", get(open))
         .merge(sign_in::routes())
+        .merge(socketio::routes(&doors))
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics))
         .route("/vms/{id}/screenshot", get(screenshot::screenshot))

@@ -478,7 +478,8 @@ impl VmEventNotice {
     }
 }
 
-fn told(event: &VmEvent) -> (DateTime<Utc>, Value) {
+/// When, and what there is to know of it.
+pub(crate) fn told(event: &VmEvent) -> (DateTime<Utc>, Value) {
     match event {
         VmEvent::Online { at, .. } | VmEvent::Deleted { at, .. } => (*at, json!({})),
         VmEvent::Offline { at, reason, .. } => (*at, json!({ "reason": reason })),
