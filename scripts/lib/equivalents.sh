@@ -36,6 +36,8 @@ genisoimage: genisoimage: tests of installation discs
 ovmf: file:/usr/share/qemu/firmware/*.json: tests of VMs with UEFI
 swtpm: swtpm: tests of VMs with a TPM
 swtpm-tools: swtpm_setup: tests of VMs with a TPM
+nodejs: node: tests of the API with clients of front ends
+npm: npm: tests of the API with clients of front ends
 '
 
 # need_equivalents PACKAGE…: goes on when all that these packages stand for is there; else says what

@@ -18,8 +18,10 @@ HOST_PACKAGES=(
 # the installer's disc; what gives VMs UEFI and a TPM; Node.js for clients of the API (clients.sh).
 TEST_PACKAGES=(
     postgresql libxml2-utils procps util-linux faketime shellcheck genisoimage debconf python3-venv kmod
-    ovmf swtpm swtpm-tools nodejs npm
+    ovmf swtpm swtpm-tools
 )
+# Node.js that came from elsewhere brings its npm along, and refuses Debian's.
+command -v node >/dev/null && command -v npm >/dev/null || TEST_PACKAGES+=(nodejs npm)
 # The packages of HOST_PACKAGES that come out of one source and must be of one suite.
 HYPERVISOR_PACKAGES=(
     libvirt-daemon-system libvirt-clients libvirt-dev qemu-system-x86 qemu-utils

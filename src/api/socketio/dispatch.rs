@@ -148,7 +148,10 @@ async fn look(doors: &Doors, io: &SocketIo) -> bool {
         let Some(actor) = known else {
             let words = told::refusal(None, &ApiError::unauthenticated());
             if let Err(error) = socket.emit("vm:error", &words) {
-                tracing::debug!(error = chain(&error), "a client of Socket.IO is not told why it is sent away");
+                tracing::debug!(
+                    error = chain(&error),
+                    "a client of Socket.IO is not told why it is sent away"
+                );
             }
             cut(socket);
             continue;

@@ -63,7 +63,9 @@ pub(super) fn answer(socket: &SocketRef, ack: AckSender, asked: Option<VmId>, an
         Err(refused) => {
             let words = refusal(asked, &refused);
             let told = socket.emit("vm:error", &words);
-            told.and(ack.send(&json!({ "ok": false, "vmId": asked, "code": refused.code(), "error": refused.message() })))
+            told.and(ack.send(
+                &json!({ "ok": false, "vmId": asked, "code": refused.code(), "error": refused.message() }),
+            ))
         }
     };
     if let Err(error) = sent {
