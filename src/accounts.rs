@@ -219,6 +219,11 @@ impl Accounts {
         self.rights.send_replace(());
     }
 
+    /// What was looked up of this token is looked up again.
+    pub fn forget(&self, token: &str) {
+        self.recent.forget(&token::digest(token));
+    }
+
     /// Sees every change of rights that this process makes: of tokens, sessions, users and shares.
     /// Others' changes are seen by asking now and then.
     #[must_use]

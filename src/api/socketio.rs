@@ -10,7 +10,7 @@ mod dispatch;
 mod session;
 mod told;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{Router, middleware};
 use serde_json::Value;
@@ -37,17 +37,8 @@ const MAX_PAYLOAD: u64 = 16 * 1024;
 /// Handshakes that are looked up at once.
 const HANDSHAKES: usize = 64;
 
-/// Times of a connection.
-mod times {
-    use std::time::Duration;
-
-    /// How long a client may take to introduce itself.
-    pub(super) const INTRODUCTION: Duration = Duration::from_secs(10);
-    /// How often a client is asked whether it lives.
-    pub(super) const PING: Duration = Duration::from_secs(20);
-    /// How long it may take to say so.
-    pub(super) const PONG: Duration = Duration::from_secs(20);
-}
+/// How long a client may take to introduce itself.
+const INTRODUCTION: Duration = Duration::from_secs(10);
 
 /// What handlers share.
 #[derive(Clone)]
@@ -60,13 +51,14 @@ struct Desk {
 /// The routes, and the task that tells sockets what happens; it ends with `doors.stop`. Layers over the
 /// whole router (origins, headers, limits of requests) hold for polling and for the upgrade alike.
 pub(super) fn routes(doors: &Doors) -> Router<Doors> {
+    let period = doors.api.config.ping_interval;
     let (service, io) = SocketIo::builder()
         .req_path(PATH)
         .max_payload(MAX_PAYLOAD)
         .max_buffer_size(WAITING)
-        .connect_timeout(times::INTRODUCTION)
-        .ping_interval(times::PING)
-        .ping_timeout(times::PONG)
+        .connect_timeout(INTRODUCTION)
+        .ping_interval(period)
+        .ping_timeout(period * 3 / 2)
         .build_svc();
     let desk = Desk {
         doors: doors.clone(),
