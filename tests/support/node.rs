@@ -75,7 +75,9 @@ impl Node {
         };
         let found = tokio::time::timeout(SOON, next).await.ok();
         found.unwrap_or_else(|| {
-            panic!("{socket} did not hear {name} in {SOON:?}; but there was {:?}", self.kept)
+            let of_it = self.kept.iter().rev().filter(|said| said["socket"] == socket).take(10);
+            let of_it: Vec<String> = of_it.map(|said| said.to_string().chars().take(300).collect()).collect();
+            panic!("{socket} did not hear {name} as wanted in {SOON:?}; last it heard {of_it:#?}")
         })
     }
 

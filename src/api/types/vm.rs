@@ -486,7 +486,12 @@ impl VmEventNotice {
             "agent": status.map(|status| status.agent),
             "conditions": status.map(|status| &*status.conditions).unwrap_or_default(),
         });
-        Self { kind: "snapshot".to_owned(), vm_id: view.record.id.uuid(), at: Utc::now(), payload: Json(payload) }
+        Self {
+            kind: "snapshot".to_owned(),
+            vm_id: view.record.id.uuid(),
+            at: Utc::now(),
+            payload: Json(payload),
+        }
     }
 }
 
