@@ -166,6 +166,52 @@ on_both! {
         assert_eq!(node.ask("eve", "join", json!(private)).await["code"], "INVALID_INPUT");
     }
 
+    async fn everything_has_its_bound(db: TestDatabase) {
+        let trial = Trial::start_with(&db, &[("INFINIBAY__API__MAX_WEBSOCKETS", "34")]).await;
+        let mut node = Node::start("socketio.mjs");
+        for n in 0..32 {
+            connected(&mut node, &trial, &n.to_string(), &trial.token, &["websocket"]).await;
+        }
+        node.tell(open(&trial, "one more", &json!(trial.token), &["websocket"])).await;
+        assert_eq!(node.hears("one more", "connect_error").await["message"], "TOO_MANY_CONNECTIONS");
+        // A place is given back. What was refused holds its own until its time to show a token is over.
+        node.tell(json!({ "do": "close", "socket": "0" })).await;
+        node.tell(json!({ "do": "close", "socket": "one more" })).await;
+        let since = Instant::now();
+        for n in 0.. {
+            let again = format!("again-{n}");
+            node.tell(open(&trial, &again, &json!(trial.token), &["websocket"])).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if !node.heard(&again, "connect").is_empty() {
+                break;
+            }
+            assert!(since.elapsed() < SOON, "no place was given back");
+        }
+
+        // Of strangers there are as many as there are places, whichever way they come.
+        let url = format!("{}/socket.io/?EIO=4&transport=polling", trial.daemon.url);
+        let http = reqwest::Client::new();
+        let mut sid = String::new();
+        let refused = loop {
+            let answer = http.get(&url).send().await.unwrap();
+            if answer.status() != 200 {
+                break answer;
+            }
+            let opened = answer.text().await.unwrap();
+            sid = opened.split('"').nth(3).unwrap().to_owned();
+            assert!(since.elapsed() < SOON, "every stranger finds a place");
+        };
+        assert_eq!(refused.status(), 503);
+        let refused: Value = refused.json().await.unwrap();
+        assert_eq!(refused["errors"][0]["extensions"]["code"], "TOO_MANY_CONNECTIONS", "{refused}");
+        // What a stranger may say is bounded, too.
+        let long = http.post(format!("{url}&sid={sid}")).body(format!("4{}", "x".repeat(20_000)));
+        assert_eq!(long.send().await.unwrap().status(), 413);
+        // And whoever is in is served on.
+        let answer = node.ask("1", "subscribe:vm", json!(VmId::generate().to_string())).await;
+        assert_eq!(answer["code"], "VM_NOT_FOUND", "{answer}");
+    }
+
     async fn rights_that_change_hold_on_open_sockets_at_once(db: TestDatabase) {
         let mut trial = Trial::start_with(&db, &[("INFINIBAY__API__RECHECK_INTERVAL", "1h")]).await;
         let Trial { home, daemon, .. } = &mut trial;

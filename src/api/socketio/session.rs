@@ -68,12 +68,17 @@ impl Session {
     /// # Errors
     /// `TOO_MANY_OPERATIONS`.
     pub(super) fn join(&self, socket: &SocketRef, vm: VmId, owner: UserId) -> Result<(), ApiError> {
+        self.note(vm, owner)?;
+        socket.join(room(vm));
+        Ok(())
+    }
+
+    fn note(&self, vm: VmId, owner: UserId) -> Result<(), ApiError> {
         let mut vms = self.vms();
         if vms.len() >= MAX_VMS && !vms.contains_key(&vm) {
             return Err(too_many());
         }
         vms.insert(vm, owner);
-        socket.join(room(vm));
         Ok(())
     }
 
@@ -171,6 +176,18 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_socket_hears_of_so_many_vms() {
+        let token = Token::plain("abc").expect("a token");
+        let session = Session::new(token, Users::default().enter(UserId::generate()).unwrap());
+        let (owner, vms) = (UserId::generate(), (0..MAX_VMS).map(|_| VmId::generate()));
+        let last = vms.inspect(|&vm| session.note(vm, owner).unwrap()).last().unwrap();
+        assert_eq!(session.note(VmId::generate(), owner).unwrap_err().code(), "TOO_MANY_OPERATIONS");
+        // Asking twice takes no second place.
+        session.note(last, owner).unwrap();
+        assert!(session.hears_of(last) && session.hears());
+    }
 
     #[test]
     fn a_user_has_so_many_sockets_and_each_place_is_given_back() {
