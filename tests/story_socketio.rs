@@ -207,6 +207,8 @@ on_both! {
         // What a stranger may say is bounded, too.
         let long = http.post(format!("{url}&sid={sid}")).body(format!("4{}", "x".repeat(20_000)));
         assert_eq!(long.send().await.unwrap().status(), 413);
+        node.tell(json!({ "do": "emit", "socket": "2", "event": "subscribe:vm", "data": "x".repeat(20_000) })).await;
+        node.hears("2", "disconnect").await;
         // And whoever is in is served on.
         let answer = node.ask("1", "subscribe:vm", json!(VmId::generate().to_string())).await;
         assert_eq!(answer["code"], "VM_NOT_FOUND", "{answer}");

@@ -6,7 +6,9 @@
 //! user's sockets, a socket's VMs, what a client sends, and what waits for one that does not read.
 
 mod admission;
+mod bridge;
 mod dispatch;
+mod frames;
 mod session;
 mod told;
 
@@ -76,7 +78,12 @@ pub(super) fn routes(doors: &Doors) -> Router<Doors> {
     };
     io.ns("/", serve.with(introduce));
     tokio::spawn(dispatch::run(doors.clone(), io));
-    let admission = Admission::new(doors);
+    let speaker = service.clone();
+    let library: bridge::Library = Arc::new(move |request| {
+        let answering = hyper::service::Service::call(&speaker, request);
+        Box::pin(async move { answering.await.map(|answer| answer.map(axum::body::Body::new)) })
+    });
+    let admission = Admission::new(doors, library);
     Router::new()
         .route_service(PATH, service)
         .layer(middleware::from_fn_with_state(admission, admission::admit))

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use socketioxide::extract::SocketRef;
@@ -22,6 +23,8 @@ use crate::{
 
 /// VMs that one socket hears of at most.
 pub(super) const MAX_VMS: usize = 64;
+/// How long a client has to hear why it is sent away.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Sockets of one user at most: a tab is one.
 pub(super) const MAX_OF_ONE: u32 = 32;
 
@@ -121,15 +124,22 @@ pub(super) fn room(vm: VmId) -> String {
     format!("vm:{vm}")
 }
 
-/// Ends a connection whatever state it is in: its client does not read, say.
+/// Sends a socket away, and ends its connection: at once where there is no room left to tell it so.
 pub(super) fn cut(socket: SocketRef) {
     socket.leave_all();
-    if let Some(connection) = socket.req_parts().extensions.get::<Arc<Connection>>() {
-        connection.cut();
-    }
-    // The client is told where there is room for it.
-    if let Err(error) = socket.disconnect() {
-        tracing::debug!(%error, "a socket is cut off without a word");
+    let connection = socket.req_parts().extensions.get::<Arc<Connection>>().map(|it| it.token());
+    let grace = match socket.disconnect() {
+        Ok(()) => LAST_WORDS,
+        Err(error) => {
+            tracing::debug!(%error, "a socket is cut off without a word");
+            Duration::ZERO
+        }
+    };
+    if let Some(connection) = connection {
+        tokio::spawn(async move {
+            tokio::time::sleep(grace).await;
+            connection.cancel();
+        });
     }
 }
 
