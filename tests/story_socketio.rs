@@ -65,11 +65,13 @@ on_both! {
         let tabs = [("ws", &["websocket"][..]), ("polling", &["polling"]), ("upgraded", &["polling", "websocket"])];
         for (tab, transports) in tabs {
             connected(&mut node, &trial, tab, &trial.token, transports).await;
+            if tab == "upgraded" {
+                assert_eq!(node.hears(tab, "upgrade").await["transport"], "websocket");
+            }
             let answer = node.ask(tab, "subscribe:vm", json!(watched)).await;
             assert_eq!((&answer["ok"], &answer["vmId"]), (&json!(true), &json!(watched)), "{answer}");
             assert_eq!(answer["state"]["agent"], "ONLINE", "{answer}");
         }
-        assert_eq!(node.hears("upgraded", "upgrade").await["transport"], "websocket");
         // A tab that asks for nothing hears nothing.
         connected(&mut node, &trial, "silent", &trial.token, &["websocket"]).await;
 
