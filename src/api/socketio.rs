@@ -124,11 +124,13 @@ impl Desk {
                 }
                 told::Ok { vm, state: None }
             });
-            std::future::ready(told::answer(&socket, ack, asked, left))
+            told::answer(&socket, ack, asked, left);
+            std::future::ready(())
         });
         socket.on_fallback(|socket: SocketRef, Event(_): Event, ack: AckSender| {
             let words = "the events are subscribe:vm and unsubscribe:vm";
-            std::future::ready(told::answer(&socket, ack, None, Err(ApiError::new("INVALID_INPUT", words))))
+            told::answer(&socket, ack, None, Err(ApiError::new("INVALID_INPUT", words)));
+            std::future::ready(())
         });
     }
 
