@@ -17,6 +17,7 @@ pub use sign_in::{Origin, SignInError, Signed};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::watch;
 
 use crate::{
     access::{Actor, Permission, Recent, Role, Scope},
@@ -31,6 +32,8 @@ pub struct Accounts {
     store: Store,
     /// Who presented which token a moment ago, by its SHA-256.
     recent: Arc<Recent<[u8; 32], Actor>>,
+    /// Told whenever somebody's rights may have changed.
+    rights: Arc<watch::Sender<()>>,
     config: AccountsConfig,
     passwords: Passwords,
     attempts: Arc<Attempts>,
@@ -84,6 +87,7 @@ impl Accounts {
         Self {
             store,
             recent: Arc::default(),
+            rights: Arc::default(),
             config: AccountsConfig::default(),
             passwords: Passwords::new(),
             attempts: Arc::default(),
@@ -204,8 +208,27 @@ impl Accounts {
     pub async fn revoke_tokens(&self, user: &str) -> Result<u64, AccountError> {
         let user = self.named(user).await?;
         let ended = self.store.revoke_tokens(user.id, Utc::now()).await?;
-        self.recent.clear();
+        self.rights_changed();
         Ok(ended)
+    }
+
+    /// Somebody's rights may have changed: what was looked up is looked up again, and whoever
+    /// follows [`Self::rights`] is told.
+    pub fn rights_changed(&self) {
+        self.recent.clear();
+        self.rights.send_replace(());
+    }
+
+    /// What was looked up of this token is looked up again.
+    pub fn forget(&self, token: &str) {
+        self.recent.forget(&token::digest(token));
+    }
+
+    /// Sees every change of rights that this process makes: of tokens, sessions, users and shares.
+    /// Others' changes are seen by asking now and then.
+    #[must_use]
+    pub fn rights(&self) -> watch::Receiver<()> {
+        self.rights.subscribe()
     }
 
     async fn named(&self, name: &str) -> Result<UserRecord, AccountError> {

@@ -1,4 +1,4 @@
-//! The doors: GraphQL over HTTP and WebSocket, health, Prometheus, the guests' downloads and reports.
+//! The doors: GraphQL over HTTP and WebSocket, Socket.IO, health, Prometheus, the guests' downloads and reports.
 //!
 //! A door translates, authorises and delegates; it decides nothing. Every field needs a known
 //! actor and passes [`crate::access::authorize`]; only `/healthz` and GraphiQL's page do not. An
@@ -39,6 +39,7 @@ mod series;
 mod sign_in;
 mod size;
 mod slow;
+mod socketio;
 mod subscription;
 mod tls;
 mod types;

@@ -76,7 +76,10 @@ section! {
         request_timeout: Duration = "60s" in 1..=3600,
         /// How often a subscriber's right to listen is looked at again.
         recheck_interval: Duration = "30s" in 1..=3600,
-        /// WebSocket connections open at once.
+        /// How often whoever holds a WebSocket or a socket of Socket.IO is asked whether he lives; who
+        /// has said nothing for two and a half times that is gone.
+        ping_interval: Duration = "20s" in 1..=20,
+        /// WebSocket connections open at once, those of Socket.IO included.
         max_websockets: u32 = "256" in 1..=100000,
     }
 }

@@ -38,6 +38,8 @@ swtpm: swtpm: tests of VMs with a TPM
 swtpm-tools: swtpm_setup: tests of VMs with a TPM
 systemd: systemd-analyze systemd-sysusers systemd-tmpfiles: the test of the Debian package
 init-system-helpers: dpkg deb-systemd-helper: the test of the Debian package
+nodejs: node: tests of the API with clients of front ends
+npm: npm: tests of the API with clients of front ends
 '
 
 # need_equivalents PACKAGE…: goes on when all that these packages stand for is there; else says what

@@ -15,11 +15,14 @@ HOST_PACKAGES=(
 # What the tests take besides: a PostgreSQL server, virt-xml-validate's xmllint, /bin/kill, a clock
 # that can be set, and setpriv, setsid, flock, blkid, unshare and nsenter, which a container's image
 # may have been stripped of; what reads installers' files (more of that in validators.sh); depmod, for
-# the installer's disc; what gives VMs UEFI and a TPM; what checks and installs the Debian package.
+# the installer's disc; what gives VMs UEFI and a TPM; what checks and installs the Debian package;
+# Node.js for clients of the API (clients.sh).
 TEST_PACKAGES=(
     postgresql libxml2-utils procps util-linux faketime shellcheck genisoimage debconf python3-venv kmod
     ovmf swtpm swtpm-tools systemd init-system-helpers
 )
+# Node.js that came from elsewhere brings its npm along, and refuses Debian's.
+command -v node >/dev/null && command -v npm >/dev/null || TEST_PACKAGES+=(nodejs npm)
 # The packages of HOST_PACKAGES that come out of one source and must be of one suite.
 HYPERVISOR_PACKAGES=(
     libvirt-daemon-system libvirt-clients libvirt-dev qemu-system-x86 qemu-utils

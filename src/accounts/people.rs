@@ -90,7 +90,7 @@ impl Accounts {
             change.password_hash = Some(self.passwords.hash(password).await?);
         }
         let changed = self.store.change_user(user, &change, by.user, Utc::now()).await;
-        self.recent.clear();
+        self.rights_changed();
         changed.map_err(unknown(user))?;
         self.store.user(user).await?.ok_or(AccountError::UnknownUser(user))
     }
@@ -102,7 +102,7 @@ impl Accounts {
     pub async fn remove(&self, by: &Actor, user: UserId) -> Result<UserRecord, AccountError> {
         let known = self.store.user(user).await?.ok_or(AccountError::UnknownUser(user))?;
         let removed = self.store.remove_user(user, by.user, Utc::now()).await;
-        self.recent.clear();
+        self.rights_changed();
         removed.map_err(unknown(user))?;
         Ok(known)
     }
@@ -127,7 +127,7 @@ impl Accounts {
         self.attempts.succeeded_again(of.user);
         let hash = self.passwords.hash(new).await?;
         let set = self.store.set_password(of.user, &hash, Some(of.user), Utc::now()).await;
-        self.recent.clear();
+        self.rights_changed();
         set.map_err(unknown(of.user))
     }
 
@@ -178,13 +178,8 @@ impl Accounts {
         let known = self.store.tokens(of.user).await?.into_iter().find(|known| known.id == token);
         let known = known.ok_or(AccountError::UnknownToken(token))?;
         let ended = self.store.revoke_token(token, of.user, of.user, Utc::now()).await?;
-        self.recent.clear();
+        self.rights_changed();
         if ended { Ok(known) } else { Err(AccountError::UnknownToken(token)) }
-    }
-
-    /// What was looked up about rights is looked up again: they have changed.
-    pub fn forget_recent(&self) {
-        self.recent.clear();
     }
 }
 

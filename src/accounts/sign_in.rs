@@ -128,7 +128,7 @@ impl Accounts {
                 Ok(signed)
             }
             Refreshed::Reused { user } => {
-                self.recent.clear();
+                self.rights_changed();
                 tracing::warn!(%user, "a refresh token came twice; its session is ended");
                 Err(SignInError::Ended)
             }
@@ -143,7 +143,7 @@ impl Accounts {
     pub async fn sign_out(&self, held: &str) -> Result<(), AccountError> {
         let of_a_session = matches!(token::Kind::of(held), Some(token::Kind::Access | token::Kind::Refresh));
         if of_a_session && self.store.end_session(&token::digest(held), Utc::now()).await?.is_some() {
-            self.recent.clear();
+            self.rights_changed();
         }
         Ok(())
     }

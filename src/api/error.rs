@@ -92,7 +92,6 @@ impl ApiError {
     }
 
     /// What people are told.
-    #[cfg(test)]
     pub(super) fn message(&self) -> &str {
         &self.message
     }

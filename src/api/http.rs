@@ -27,7 +27,7 @@ use super::{
     room::Room,
     screenshot, sign_in,
     size::sized,
-    slow, websocket,
+    slow, socketio, websocket,
 };
 
 use crate::{access::Actor, store};
@@ -50,6 +50,7 @@ pub(super) fn routes(doors: Doors) -> Router {
         .route("/graphql/ws", get(open))
         .merge(sign_in::routes().layer(strangers))
         .merge(downloads)
+        .merge(socketio::routes(&doors))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))

@@ -1,14 +1,18 @@
 //! What is told as it happens.
 //!
-//! A subscription passes the same `authorize` as a query, when it begins and again every so
-//! often: it ends when the token or the right to see the VM is gone. The bus may drop events for
-//! a slow client; it is told so.
+//! A subscription passes the same `authorize` as a query, when it begins, before anything is told
+//! after somebody's rights have changed, and every so often: it ends, with the refusal's code, when the
+//! token or the right to see the VM is gone. First it tells how things are. The bus may drop events
+//! for a slow client; it is told so.
 
 use std::time::Duration;
 
 use async_graphql::{Context, Subscription};
-use futures_util::{Stream, stream};
-use tokio::time::{Instant, Interval, MissedTickBehavior, timeout};
+use futures_util::{Stream, StreamExt as _, stream};
+use tokio::{
+    sync::watch,
+    time::{Instant, Interval, MissedTickBehavior, sleep_until, timeout},
+};
 use uuid::Uuid;
 
 use super::{
@@ -23,13 +27,15 @@ use super::{
 use crate::{
     events::{Notice, Subscription as BusSubscription},
     lifecycle::{ConsoleFollower, ConsolePiece, LifecycleError},
-    store::StoreError,
+    store::{StoreError, VmView},
     vm::{Operation, OperationId, VmEvent, VmId, chain},
 };
 
 /// How long the database is waited for to say whether one may still listen; nothing is told
 /// meanwhile.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How soon it is asked again after it could not say.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How often an operation is read again: what the bus lost, or nobody told, is seen then.
 const LOOK: Duration = Duration::from_secs(3);
 /// How often a console is looked at.
@@ -41,7 +47,9 @@ struct Watch {
     token: Token,
     vm: VmId,
     bus: BusSubscription,
-    recheck: Interval,
+    rights: watch::Receiver<()>,
+    /// When the right to watch is looked at again unasked.
+    recheck: Instant,
     look: Interval,
     ended: bool,
 }
@@ -52,6 +60,8 @@ enum Sight {
     Notice(Notice),
     /// Nothing in particular; time to look.
     Look,
+    /// The last: there is no right to watch any more.
+    Refused(ApiError),
 }
 
 impl Watch {
@@ -65,47 +75,68 @@ impl Watch {
     fn looking(ctx: &Context<'_>, vm: VmId, look: Duration) -> Result<Self, ApiError> {
         let call = Call::of(ctx)?;
         let token = ctx.data_opt::<Token>().cloned().ok_or_else(ApiError::unauthenticated)?;
-        let every = |period| {
-            let mut interval = tokio::time::interval_at(Instant::now() + period, period);
-            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            interval
-        };
-        let bus = call.api.events.subscribe();
-        let (recheck, look) = (every(call.api.config.recheck_interval), every(look));
-        Ok(Self { api: call.api.clone(), token, vm, bus, recheck, look, ended: false })
+        let mut look = tokio::time::interval_at(Instant::now() + look, look);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut rights = call.api.accounts.rights();
+        // Who asks was found out before this: what changed meanwhile is looked at first.
+        rights.mark_changed();
+        Ok(Self {
+            api: call.api.clone(),
+            token,
+            vm,
+            bus: call.api.events.subscribe(),
+            rights,
+            recheck: Instant::now() + call.api.config.recheck_interval,
+            look,
+            ended: false,
+        })
     }
 
-    /// What comes next; `None` at the end: the VM is gone, or the right to watch it.
+    /// What comes next; `None` at the end, when the VM is gone.
     async fn next(&mut self) -> Option<Sight> {
         while !self.ended {
-            tokio::select! {
+            // In this order: nothing is told to whom it may not be told any more.
+            let allowed = tokio::select! {
+                biased;
+                changed = self.rights.changed() => {
+                    changed.ok()?;
+                    self.allowed().await
+                }
+                () = sleep_until(self.recheck) => {
+                    // Others may have changed what this process does not know of.
+                    self.api.accounts.forget(self.token.as_str());
+                    self.allowed().await
+                }
                 notice = self.bus.next() => match notice? {
-                    Notice::Event(event) if event.vm() != self.vm => {}
+                    Notice::Event(event) if event.vm() != self.vm => Ok(()),
                     notice => {
                         self.ended = matches!(&notice, Notice::Event(VmEvent::Deleted { .. }));
                         return Some(Sight::Notice(notice));
                     }
                 },
                 _ = self.look.tick() => return Some(Sight::Look),
-                _ = self.recheck.tick() => {
-                    if !self.still_allowed().await {
-                        return None;
-                    }
-                }
+            };
+            if let Err(refused) = allowed {
+                self.ended = true;
+                return Some(Sight::Refused(refused));
             }
         }
         None
     }
 
-    async fn still_allowed(&self) -> bool {
+    /// Whether the client may still watch. While nobody can be asked, what was allowed a moment ago is
+    /// not cut off for that.
+    async fn allowed(&mut self) -> Result<(), ApiError> {
         let checked = async {
-            let actor = self.token.actor(&self.api).await?;
+            let actor = self.token.recent_actor(&self.api).await?;
             Call { api: &self.api, actor: &actor }.may_see_history(self.vm).await
         };
         let checked = timeout(PATIENCE, checked).await;
         let checked = checked.unwrap_or(Err(StoreError::NoAnswer { limit: PATIENCE }.into()));
-        // Nobody could be asked: what was allowed a moment ago is not cut off for that.
-        checked.err().is_none_or(|error| error.is_failure())
+        let unknown = checked.as_ref().is_err_and(ApiError::is_failure);
+        let wait = if unknown { AGAIN } else { self.api.config.recheck_interval };
+        self.recheck = Instant::now() + wait;
+        if unknown { Ok(()) } else { checked }
     }
 
     /// An operation as it is now; `None` where there is none, or it cannot be read.
@@ -124,42 +155,46 @@ pub(super) struct SubscriptionRoot;
 
 #[Subscription(name = "Subscription")]
 impl SubscriptionRoot {
-    /// Everything that happens to a VM, until it is deleted. A slow subscriber loses events and
-    /// gets a notice of the type `lagged` instead.
+    /// How a VM is, then everything that happens to it, until it is deleted. A slow subscriber loses
+    /// events and gets a notice of the type `lagged` instead, and how the VM is then.
     async fn vm_events(
         &self,
         ctx: &Context<'_>,
         vm_id: Uuid,
-    ) -> Result<impl Stream<Item = VmEventNotice> + use<>, ApiError> {
+    ) -> Result<impl Stream<Item = Result<VmEventNotice, ApiError>> + use<>, ApiError> {
         let watch = Watch::begin(ctx, VmId(vm_id))?;
-        Call::of(ctx)?.visible(watch.vm).await?;
-        Ok(stream::unfold(watch, |mut watch| async move {
-            loop {
-                if let Sight::Notice(notice) = watch.next().await? {
-                    return Some((VmEventNotice::new(watch.vm, &notice), watch));
-                }
-            }
-        }))
+        let view = Call::of(ctx)?.visible(watch.vm).await?;
+        Ok(stream::unfold(Events { watch, due: Due::Snapshot(Box::new(view)) }, Events::step))
     }
 
-    /// A VM's readings as they come. One of more than 32 KiB comes without its `processes` and
-    /// `ports`; `getVmMetrics` has it whole. A slow subscriber's stream ends with the code `LAGGED`:
-    /// subscribe again, and read `getVmMetrics` for what was missed.
+    /// A VM's readings: the newest that is stored, if there is one, then all as they come. One of more
+    /// than 32 KiB comes without its `processes` and `ports`; `getVmMetrics` has it whole. A slow
+    /// subscriber's stream ends with the code `LAGGED`: subscribe again, and read `getVmMetrics` for what
+    /// was missed.
     async fn vm_metrics(
         &self,
         ctx: &Context<'_>,
         vm_id: Uuid,
     ) -> Result<impl Stream<Item = Result<VmMetrics, ApiError>> + use<>, ApiError> {
         let watch = Watch::begin(ctx, VmId(vm_id))?;
-        Call::of(ctx)?.visible(watch.vm).await?;
-        Ok(stream::unfold(watch, |mut watch| async move {
+        let call = Call::of(ctx)?;
+        call.visible(watch.vm).await?;
+        let newest = call.api.store.latest_metrics(&[watch.vm]).await?.remove(&watch.vm);
+        // What came and was stored since the watch began is not told twice.
+        let known = newest.as_ref().map(|row| row.id);
+        let newest = newest.map(|row| Ok(VmMetrics::from(row)));
+        let later = stream::unfold(watch, move |mut watch| async move {
             loop {
-                if let Some(told) = reading(watch.next().await?) {
+                let sight = watch.next().await?;
+                let again = matches!(&sight, Sight::Notice(Notice::Event(VmEvent::Metrics(sample)))
+                    if Some(sample.id) == known);
+                if let Some(told) = reading(sight).filter(|_| !again) {
                     watch.ended |= told.is_err();
                     return Some((told, watch));
                 }
             }
-        }))
+        });
+        Ok(stream::iter(newest).chain(later))
     }
 
     /// What a VM writes to its serial console, over all its starts: first the end of what there is, then
@@ -188,9 +223,9 @@ impl SubscriptionRoot {
         &self,
         ctx: &Context<'_>,
         id: Uuid,
-    ) -> Result<impl Stream<Item = OperationObject> + use<>, ApiError> {
+    ) -> Result<impl Stream<Item = Result<OperationObject, ApiError>> + use<>, ApiError> {
         let id = OperationId(id);
-        let not_found = || ApiError::new("OPERATION_NOT_FOUND", format!("there is no operation {id}"));
+        let not_found = || no_operation(id);
         let call = Call::of(ctx)?;
         let vm = call.api.store.operation(id).await?.ok_or_else(not_found)?.vm;
         let watch = Watch::begin(ctx, vm)?;
@@ -206,7 +241,57 @@ fn reading(sight: Sight) -> Option<Result<VmMetrics, ApiError>> {
     match sight {
         Sight::Notice(Notice::Event(VmEvent::Metrics(sample))) => Some(Ok(VmMetrics::from(&*sample))),
         Sight::Notice(Notice::Lagged(missed)) => Some(Err(ApiError::lagged(missed))),
+        Sight::Refused(refused) => Some(Err(refused)),
         Sight::Notice(Notice::Event(_)) | Sight::Look => None,
+    }
+}
+
+fn no_operation(id: OperationId) -> ApiError {
+    ApiError::new("OPERATION_NOT_FOUND", format!("there is no operation {id}"))
+}
+
+/// Follows what happens to one VM.
+struct Events {
+    watch: Watch,
+    due: Due,
+}
+
+/// What is told before what happens next.
+enum Due {
+    /// How the VM is.
+    Snapshot(Box<VmView>),
+    /// The same, once it is read: events were missed.
+    Look,
+    Nothing,
+}
+
+impl Events {
+    async fn step(mut self) -> Option<(Result<VmEventNotice, ApiError>, Self)> {
+        let vm = self.watch.vm;
+        match std::mem::replace(&mut self.due, Due::Nothing) {
+            Due::Snapshot(view) => return Some((Ok(VmEventNotice::snapshot(&view)), self)),
+            Due::Look => match self.watch.api.store.vm(vm).await {
+                Ok(Some(view)) => return Some((Ok(VmEventNotice::snapshot(&view)), self)),
+                // Its end was among what was missed.
+                Ok(None) => return None,
+                Err(error) => {
+                    tracing::warn!(%vm, error = chain(&error), "a VM could not be read for a subscriber");
+                }
+            },
+            Due::Nothing => {}
+        }
+        loop {
+            match self.watch.next().await? {
+                Sight::Notice(notice) => {
+                    if matches!(notice, Notice::Lagged(_)) {
+                        self.due = Due::Look;
+                    }
+                    return Some((Ok(VmEventNotice::new(vm, &notice)), self));
+                }
+                Sight::Refused(refused) => return Some((Err(refused), self)),
+                Sight::Look => {}
+            }
+        }
     }
 }
 
@@ -223,8 +308,12 @@ impl Console {
         loop {
             let first = !std::mem::replace(&mut self.begun, true);
             // What happens to the VM is not told here, but its end is this one's, too.
-            if !first && !matches!(self.watch.next().await?, Sight::Look) {
-                continue;
+            if !first {
+                match self.watch.next().await? {
+                    Sight::Look => {}
+                    Sight::Refused(refused) => return Some((Err(refused), self)),
+                    Sight::Notice(_) => continue,
+                }
             }
             match self.log.look().await {
                 Ok(None) if first => return Some((Ok(ConsolePiece::default().into()), self)),
@@ -251,7 +340,7 @@ struct Follower {
 }
 
 impl Follower {
-    async fn step(mut self) -> Option<(OperationObject, Self)> {
+    async fn step(mut self) -> Option<(Result<OperationObject, ApiError>, Self)> {
         if self.told.as_ref().is_some_and(|told| told.status.is_final()) {
             return None;
         }
@@ -269,18 +358,21 @@ impl Follower {
                 Sight::Look | Sight::Notice(Notice::Lagged(_) | Notice::Event(VmEvent::Deleted { .. })) => {
                     self.watch.operation(self.id).await
                 }
+                Sight::Refused(refused) if refused.is_not_found() => {
+                    return Some((Err(no_operation(self.id)), self));
+                }
+                Sight::Refused(refused) => return Some((Err(refused), self)),
                 Sight::Notice(Notice::Event(_)) => None,
             };
         };
         self.told = Some(operation.clone());
-        Some((OperationObject::from(operation), self))
+        Some((Ok(OperationObject::from(operation)), self))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use async_graphql::{Object, Schema, Value};
-    use futures_util::StreamExt as _;
 
     use super::*;
     use crate::events::EventBus;

@@ -37,4 +37,4 @@ pub(super) use people::{
 pub(super) use series::{MetricsField, MetricsResolution, MetricsSeries};
 pub(super) use snapshot::{SnapshotQuiesce, VmSnapshot};
 pub(super) use user::User;
-pub(super) use vm::{OnCrashName, OnPowerOffName, VmEventNotice, VmObject, VmPayload};
+pub(super) use vm::{OnCrashName, OnPowerOffName, VmEventNotice, VmObject, VmPayload, told};

@@ -2,7 +2,8 @@
 //!
 //! A connection has to introduce itself, has to show that it lives, and has to read what it is
 //! sent, each within a time; it may run so many operations at once. Each operation asks anew who
-//! is there: a token that was revoked starts nothing more.
+//! is there: a token that was revoked starts nothing more. What it has open ends by itself, with a
+//! code, and then the connection is closed.
 
 use std::{
     str::FromStr,
@@ -38,10 +39,10 @@ use super::{auth::Token, doors::Doors, error::ApiError, problem::coded, room::Ro
 
 /// How long a client may take to introduce itself.
 const INTRODUCTION: Duration = Duration::from_secs(10);
-/// How often a client is asked whether it lives.
-const PING: Duration = Duration::from_secs(20);
-/// Silence after which it does not.
-const SILENCE: Duration = Duration::from_secs(50);
+/// What is left open when a token has ended is given so long to say so.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How soon it is asked again who is there, after nobody could say.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How long a client may take to read one message.
 const SEND_LIMIT: Duration = Duration::from_secs(10);
 /// Operations of one connection at once.
@@ -87,6 +88,8 @@ async fn serve(
     from_header: Option<Token>,
 ) {
     let stop = operations.doors.stop.clone();
+    let config = &operations.doors.api.config;
+    let (period, silence) = (config.ping_interval, config.ping_interval * 5 / 2);
     let (mut sink, incoming) = socket.split();
     let heard = Arc::new(std::sync::Mutex::new(Instant::now()));
     let note = heard.clone();
@@ -113,9 +116,10 @@ async fn serve(
     let outgoing = async_graphql::http::WebSocket::new(operations.clone(), incoming, protocol)
         .on_connection_init(introduce);
     let mut outgoing = std::pin::pin!(outgoing);
-    let mut ping = tokio::time::interval_at(Instant::now() + PING, PING);
+    let mut ping = tokio::time::interval_at(Instant::now() + period, period);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut introduction = std::pin::pin!(tokio::time::sleep(INTRODUCTION).fuse());
+    let mut ended = std::pin::pin!(operations.token_ended().fuse());
     loop {
         let introduced = operations.token.get().is_some();
         let message = tokio::select! {
@@ -124,9 +128,10 @@ async fn serve(
             () = &mut introduction, if !introduced => {
                 farewell(close::INTRODUCTION_TIMEOUT, "connection_init did not come in time")
             }
+            () = &mut ended => farewell(close::FORBIDDEN, "the token has ended"),
             _ = ping.tick() => {
                 let silent = heard.lock().unwrap_or_else(std::sync::PoisonError::into_inner).elapsed();
-                if silent > SILENCE {
+                if silent > silence {
                     return;
                 }
                 Message::Ping(axum::body::Bytes::new())
@@ -182,6 +187,28 @@ impl Operations {
         let actor = token.actor(&self.doors.api).await?;
         let request = sized(request, &self.doors.api)?;
         Ok(request.data(actor).data(token.clone()).data(Room::default()).data(self.origin.clone()))
+    }
+
+    /// Waits until whoever introduced himself is nobody any more.
+    async fn token_ended(&self) {
+        let api = &self.doors.api;
+        let mut rights = api.accounts.rights();
+        let mut wait = api.config.recheck_interval;
+        loop {
+            tokio::select! {
+                changed = rights.changed() => if changed.is_err() {
+                    return std::future::pending().await;
+                },
+                () = tokio::time::sleep(wait) => {}
+            }
+            let Some(token) = self.token.get() else { continue };
+            wait = match token.actor(api).await {
+                Ok(_) => api.config.recheck_interval,
+                Err(error) if error.is_failure() => AGAIN,
+                Err(_) => break,
+            };
+        }
+        tokio::time::sleep(LAST_WORDS).await;
     }
 
     async fn begin(self, request: Request) -> BoxStream<'static, async_graphql::Response> {

@@ -57,6 +57,22 @@ impl Socket {
         socket
     }
 
+    /// The same, with next to no room for what was not read yet.
+    pub async fn narrow(daemon: &Daemon, token: &str) -> Self {
+        let address = daemon.url.trim_start_matches("http://");
+        let tcp = tokio::net::TcpSocket::new_v4().unwrap();
+        tcp.set_recv_buffer_size(4096).unwrap();
+        let tcp = tcp.connect(address.parse().unwrap()).await.expect("a connection");
+        let mut request = format!("ws://{address}/graphql/ws").into_client_request().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", "graphql-transport-ws".parse().unwrap());
+        let (stream, _) =
+            tokio_tungstenite::client_async(request, MaybeTlsStream::Plain(tcp)).await.expect("a WebSocket");
+        let mut socket = Self { stream };
+        let answer = socket.introduce(json!({ "token": token })).await;
+        assert!(matches!(&answer, Said::Message(m) if m["type"] == "connection_ack"), "{answer:?}");
+        socket
+    }
+
     /// Introduces itself with this payload; the answer.
     pub async fn introduce(&mut self, payload: Value) -> Said {
         self.send(json!({ "type": "connection_init", "payload": payload })).await;

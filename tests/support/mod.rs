@@ -15,6 +15,7 @@ pub(crate) mod host;
 pub(crate) mod inventory;
 pub(crate) mod journey;
 pub(crate) mod libvirtd;
+pub(crate) mod node;
 pub(crate) mod nothing;
 pub(crate) mod origin;
 pub(crate) mod people;

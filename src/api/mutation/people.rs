@@ -160,7 +160,7 @@ async fn set_share(
         return Err(ApiError::invalid("userId", "owns the VM already"));
     }
     let set = call.api.store.share_vm(vm, user, share, call.actor.user, Utc::now()).await;
-    call.api.accounts.forget_recent();
+    call.api.accounts.rights_changed();
     set.map_err(|error| match error {
         StoreError::NotFound => ApiError::new("USER_NOT_FOUND", format!("there is no user {user}")),
         StoreError::TooMany => ApiError::new(

@@ -454,7 +454,8 @@ impl VmPayload {
 #[graphql(name = "VmEvent")]
 pub(crate) struct VmEventNotice {
     /// `vm:online`, `vm:offline`, `vm:metrics`, `vm:command`, `vm:error`, `vm:status`,
-    /// `vm:operation`, `vm:deleted`; or `lagged`: events were missed, look again.
+    /// `vm:operation`, `vm:deleted`; `snapshot`: how the VM is now, which comes first; or `lagged`:
+    /// events were missed, and another snapshot follows.
     #[graphql(name = "type")]
     kind: String,
     /// The VM.
@@ -476,9 +477,26 @@ impl VmEventNotice {
         };
         Self { kind: kind.to_owned(), vm_id: vm.uuid(), at, payload: Json(payload) }
     }
+
+    /// How the VM is: what `vm:status` would tell.
+    pub(crate) fn snapshot(view: &VmView) -> Self {
+        let status = view.status.as_ref();
+        let payload = json!({
+            "phase": status.map_or(VmPhase::Provisioning, |status| status.phase),
+            "agent": status.map(|status| status.agent),
+            "conditions": status.map(|status| &*status.conditions).unwrap_or_default(),
+        });
+        Self {
+            kind: "snapshot".to_owned(),
+            vm_id: view.record.id.uuid(),
+            at: Utc::now(),
+            payload: Json(payload),
+        }
+    }
 }
 
-fn told(event: &VmEvent) -> (DateTime<Utc>, Value) {
+/// When, and what there is to know of it.
+pub(crate) fn told(event: &VmEvent) -> (DateTime<Utc>, Value) {
     match event {
         VmEvent::Online { at, .. } | VmEvent::Deleted { at, .. } => (*at, json!({})),
         VmEvent::Offline { at, reason, .. } => (*at, json!({ "reason": reason })),
