@@ -122,6 +122,7 @@ impl Watch {
 
 pub(super) struct SubscriptionRoot;
 
+/// What is told as it happens.
 #[Subscription(name = "Subscription")]
 impl SubscriptionRoot {
     /// Everything that happens to a VM, until it is deleted. A slow subscriber loses events and
@@ -129,7 +130,7 @@ impl SubscriptionRoot {
     async fn vm_events(
         &self,
         ctx: &Context<'_>,
-        vm_id: Uuid,
+        #[graphql(desc = "The VM.")] vm_id: Uuid,
     ) -> Result<impl Stream<Item = VmEventNotice> + use<>, ApiError> {
         let watch = Watch::begin(ctx, VmId(vm_id))?;
         Call::of(ctx)?.visible(watch.vm).await?;
@@ -148,7 +149,7 @@ impl SubscriptionRoot {
     async fn vm_metrics(
         &self,
         ctx: &Context<'_>,
-        vm_id: Uuid,
+        #[graphql(desc = "The VM.")] vm_id: Uuid,
     ) -> Result<impl Stream<Item = Result<VmMetrics, ApiError>> + use<>, ApiError> {
         let watch = Watch::begin(ctx, VmId(vm_id))?;
         Call::of(ctx)?.visible(watch.vm).await?;
@@ -187,7 +188,7 @@ impl SubscriptionRoot {
     async fn operation_progress(
         &self,
         ctx: &Context<'_>,
-        id: Uuid,
+        #[graphql(desc = "Which.")] id: Uuid,
     ) -> Result<impl Stream<Item = OperationObject> + use<>, ApiError> {
         let id = OperationId(id);
         let not_found = || ApiError::new("OPERATION_NOT_FOUND", format!("there is no operation {id}"));
