@@ -70,6 +70,12 @@ section! {
         max_query_depth: u32 = "16" in 4..=64,
         /// Highest complexity of one GraphQL query, in fields.
         max_query_complexity: u32 = "2000" in 50..=100000,
+        /// Most aliases of one GraphQL query, with its fragments put in place.
+        max_query_aliases: u32 = "100" in 1..=10000,
+        /// Most fields of the root that one GraphQL query asks for: each is a request of its own.
+        max_root_fields: u32 = "50" in 1..=10000,
+        /// Whether the API tells its schema to those with a token, as GraphiQL and generators ask for it.
+        introspection: bool = "true",
         /// Largest request body, bytes.
         max_body_bytes: u32 = "1048576" in 1024..=16777216,
         /// How long one request may take; commands with longer timeouts extend it.

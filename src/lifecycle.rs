@@ -233,7 +233,7 @@ impl Lifecycle {
     /// # Errors
     /// See [`LifecycleError`].
     pub async fn delete(&self, actor: &Actor, vm: VmId) -> Result<(VmRecord, Operation), LifecycleError> {
-        self.authorize(actor, vm).await?;
+        self.authorize(actor, vm, Action::OwnVm).await?;
         let now = truncate_to_micros(Utc::now());
         let asked = self.store.request_delete(vm, OperationId::generate(), actor.user, now).await;
         let accepted = asked.map_err(|error| changed(error, vm))?;
@@ -246,16 +246,20 @@ impl Lifecycle {
     /// # Errors
     /// See [`LifecycleError`].
     pub async fn resync(&self, actor: &Actor, vm: VmId) -> Result<(), LifecycleError> {
-        self.authorize(actor, vm).await?;
+        self.authorize(actor, vm, Action::ControlVm).await?;
         self.waker.resync(vm).await;
         Ok(())
     }
 
-    async fn authorize(&self, actor: &Actor, vm: VmId) -> Result<(), LifecycleError> {
+    async fn authorize(
+        &self,
+        actor: &Actor,
+        vm: VmId,
+        action: fn(Target) -> Action,
+    ) -> Result<(), LifecycleError> {
         let found = self.store.vm(vm).await.map_err(LifecycleError::Store)?;
         let owner = found.map(|view| view.record.owner);
-        authorize(actor, Action::ControlVm(Target { vm, owner }))
-            .map_err(|denied| LifecycleError::denied(denied, vm))
+        authorize(actor, action(Target { vm, owner })).map_err(|denied| LifecycleError::denied(denied, vm))
     }
 }
 

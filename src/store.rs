@@ -46,7 +46,10 @@ pub use tokens::{TokenInfo, TokenUse};
 pub use url::{database_url, without_password};
 pub use users::UserRecord;
 pub use vm_errors::VmErrorRecord;
-pub use vms::{ChangeOutcome, FoundVm, HeardReport, NewClone, NewVm, VmAccess, VmBundle, VmCount, VmView};
+pub use vms::{
+    ChangeOutcome, FoundVm, HeardReport, NewClone, NewVm, VmAccess, VmBundle, VmCount, VmSearch, VmView,
+    VmsFrom,
+};
 
 use crate::vm::{Operation, ResourceName};
 

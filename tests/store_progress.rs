@@ -7,7 +7,7 @@ mod support;
 use chrono::TimeDelta;
 use infinibay::{
     access::Audience,
-    store::{Page, StoreError},
+    store::{StoreError, VmSearch, VmsFrom},
     vm::{
         AgentConnectivity, Condition, ConditionKind, ConditionStatus, FORCED, HostId, Milestone,
         OperationError, OperationId, OperationStatus, Resource, ResourceKind, ResourceState, UserId, VmId,
@@ -231,7 +231,7 @@ on_both! {
                 let mut seen = Vec::new();
                 let mut after = None;
                 loop {
-                    let page = store.list_vms(Audience::Everybody, owner, Page { first, after }).await.unwrap();
+                    let page = store.list_vms(Audience::Everybody, &VmSearch { owner, ..VmSearch::default() }, &VmsFrom::Id(after), first).await.unwrap();
                     assert!(page.nodes.len() <= first as usize);
                     seen.extend(page.nodes.iter().map(|view| view.record.id));
                     after = seen.last().map(|id| id.uuid());
@@ -247,7 +247,7 @@ on_both! {
                 }
             }
         }
-        assert!(store.list_vms(Audience::Everybody, None, Page { first: 0, after: None }).await.unwrap().has_next);
+        assert!(store.list_vms(Audience::Everybody, &VmSearch::default(), &VmsFrom::Id(None), 0).await.unwrap().has_next);
 
         let wanted = [mine[2], VmId::generate(), mine[0], mine[2]];
         let found = store.vms_by_id(&wanted).await.unwrap();

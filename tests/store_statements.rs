@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use infinibay::{
     access::Audience,
-    store::{Page, Store},
+    store::{Store, VmSearch, VmsFrom},
     vm::{HostId, UserId, VmId},
 };
 use support::{
@@ -55,12 +55,19 @@ async fn statements(backend: Backend, vms: usize) -> [usize; 6] {
     }
     assert_eq!(store.count_vms(HostId::generate()).await.unwrap(), [], "another host has none");
     store.close().await;
-    let page = Page { first: 100, after: None };
     let opening = count(&db, async |_| ()).await;
     let load_host = async |store: &Store| assert_eq!(store.load_host(host).await.unwrap().len(), vms);
     let by_id = async |store: &Store| assert_eq!(store.vms_by_id(&ids).await.unwrap().len(), vms);
     let list = async |store: &Store| {
-        assert_eq!(store.list_vms(Audience::Everybody, None, page).await.unwrap().nodes.len(), vms)
+        assert_eq!(
+            store
+                .list_vms(Audience::Everybody, &VmSearch::default(), &VmsFrom::Id(None), 100)
+                .await
+                .unwrap()
+                .nodes
+                .len(),
+            vms
+        )
     };
     let latest = async |store: &Store| assert_eq!(store.latest_metrics(&ids).await.unwrap().len(), vms);
     let counts = async |store: &Store| {

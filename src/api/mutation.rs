@@ -26,6 +26,7 @@ use crate::{
     vm::{CommandId, Operation, VmChange, VmId, VmRecord},
 };
 
+/// What changes something. One that takes time answers when the request is stored.
 #[derive(MergedObject, Default)]
 #[graphql(name = "Mutation")]
 pub(super) struct MutationRoot(
@@ -48,7 +49,11 @@ pub(super) struct VmMutations;
 #[Object]
 impl VmMutations {
     /// Makes a VM. Answers when the request is stored; follow `operation`.
-    async fn create_vm(&self, ctx: &Context<'_>, input: CreateVmInput) -> Result<VmPayload, ApiError> {
+    async fn create_vm(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What is asked for.")] input: CreateVmInput,
+    ) -> Result<VmPayload, ApiError> {
         let call = Call::of(ctx)?;
         payload(&call, call.api.lifecycle.create(call.actor, input.into()).await).await
     }
@@ -72,8 +77,8 @@ impl VmMutations {
     async fn stop_vm(
         &self,
         ctx: &Context<'_>,
-        id: Uuid,
-        #[graphql(default = false)] force: bool,
+        #[graphql(desc = "Which.")] id: Uuid,
+        #[graphql(default = false, desc = "Pull the plug at once.")] force: bool,
     ) -> Result<VmPayload, ApiError> {
         let call = Call::of(ctx)?;
         payload(&call, call.api.lifecycle.stop(call.actor, VmId(id), force).await).await
@@ -114,7 +119,11 @@ impl VmMutations {
     }
 
     /// Deletes a VM and everything that was made for it.
-    async fn delete_vm(&self, ctx: &Context<'_>, id: Uuid) -> Result<VmPayload, ApiError> {
+    async fn delete_vm(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which.")] id: Uuid,
+    ) -> Result<VmPayload, ApiError> {
         let call = Call::of(ctx)?;
         let accepted = call.api.lifecycle.delete(call.actor, VmId(id)).await;
         Gates::of(ctx)?.access.forget(&VmId(id));
@@ -123,7 +132,11 @@ impl VmMutations {
 
     /// Has the controller look at a VM afresh, and try again at once what waits because it failed
     /// (`conditions` tells). Gives the VM as it was before.
-    async fn resync(&self, ctx: &Context<'_>, id: Uuid) -> Result<VmObject, ApiError> {
+    async fn resync(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which.")] id: Uuid,
+    ) -> Result<VmObject, ApiError> {
         let call = Call::of(ctx)?;
         let view = call.visible(VmId(id)).await?;
         call.api.lifecycle.resync(call.actor, VmId(id)).await?;
@@ -136,10 +149,10 @@ impl VmMutations {
     async fn execute_vm_command(
         &self,
         ctx: &Context<'_>,
-        vm_id: Uuid,
-        command: CommandInput,
-        #[graphql(default = 30)] timeout_seconds: i32,
-        command_id: Option<Uuid>,
+        #[graphql(desc = "The VM.")] vm_id: Uuid,
+        #[graphql(desc = "What to run.")] command: CommandInput,
+        #[graphql(default = 30, desc = "How long it may take, seconds.")] timeout_seconds: i32,
+        #[graphql(desc = "An id of your choice; one is made when absent.")] command_id: Option<Uuid>,
     ) -> Result<CommandLog, ApiError> {
         command::one(ctx, VmId(vm_id), command, timeout_seconds, command_id).await
     }
@@ -150,10 +163,10 @@ impl VmMutations {
     async fn execute_vm_commands(
         &self,
         ctx: &Context<'_>,
-        vm_ids: Vec<Uuid>,
-        command: CommandInput,
-        #[graphql(default = 30)] timeout_seconds: i32,
-        #[graphql(default = 16)] parallelism: i32,
+        #[graphql(desc = "The VMs, each once.")] vm_ids: Vec<Uuid>,
+        #[graphql(desc = "What to run.")] command: CommandInput,
+        #[graphql(default = 30, desc = "How long it may take, seconds.")] timeout_seconds: i32,
+        #[graphql(default = 16, desc = "In how many VMs at the same time: 1 to 64.")] parallelism: i32,
     ) -> Result<Vec<VmCommandResult>, ApiError> {
         command::many(ctx, vm_ids, command, timeout_seconds, parallelism).await
     }
@@ -163,8 +176,8 @@ impl VmMutations {
     async fn cancel_vm_command(
         &self,
         ctx: &Context<'_>,
-        vm_id: Uuid,
-        command_id: Uuid,
+        #[graphql(desc = "The VM.")] vm_id: Uuid,
+        #[graphql(desc = "The command's id.")] command_id: Uuid,
     ) -> Result<CommandLog, ApiError> {
         command::cancel(ctx, VmId(vm_id), CommandId(command_id)).await
     }

@@ -54,10 +54,19 @@ impl ApiError {
 /// Longest message about a query, in characters.
 const MAX_MESSAGE: usize = 500;
 
+/// Most errors of GraphQL itself in one answer; a long query can be wrong in a thousand places.
+const MAX_ERRORS: usize = 10;
+
 /// Every error has a code: those of GraphQL itself (syntax, validation, limits) get
 /// `INVALID_QUERY`. Their messages repeat what was sent, which may be a megabyte, or meant for a
 /// terminal.
 pub(super) fn coded(mut answer: Answer) -> Answer {
+    let mut of_graphql = 0;
+    answer.errors.retain(|error| {
+        let has_code = error.extensions.as_ref().is_some_and(|told| told.get("code").is_some());
+        of_graphql += usize::from(!has_code);
+        has_code || of_graphql <= MAX_ERRORS
+    });
     for error in &mut answer.errors {
         let extensions = error.extensions.get_or_insert_with(ErrorExtensionValues::default);
         if extensions.get("code").is_none() {
@@ -83,6 +92,16 @@ fn repeated(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_query_that_is_wrong_in_many_places_is_told_of_some() {
+        let own = ApiError::new("FORBIDDEN", "no").into_answer().errors.remove(0);
+        let graphql = || async_graphql::ServerError::new("what is that?", None);
+        let mut errors: Vec<_> = (0..500).map(|_| graphql()).collect();
+        errors.extend((0..20).map(|_| own.clone()));
+        let told = coded(Answer::from_errors(errors)).errors;
+        assert_eq!(told.len(), MAX_ERRORS + 20, "a refusal of ours is never left out");
+    }
 
     #[test]
     fn what_graphql_repeats_is_bounded_and_steers_no_terminal() {

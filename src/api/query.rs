@@ -16,13 +16,14 @@ use super::{
         AlertConnection, AlertObject, CommandLog, CommandLogConnection, HostObject, ImageConnection,
         ImageObject, MAX_FIRST, MediumConnection, MediumObject, MetricsField, MetricsResolution,
         MetricsSeries, OperationObject, PageInfo, UnmanagedDomainConnection, User, VmConnection,
-        VmConsoleLog, VmErrorConnection, VmErrorEntry, VmFilter, VmMetrics, VmObject, VmSnapshot, page,
+        VmConsoleLog, VmErrorConnection, VmErrorEntry, VmFilter, VmMetrics, VmObject, VmSnapshot, VmSort,
+        page,
     },
 };
 use crate::{
     access::{Action, authorize},
     lifecycle::MAX_CONSOLE_BYTES,
-    vm::{OperationId, UserId, VmId},
+    vm::{OperationId, VmId},
 };
 
 /// Longest look back, hours: thirty days.
@@ -57,6 +58,7 @@ pub(super) fn console_bytes(max_bytes: i32) -> Result<u32, ApiError> {
     max.ok_or_else(|| ApiError::invalid("maxBytes", format!("must be between 1 and {MAX_CONSOLE_BYTES}")))
 }
 
+/// What there is to know.
 #[derive(MergedObject, Default)]
 #[graphql(name = "Query")]
 pub(super) struct QueryRoot(VmQueries, people::PeopleQueries);
@@ -73,7 +75,11 @@ impl VmQueries {
     }
 
     /// One VM; null where there is none, or none that you may see.
-    async fn vm(&self, ctx: &Context<'_>, id: Uuid) -> Result<Option<VmObject>, ApiError> {
+    async fn vm(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which.")] id: Uuid,
+    ) -> Result<Option<VmObject>, ApiError> {
         match Call::of(ctx)?.visible(VmId(id)).await {
             Ok(view) => Ok(Some(VmObject::one(view))),
             Err(error) if error.is_not_found() => Ok(None),
@@ -96,17 +102,18 @@ impl VmQueries {
     async fn vms(
         &self,
         ctx: &Context<'_>,
-        #[graphql(default = 50)] first: i32,
-        after: Option<String>,
-        filter: Option<VmFilter>,
+        #[graphql(default = 50, desc = "Nodes of the page: 1 to 200.")] first: i32,
+        #[graphql(desc = "The `endCursor` of the page before, of the same `sort`.")] after: Option<String>,
+        #[graphql(desc = "Which of them; all when absent.")] filter: Option<VmFilter>,
+        #[graphql(default_with = "VmSort::Id", desc = "In which order.")] sort: VmSort,
     ) -> Result<VmConnection, ApiError> {
         let call = Call::of(ctx)?;
         authorize(call.actor, Action::ListVms)?;
-        let page = page(first, after.as_deref())?;
-        let wanted = filter.and_then(|filter| filter.owner_id).map(UserId);
+        let (first, from) = (page(first, None)?.first, sort.begins(after.as_deref())?);
+        let search = filter.map(VmFilter::into_search).transpose()?.unwrap_or_default();
         // What may not be seen is not there: another's list is empty, not forbidden.
-        let found = call.api.store.list_vms(call.actor.audience(), wanted, page).await?;
-        let last = found.nodes.last().map(|view| view.record.id.uuid());
+        let found = call.api.store.list_vms(call.actor.audience(), &search, &from, first).await?;
+        let last = found.nodes.last().map(|view| sort.cursor(view));
         Ok(VmConnection {
             nodes: VmObject::many(found.nodes),
             page_info: PageInfo::new(found.has_next, last),
@@ -158,7 +165,11 @@ impl VmQueries {
     }
 
     /// One operation; null where there is none, or none that you may see.
-    async fn operation(&self, ctx: &Context<'_>, id: Uuid) -> Result<Option<OperationObject>, ApiError> {
+    async fn operation(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which.")] id: Uuid,
+    ) -> Result<Option<OperationObject>, ApiError> {
         let call = Call::of(ctx)?;
         let Some(operation) = call.api.store.operation(OperationId(id)).await? else { return Ok(None) };
         match call.may_see_history(operation.vm).await {
@@ -175,8 +186,8 @@ impl VmQueries {
     async fn get_vm_metrics(
         &self,
         ctx: &Context<'_>,
-        vm_id: Uuid,
-        #[graphql(default = 24)] hours: i32,
+        #[graphql(desc = "The VM.")] vm_id: Uuid,
+        #[graphql(default = 24, desc = "How far back, hours: 1 to 720.")] hours: i32,
     ) -> Result<Vec<VmMetrics>, ApiError> {
         let call = Call::of(ctx)?;
         call.may_see_history(VmId(vm_id)).await?;
@@ -203,12 +214,14 @@ impl VmQueries {
     async fn vm_metrics_series(
         &self,
         ctx: &Context<'_>,
-        vm_id: Uuid,
-        from: DateTime<Utc>,
-        to: DateTime<Utc>,
-        resolution: Option<MetricsResolution>,
-        #[graphql(default_with = "MetricsField::usual()")] fields: Vec<MetricsField>,
-        #[graphql(default = 1000)] max_points: i32,
+        #[graphql(desc = "The VM.")] vm_id: Uuid,
+        #[graphql(desc = "Where the span begins; it belongs to it.")] from: DateTime<Utc>,
+        #[graphql(desc = "Where the span ends; it does not belong to it.")] to: DateTime<Utc>,
+        #[graphql(desc = "How fine; chosen by the span when absent.")] resolution: Option<MetricsResolution>,
+        #[graphql(default_with = "MetricsField::usual()", desc = "What of the readings.")] fields: Vec<
+            MetricsField,
+        >,
+        #[graphql(default = 1000, desc = "Points at most: 1 to 10,000.")] max_points: i32,
     ) -> Result<MetricsSeries, ApiError> {
         let call = Call::of(ctx)?;
         let vm = VmId(vm_id);
@@ -225,9 +238,9 @@ impl VmQueries {
     async fn command_log(
         &self,
         ctx: &Context<'_>,
-        vm_id: Uuid,
-        #[graphql(default = 50)] first: i32,
-        after: Option<String>,
+        #[graphql(desc = "The VM.")] vm_id: Uuid,
+        #[graphql(default = 50, desc = "Nodes of the page: 1 to 200.")] first: i32,
+        #[graphql(desc = "The `endCursor` of the page before.")] after: Option<String>,
     ) -> Result<CommandLogConnection, ApiError> {
         let call = Call::of(ctx)?;
         call.may_see_history(VmId(vm_id)).await?;
@@ -242,9 +255,9 @@ impl VmQueries {
     async fn vm_errors(
         &self,
         ctx: &Context<'_>,
-        vm_id: Uuid,
-        #[graphql(default = 50)] first: i32,
-        after: Option<String>,
+        #[graphql(desc = "The VM.")] vm_id: Uuid,
+        #[graphql(default = 50, desc = "Nodes of the page: 1 to 200.")] first: i32,
+        #[graphql(desc = "The `endCursor` of the page before.")] after: Option<String>,
     ) -> Result<VmErrorConnection, ApiError> {
         let call = Call::of(ctx)?;
         call.may_see_history(VmId(vm_id)).await?;
@@ -260,9 +273,9 @@ impl VmQueries {
     async fn alerts(
         &self,
         ctx: &Context<'_>,
-        #[graphql(default = 50)] first: i32,
-        after: Option<String>,
-        #[graphql(default)] open_only: bool,
+        #[graphql(default = 50, desc = "Nodes of the page: 1 to 200.")] first: i32,
+        #[graphql(desc = "The `endCursor` of the page before.")] after: Option<String>,
+        #[graphql(default, desc = "Leave out those that have ended.")] open_only: bool,
     ) -> Result<AlertConnection, ApiError> {
         let call = Call::of(ctx)?;
         authorize(call.actor, Action::ListVms)?;
@@ -280,8 +293,8 @@ impl VmQueries {
     async fn images(
         &self,
         ctx: &Context<'_>,
-        #[graphql(default = 50)] first: i32,
-        after: Option<String>,
+        #[graphql(default = 50, desc = "Nodes of the page: 1 to 200.")] first: i32,
+        #[graphql(desc = "The `endCursor` of the page before.")] after: Option<String>,
     ) -> Result<ImageConnection, ApiError> {
         let call = Call::of(ctx)?;
         authorize(call.actor, Action::ViewImages)?;
@@ -292,7 +305,11 @@ impl VmQueries {
     }
 
     /// One medium, by name; null where there is none, or none that you may see.
-    async fn medium(&self, ctx: &Context<'_>, name: String) -> Result<Option<MediumObject>, ApiError> {
+    async fn medium(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Its name.")] name: String,
+    ) -> Result<Option<MediumObject>, ApiError> {
         let call = Call::of(ctx)?;
         let found = call.api.media.get(call.actor, &name).await?;
         Ok(found.map(|medium| MediumObject::new(medium, call.actor.is_admin())))
@@ -304,8 +321,8 @@ impl VmQueries {
     async fn media(
         &self,
         ctx: &Context<'_>,
-        #[graphql(default = 50)] first: i32,
-        after: Option<String>,
+        #[graphql(default = 50, desc = "Nodes of the page: 1 to 200.")] first: i32,
+        #[graphql(desc = "The `endCursor` of the page before.")] after: Option<String>,
     ) -> Result<MediumConnection, ApiError> {
         let call = Call::of(ctx)?;
         let found = call.api.media.list(call.actor, page(first, after.as_deref())?).await?;

@@ -11,7 +11,12 @@ pub(super) type ApiSchema = Schema<QueryRoot, MutationRoot, SubscriptionRoot>;
 
 pub(super) fn build(api: ApiContext) -> ApiSchema {
     let limit = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
-    Schema::build(QueryRoot::default(), MutationRoot::default(), SubscriptionRoot)
+    let mut schema = Schema::build(QueryRoot::default(), MutationRoot::default(), SubscriptionRoot);
+    if !api.config.introspection {
+        // A guess at a name is not to be helped along either.
+        schema = schema.disable_introspection().disable_suggestions();
+    }
+    schema
         .extension(Audited)
         .limit_depth(limit(api.config.max_query_depth))
         .limit_complexity(limit(api.config.max_query_complexity))

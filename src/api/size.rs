@@ -1,4 +1,4 @@
-//! How large a query truly is.
+//! How large a query truly is, and whether it asks for the schema.
 //!
 //! Fragments that spread fragments double with every level: two hundred bytes can stand for a
 //! million fields, and GraphQL's own checks walk through each of them, on a thread that can do
@@ -25,44 +25,80 @@ pub(super) fn sized(mut request: Request, api: &ApiContext) -> Result<Request, A
     if request.query.len() > MAX_BYTES {
         return refuse(format!("a query has at most {MAX_BYTES} bytes; send data as variables"));
     }
-    let limit = usize::try_from(api.config.max_query_complexity).unwrap_or(usize::MAX);
+    let number = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
     // Each field costs at least one; fragments cost nothing but are counted here.
-    let limit = limit.saturating_mul(2).saturating_add(1000);
+    let selections = number(api.config.max_query_complexity).saturating_mul(2).saturating_add(1000);
+    let (aliases, roots) = (number(api.config.max_query_aliases), number(api.config.max_root_fields));
     // What cannot be parsed is told with its place when it is executed.
-    if let Ok(document) = request.parsed_query()
-        && expanded(document) > limit
-    {
-        return refuse(format!("the query has more than {limit} fields when its fragments are put in place"));
+    let Ok(document) = request.parsed_query() else { return Ok(request) };
+    if total(document, &EVERYTHING) > selections {
+        return refuse(format!(
+            "the query has more than {selections} fields when its fragments are put in place"
+        ));
+    }
+    if total(document, &ALIASES) > aliases {
+        return refuse(format!(
+            "the query has more than {aliases} aliases when its fragments are put in place"
+        ));
+    }
+    if total(document, &ROOTS) > roots {
+        return refuse(format!("the query asks for more than {roots} things at once"));
+    }
+    if !api.config.introspection && total(document, &SCHEMA) > 0 {
+        return refuse("this host does not tell its schema; it is the product's `schema.graphql`".to_owned());
     }
     Ok(request)
 }
 
-/// Selections of all operations, with every fragment put in place. `usize::MAX` where a fragment
-/// contains itself.
-fn expanded(document: &ExecutableDocument) -> usize {
-    let mut sizes = Sizes { fragments: &document.fragments, known: HashMap::new() };
+/// What is counted.
+struct Count {
+    of: fn(&Selection) -> bool,
+    /// Also below the first fields.
+    deep: bool,
+}
+
+const EVERYTHING: Count = Count { of: |_| true, deep: true };
+const ALIASES: Count = Count {
+    of: |selection| matches!(selection, Selection::Field(field) if field.node.alias.is_some()),
+    deep: true,
+};
+const ROOTS: Count = Count { of: |selection| matches!(selection, Selection::Field(_)), deep: false };
+const SCHEMA: Count = Count {
+    of: |selection| match selection {
+        Selection::Field(field) => matches!(field.node.name.node.as_str(), "__schema" | "__type"),
+        Selection::FragmentSpread(_) | Selection::InlineFragment(_) => false,
+    },
+    deep: false,
+};
+
+/// How many of these are in all operations, with every fragment put in place. `usize::MAX` where a
+/// fragment contains itself.
+fn total(document: &ExecutableDocument, count: &Count) -> usize {
+    let mut walk = Walk { count, fragments: &document.fragments, known: HashMap::new() };
     let operations = document.operations.iter();
     operations.fold(0, |sum: usize, (_, operation)| {
-        sum.saturating_add(sizes.of_set(&operation.node.selection_set.node))
+        sum.saturating_add(walk.of_set(&operation.node.selection_set.node))
     })
 }
 
-struct Sizes<'a> {
+struct Walk<'a> {
+    count: &'a Count,
     fragments: &'a HashMap<Name, Positioned<FragmentDefinition>>,
     /// `None`: being looked at.
     known: HashMap<&'a Name, Option<usize>>,
 }
 
-impl<'a> Sizes<'a> {
+impl<'a> Walk<'a> {
     /// As deep as the parser lets selections and fragments be.
     fn of_set(&mut self, set: &'a SelectionSet) -> usize {
         set.items.iter().fold(0, |sum: usize, selection| {
             let inside = match &selection.node {
-                Selection::Field(field) => self.of_set(&field.node.selection_set.node),
+                Selection::Field(field) if self.count.deep => self.of_set(&field.node.selection_set.node),
+                Selection::Field(_) => 0,
                 Selection::InlineFragment(fragment) => self.of_set(&fragment.node.selection_set.node),
                 Selection::FragmentSpread(spread) => self.of_fragment(&spread.node.fragment_name.node),
             };
-            sum.saturating_add(1).saturating_add(inside)
+            sum.saturating_add(usize::from((self.count.of)(&selection.node))).saturating_add(inside)
         })
     }
 
@@ -91,7 +127,20 @@ mod tests {
     use super::*;
 
     fn size(query: &str) -> usize {
-        expanded(&parse_query(query).unwrap())
+        total(&parse_query(query).unwrap(), &EVERYTHING)
+    }
+
+    #[test]
+    fn aliases_and_roots_count_wherever_a_fragment_puts_them() {
+        let of = |query: &str, count: &Count| total(&parse_query(query).unwrap(), count);
+        let query = "{ a: me { b: id ...U } ...Q ... on Query { host { hostname } } } \
+            fragment U on User { c: name name } fragment Q on Query { d: me { ...U } e: me { ...U } }";
+        assert_eq!(of(query, &ALIASES), 7);
+        assert_eq!(of(query, &ROOTS), 4);
+        assert_eq!(of(query, &SCHEMA), 0);
+        let schema = "{ ...A } fragment A on Query { ... { x: __schema { types { name } } } __type(name: \"Vm\") { name } }";
+        assert_eq!(of(schema, &SCHEMA), 2);
+        assert_eq!(of("{ me { __typename } __typename }", &SCHEMA), 0);
     }
 
     #[test]

@@ -153,6 +153,7 @@ impl Watch {
 
 pub(super) struct SubscriptionRoot;
 
+/// What is told as it happens.
 #[Subscription(name = "Subscription")]
 impl SubscriptionRoot {
     /// How a VM is, then everything that happens to it, until it is deleted. A slow subscriber loses
@@ -160,7 +161,7 @@ impl SubscriptionRoot {
     async fn vm_events(
         &self,
         ctx: &Context<'_>,
-        vm_id: Uuid,
+        #[graphql(desc = "The VM.")] vm_id: Uuid,
     ) -> Result<impl Stream<Item = Result<VmEventNotice, ApiError>> + use<>, ApiError> {
         let watch = Watch::begin(ctx, VmId(vm_id))?;
         let view = Call::of(ctx)?.visible(watch.vm).await?;
@@ -174,7 +175,7 @@ impl SubscriptionRoot {
     async fn vm_metrics(
         &self,
         ctx: &Context<'_>,
-        vm_id: Uuid,
+        #[graphql(desc = "The VM.")] vm_id: Uuid,
     ) -> Result<impl Stream<Item = Result<VmMetrics, ApiError>> + use<>, ApiError> {
         let watch = Watch::begin(ctx, VmId(vm_id))?;
         let call = Call::of(ctx)?;
@@ -222,7 +223,7 @@ impl SubscriptionRoot {
     async fn operation_progress(
         &self,
         ctx: &Context<'_>,
-        id: Uuid,
+        #[graphql(desc = "Which.")] id: Uuid,
     ) -> Result<impl Stream<Item = Result<OperationObject, ApiError>> + use<>, ApiError> {
         let id = OperationId(id);
         let not_found = || no_operation(id);

@@ -102,7 +102,7 @@ impl Lifecycle {
     /// # Errors
     /// See [`LifecycleError`].
     pub async fn release(&self, actor: &Actor, vm: VmId) -> Result<(VmRecord, Operation), LifecycleError> {
-        self.authorize(actor, vm).await?;
+        self.authorize(actor, vm, Action::ControlVm).await?;
         admins_only(actor)?;
         self.change(actor, vm, VmChange::Identity(IdentityChange::Release)).await
     }

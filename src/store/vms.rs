@@ -5,6 +5,7 @@ mod changes;
 mod clones;
 mod counts;
 mod installs;
+mod list;
 mod load;
 mod progress;
 mod requests;
@@ -13,6 +14,7 @@ mod row;
 pub use adopted::FoundVm;
 pub use clones::NewClone;
 pub use installs::HeardReport;
+pub use list::{VmSearch, VmsFrom};
 
 use crate::vm::{
     AgentConnectivity, DesiredPower, Effect, HostId, InstallReport, Operation, Resource, SealKey, UserId,

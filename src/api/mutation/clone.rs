@@ -27,7 +27,7 @@ impl CloneMutations {
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "The VM that is copied.")] id: Uuid,
-        input: CloneVmInput,
+        #[graphql(desc = "What is asked for.")] input: CloneVmInput,
     ) -> Result<VmPayload, ApiError> {
         let call = Call::of(ctx)?;
         payload(&call, call.api.lifecycle.clone_vm(call.actor, VmId(id), input.into()).await).await

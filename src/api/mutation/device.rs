@@ -19,7 +19,7 @@ impl DeviceMutations {
     async fn attach_vm_disk(
         &self,
         ctx: &Context<'_>,
-        id: Uuid,
+        #[graphql(desc = "Which.")] id: Uuid,
         #[graphql(desc = "The storage pool; the VM's own when absent.")] pool: Option<String>,
         #[graphql(desc = "Its size; rounded up to whole MiB.")] bytes: BigInt,
     ) -> Result<VmPayload, ApiError> {
@@ -33,7 +33,7 @@ impl DeviceMutations {
     async fn detach_vm_disk(
         &self,
         ctx: &Context<'_>,
-        id: Uuid,
+        #[graphql(desc = "Which.")] id: Uuid,
         #[graphql(desc = "Which disk, as `Vm.disks` shows it.")] target: String,
         #[graphql(
             default = false,
@@ -51,7 +51,7 @@ impl DeviceMutations {
     async fn insert_vm_medium(
         &self,
         ctx: &Context<'_>,
-        id: Uuid,
+        #[graphql(desc = "Which.")] id: Uuid,
         #[graphql(desc = "A disc of the library that is ready, by its name or its id.")] medium: Option<
             String,
         >,
@@ -68,7 +68,7 @@ impl DeviceMutations {
     async fn eject_vm_medium(
         &self,
         ctx: &Context<'_>,
-        id: Uuid,
+        #[graphql(desc = "Which.")] id: Uuid,
         #[graphql(desc = "The drive, as `Vm.media` shows it.")] target: String,
     ) -> Result<VmPayload, ApiError> {
         let call = Call::of(ctx)?;
@@ -79,7 +79,7 @@ impl DeviceMutations {
     async fn attach_vm_interface(
         &self,
         ctx: &Context<'_>,
-        id: Uuid,
+        #[graphql(desc = "Which.")] id: Uuid,
         #[graphql(desc = "A libvirt network of the host, active.")] network: Option<String>,
         #[graphql(desc = "A bridge of the host; for admins.")] bridge: Option<String>,
     ) -> Result<VmPayload, ApiError> {
@@ -94,7 +94,7 @@ impl DeviceMutations {
     async fn detach_vm_interface(
         &self,
         ctx: &Context<'_>,
-        id: Uuid,
+        #[graphql(desc = "Which.")] id: Uuid,
         #[graphql(desc = "The card's hardware address, as `Vm.interfaces` shows it.")] mac: String,
     ) -> Result<VmPayload, ApiError> {
         let call = Call::of(ctx)?;

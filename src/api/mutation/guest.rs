@@ -16,7 +16,11 @@ pub(in crate::api) struct GuestMutations;
 impl GuestMutations {
     /// Presses the reset button of a running VM: the guest is not asked, and what it had not
     /// written to its disks is lost.
-    async fn reset_vm(&self, ctx: &Context<'_>, id: Uuid) -> Result<VmPayload, ApiError> {
+    async fn reset_vm(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which.")] id: Uuid,
+    ) -> Result<VmPayload, ApiError> {
         change(ctx, id, VmChange::Guest(GuestChange::Reset)).await
     }
 

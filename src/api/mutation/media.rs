@@ -19,7 +19,7 @@ impl MediaMutations {
     async fn import_medium(
         &self,
         ctx: &Context<'_>,
-        input: ImportMediumInput,
+        #[graphql(desc = "What is asked for.")] input: ImportMediumInput,
     ) -> Result<MediumObject, ApiError> {
         let call = Call::of(ctx)?;
         let medium = call.api.media.import(call.actor, input.into()).await?;
@@ -27,7 +27,11 @@ impl MediaMutations {
     }
 
     /// Gives an import up and removes what was read of it; for admins.
-    async fn cancel_medium_import(&self, ctx: &Context<'_>, name: String) -> Result<MediumObject, ApiError> {
+    async fn cancel_medium_import(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Its name.")] name: String,
+    ) -> Result<MediumObject, ApiError> {
         let call = Call::of(ctx)?;
         let medium = call.api.media.cancel(call.actor, &name).await?;
         Ok(MediumObject::new(medium, call.actor.is_admin()))
@@ -35,7 +39,11 @@ impl MediaMutations {
 
     /// Deletes a medium that no VM uses; for admins. Its files are removed afterwards, and then it
     /// is no longer listed.
-    async fn delete_medium(&self, ctx: &Context<'_>, name: String) -> Result<MediumObject, ApiError> {
+    async fn delete_medium(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Its name.")] name: String,
+    ) -> Result<MediumObject, ApiError> {
         let call = Call::of(ctx)?;
         let medium = call.api.media.delete(call.actor, &name).await?;
         Ok(MediumObject::new(medium, call.actor.is_admin()))

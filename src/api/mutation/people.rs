@@ -30,7 +30,11 @@ const MAX_DAYS: i32 = 36_500;
 impl PeopleMutations {
     /// Makes a user; for admins.
     #[graphql(complexity = "PASSWORD_COMPLEXITY + child_complexity")]
-    async fn create_user(&self, ctx: &Context<'_>, input: CreateUserInput) -> Result<UserAccount, ApiError> {
+    async fn create_user(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What is asked for.")] input: CreateUserInput,
+    ) -> Result<UserAccount, ApiError> {
         let call = Call::of(ctx)?;
         authorize(call.actor, Action::ManageUsers)?;
         let new = NewUser {
@@ -49,7 +53,7 @@ impl PeopleMutations {
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "Which.")] id: Uuid,
-        input: UpdateUserInput,
+        #[graphql(desc = "What is asked for.")] input: UpdateUserInput,
     ) -> Result<UserAccount, ApiError> {
         let call = Call::of(ctx)?;
         authorize(call.actor, Action::ManageUsers)?;

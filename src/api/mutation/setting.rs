@@ -21,8 +21,8 @@ impl SettingMutations {
     async fn set_vm_autostart(
         &self,
         ctx: &Context<'_>,
-        id: Uuid,
-        autostart: bool,
+        #[graphql(desc = "Which.")] id: Uuid,
+        #[graphql(desc = "Whether it does.")] autostart: bool,
     ) -> Result<VmPayload, ApiError> {
         change(ctx, id, VmChange::Setting(SettingChange::Autostart(autostart))).await
     }

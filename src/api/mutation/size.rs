@@ -20,7 +20,7 @@ impl SizeMutations {
     async fn resize_vm(
         &self,
         ctx: &Context<'_>,
-        id: Uuid,
+        #[graphql(desc = "Which.")] id: Uuid,
         #[graphql(desc = "Virtual processors; as before when absent.")] vcpus: Option<i32>,
         #[graphql(desc = "MiB; as before when absent.")] memory_mib: Option<i32>,
     ) -> Result<VmPayload, ApiError> {
@@ -34,7 +34,7 @@ impl SizeMutations {
     async fn grow_vm_disk(
         &self,
         ctx: &Context<'_>,
-        id: Uuid,
+        #[graphql(desc = "Which.")] id: Uuid,
         #[graphql(default = "vda", desc = "Which disk.")] target: String,
         #[graphql(desc = "Its new size; rounded up to whole MiB. A disk never shrinks.")] bytes: BigInt,
     ) -> Result<VmPayload, ApiError> {

@@ -157,13 +157,6 @@ impl From<CloneVmInput> for CloneVm {
     }
 }
 
-/// Which VMs.
-#[derive(InputObject)]
-pub(crate) struct VmFilter {
-    /// Of this user.
-    pub(crate) owner_id: Option<Uuid>,
-}
-
 /// One variable of the environment.
 #[derive(InputObject)]
 pub(crate) struct EnvVarInput {

@@ -41,6 +41,7 @@ impl VmMetrics {
     }
 }
 
+/// One reading of a guest.
 #[Object]
 impl VmMetrics {
     /// Its id.

@@ -45,7 +45,7 @@ fn page_size(first: i32) -> Result<u32, ApiError> {
 /// VMs.
 #[derive(SimpleObject)]
 pub(crate) struct VmConnection {
-    /// In the order of their ids.
+    /// In the order that `sort` asks for.
     pub(crate) nodes: Vec<VmObject>,
     /// Where the page ends.
     pub(crate) page_info: PageInfo,

@@ -227,6 +227,7 @@ impl VmObject {
 /// What a field costs that is looked up outside the VM's own row.
 const LOOKUP_COMPLEXITY: usize = 10;
 
+/// A virtual machine of this controller.
 #[Object(name = "Vm")]
 impl VmObject {
     /// Its id, which is also its domain's UUID.

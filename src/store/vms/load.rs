@@ -7,16 +7,15 @@ use uuid::Uuid;
 
 use super::{VmAccess, VmBundle, VmView, row::VmRow};
 use crate::{
-    access::Audience,
     store::{
-        Page, PageOf, Store, StoreError,
+        Store, StoreError,
         column::{Ids, JsonText},
         db::{on_pool, on_tx},
         failed,
         operations::OperationRow,
         resources::ResourceRow,
     },
-    vm::{AgentConnectivity, HostId, Operation, Resource, UserId, VmId, VmName, VmPhase, chain},
+    vm::{AgentConnectivity, HostId, Operation, Resource, VmId, VmName, VmPhase, chain},
 };
 
 /// A VM, its owner, whether it is on its way out, and its status.
@@ -117,34 +116,6 @@ impl Store {
             VmAccess { vm: vm.into(), owner: owner.into(), deleting, state }
         };
         Ok(rows.into_iter().map(access).collect())
-    }
-
-    /// VMs in the order of their ids that this audience may see; of one owner, where one is given.
-    ///
-    /// # Errors
-    /// `Database`, `Corrupt`.
-    pub async fn list_vms(
-        &self,
-        audience: Audience,
-        owner: Option<UserId>,
-        page: Page,
-    ) -> Result<PageOf<VmView>, StoreError> {
-        const OPERATION: &str = "listing VMs";
-        let rows = on_pool!(self, db => sqlx::query_as::<_, VmRow>(
-            "SELECT * FROM vms
-             WHERE ($1 IS NULL OR owner_id = $1
-                    OR id IN (SELECT vm_id FROM vm_shares WHERE user_id = $1))
-               AND ($2 IS NULL OR owner_id = $2) AND ($3 IS NULL OR id > $3)
-             ORDER BY id LIMIT $4",
-        )
-        .bind(audience.user().map(UserId::uuid))
-        .bind(owner.map(UserId::uuid))
-        .bind(page.after)
-        .bind(page.limit())
-        .fetch_all(db)
-        .await)
-        .map_err(failed(OPERATION))?;
-        page.cut(rows, |row| row.view(OPERATION))
     }
 
     /// Everything the loop needs of all VMs of a host, in a constant number of statements that
