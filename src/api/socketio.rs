@@ -99,6 +99,7 @@ impl Desk {
         let token = auth.and_then(token_in).or_else(|| Token::of(&socket.req_parts().headers));
         let token = token.ok_or_else(ApiError::unauthenticated)?;
         let actor = token.actor(&self.doors.api).await?;
+        self.doors.limits.note(&token, true);
         let place = self.users.enter(actor.user)?;
         // What an earlier socket of the same connection listened to was its token's.
         socket.leave_all();
@@ -138,6 +139,7 @@ impl Desk {
     async fn subscribe(&self, socket: &SocketRef, asked: Option<VmId>) -> Result<told::Ok, ApiError> {
         let session = Session::of(socket).ok_or_else(ApiError::unauthenticated)?;
         let vm = asked.ok_or_else(not_an_id)?;
+        self.doors.limits.check(Some(session.token()), None)?;
         let _turn = session.turn()?;
         let view = session.visible(&self.doors.api, vm).await?;
         session.join(socket, vm, view.record.owner)?;

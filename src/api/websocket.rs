@@ -108,6 +108,7 @@ async fn serve(
         move |payload: Value| async move {
             let token = token_in(&payload).or(from_header).ok_or_else(ApiError::unauthenticated)?;
             token.actor(&operations.doors.api).await?;
+            operations.doors.limits.note(&token, true);
             // Only the first introduction counts; the protocol closes on a second one.
             let _ = operations.token.set(token);
             Ok::<_, async_graphql::Error>(Data::default())
@@ -184,6 +185,9 @@ struct Operations {
 impl Operations {
     async fn admit(&self, request: Request) -> Result<Request, ApiError> {
         let token = self.token.get().ok_or_else(ApiError::unauthenticated)?;
+        // Each counts like a request of its own, whichever connection it comes over.
+        let address = self.origin.address.as_deref().and_then(|address| address.parse().ok());
+        self.doors.limits.check(Some(token), address)?;
         let actor = token.actor(&self.doors.api).await?;
         let request = sized(request, &self.doors.api)?;
         Ok(request.data(actor).data(token.clone()).data(Room::default()).data(self.origin.clone()))
