@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use infinibay::vm::VmId;
 use serde_json::{Value, json};
 use support::{
-    daemon::{Client, Home, Setup},
+    daemon::{Client, Home, Setup, unnumbered},
     guest::{FakeGuest, well_behaved},
     host::{self, DomainGuard, Pool},
     trial::Trial,
@@ -182,12 +182,7 @@ on_both! {
         let stranger = trial.daemon.client(&eve);
         let nobody = json!({ "id": VmId::generate().to_string(), "input": { "name": "fine" } });
         let fine = with(json!({ "name": "fine" }));
-        let told = |mut answer: Value| {
-            let told = answer["errors"][0]["extensions"].as_object_mut().unwrap();
-            // Each request has its own number.
-            assert!(told.remove("requestId").is_some());
-            json!(told)
-        };
+        let told = |answer: Value| unnumbered(answer["errors"][0]["extensions"].clone());
         let (theirs, none) = (stranger.send(CLONE, fine.clone()).await, stranger.send(CLONE, nobody).await);
         assert_eq!((&told(theirs.clone()), told(theirs)["code"].as_str()), (&told(none), Some("VM_NOT_FOUND")));
 

@@ -27,7 +27,7 @@ use story_matrix::{
 };
 use support::{
     api::{Said, Socket},
-    daemon::{Daemon, Home},
+    daemon::{Daemon, Home, unnumbered},
     database::TestDatabase,
     guest::{FakeGuest, Received, answer_line, handshake_line, metrics_line, well_behaved},
     trial::Trial,
@@ -331,7 +331,7 @@ async fn asked(stage: &Stage, row: &Row, field: &Field, caller: &Caller) -> Vec<
         wrong.push(format!("{} of nothing by {}: {of_nothing:.300}", row.field, caller.name));
     }
     if !caller.sees() {
-        let plain = |answer: &Value, id: &str| answer.to_string().replace(id, "ID");
+        let plain = |answer: &Value, id: &str| unnumbered(answer.clone()).to_string().replace(id, "ID");
         let (there, not) = (plain(&answer, row.subject().unwrap()), plain(&of_nothing, &nothing));
         if there != not {
             wrong.push(format!("{}: {} tells a VM from none: {there} {not}", row.field, caller.name));
@@ -391,7 +391,7 @@ async fn listened(stage: &Stage, rows: &[&Row], fields: &Fields, caller: &Caller
             let (field, name) = (row.field, caller.name);
             wrong.push(format!("{field} of {what} by {name}: not {outcome:?}: {answer:.300}"));
         }
-        plain.push(answer.to_string().replace(id, "ID"));
+        plain.push(unnumbered(answer.clone()).to_string().replace(id, "ID"));
     }
     if !caller.sees() {
         let told = plain.chunks(2).filter(|pair| pair[0] != pair[1]);

@@ -424,3 +424,22 @@ pub fn operation_in(data: &Value) -> String {
     let (_, payload) = data.as_object().unwrap().iter().next().unwrap();
     payload["operation"]["id"].as_str().unwrap().to_owned()
 }
+
+/// An answer without the number of its request, by which alone two may differ that say the same.
+pub fn unnumbered(mut answer: Value) -> Value {
+    match &mut answer {
+        Value::Object(fields) => {
+            fields.remove("requestId");
+            for field in fields.values_mut() {
+                *field = unnumbered(field.take());
+            }
+        }
+        Value::Array(entries) => {
+            for entry in entries {
+                *entry = unnumbered(entry.take());
+            }
+        }
+        _ => {}
+    }
+    answer
+}
