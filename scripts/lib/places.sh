@@ -26,9 +26,11 @@ noted() {
 }
 
 # of_daemon [ACTION…]: what a daemon keeps in its state directory. Images, the agent's files and what
-# scripts/test reads installers' files with, or installs from, lie there too, and are nobody's state.
+# scripts/test reads installers' files with, installs from, or speaks to the API with lie there too, and are
+# nobody's state.
 of_daemon() {
-    find "$STATE_DIR" -mindepth 1 -maxdepth 1 ! -name images ! -name base ! -name validators ! -name installers "$@"
+    find "$STATE_DIR" -mindepth 1 -maxdepth 1 ! -name images ! -name base ! -name validators ! -name installers \
+        ! -name clients "$@"
 }
 
 # prepare_places: the directories, open to those who need them and to nobody else.
