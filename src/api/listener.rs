@@ -14,7 +14,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -77,6 +77,11 @@ const REFUSAL: &str = "{\"data\":null,\"errors\":[{\"message\":\"too many connec
 const REFUSALS: usize = 64;
 /// How long one of them may take to hear it.
 const HEARING: Duration = Duration::from_secs(1);
+/// How long what a client still sends is read and forgotten once all has been said to it, and how
+/// much of that: a body of which no more was wanted. Without it the kernel resets the connection,
+/// which takes the answer back on its way.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 32 << 20;
 
 /// Serves until `stop`, then lets requests under way end, within the bound.
 pub(super) async fn serve(
@@ -346,8 +351,15 @@ struct Connection {
     moved: Instant,
     alarm: Pin<Box<Sleep>>,
     at_work: AtWork,
+    lingering: Option<Lingering>,
     _place: OwnedSemaphorePermit,
     _peer: PeerPlace,
+}
+
+/// A connection on which all has been said.
+struct Lingering {
+    end: Pin<Box<Sleep>>,
+    bytes: usize,
 }
 
 impl Connection {
@@ -358,6 +370,7 @@ impl Connection {
             moved: Instant::now(),
             alarm: Box::pin(tokio::time::sleep(idle)),
             at_work: AtWork::default(),
+            lingering: None,
             _place: place,
             _peer: peer,
         }
@@ -418,8 +431,28 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
+    /// Says that there is no more, then reads and forgets what still comes, within bounds.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let this = &mut *self;
+        let lingering = match &mut this.lingering {
+            Some(lingering) => lingering,
+            None => {
+                ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+                let end = Box::pin(tokio::time::sleep(LINGER));
+                this.lingering.insert(Lingering { end, bytes: 0 })
+            }
+        };
+        while lingering.bytes < LINGER_BYTES && lingering.end.as_mut().poll(cx).is_pending() {
+            let mut unread = [0; 8192];
+            let mut unread = ReadBuf::new(&mut unread);
+            // A connection that broke meanwhile has ended as well as one that was closed.
+            let read = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut unread));
+            if read.is_err() || unread.filled().is_empty() {
+                break;
+            }
+            lingering.bytes += unread.filled().len();
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

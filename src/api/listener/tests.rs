@@ -16,6 +16,18 @@ fn bounds() -> Bounds {
     }
 }
 
+/// A door behind which a body is refused before it was read.
+async fn hasty() -> (SocketAddr, CancellationToken) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let refuse = axum::routing::post(|| async { (hyper::StatusCode::PAYLOAD_TOO_LARGE, "too much") });
+    let (routes, token) = (Router::new().route("/", refuse), stop.clone());
+    let bounds = Bounds { idle: Duration::from_secs(60), ..bounds() };
+    tokio::spawn(async move { serve(listener, routes, bounds, None, token).await.unwrap() });
+    (address, stop)
+}
+
 async fn start(bounds: Bounds, work: Duration) -> (SocketAddr, CancellationToken) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -149,5 +161,35 @@ async fn a_head_that_is_too_long_is_refused() {
     let _ = long.write_all(request.as_bytes()).await;
     let answer = rest(&mut long).await;
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn who_sends_too_much_hears_so() {
+    let (address, stop) = hasty().await;
+    let mut long = TcpStream::connect(address).await.unwrap();
+    let head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10485760\r\n\r\n";
+    long.write_all(head.as_bytes()).await.unwrap();
+    // All of it is sent before the answer is looked at, as many clients do.
+    let body = vec![b'x'; 64 << 10];
+    for piece in 0..160 {
+        long.write_all(&body).await.unwrap_or_else(|error| panic!("piece {piece} of 160: {error}"));
+    }
+    let answer = rest(&mut long).await;
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.ends_with("too much"), "{answer}");
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn who_never_stops_sending_is_left() {
+    let (address, stop) = hasty().await;
+    let mut endless = TcpStream::connect(address).await.unwrap();
+    let head = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    endless.write_all(head.as_bytes()).await.unwrap();
+    let sending = async {
+        let chunk = format!("2000\r\n{}\r\n", "x".repeat(0x2000));
+        while endless.write_all(chunk.as_bytes()).await.is_ok() {}
+    };
+    tokio::time::timeout(Duration::from_secs(20), sending).await.expect("it is read for ever");
     stop.cancel();
 }
