@@ -18,7 +18,9 @@ use infinibay::{
     access::{Action, Audience, Target, authorize},
     accounts::Accounts,
     store::{Store, VmSearch, VmsFrom},
-    vm::{AgentConnectivity, HostId, UserId, VmId, VmPhase, VmStatus},
+    vm::{
+        AgentConnectivity, Condition, ConditionKind, ConditionStatus, HostId, UserId, VmId, VmPhase, VmStatus,
+    },
 };
 use serde_json::json;
 use support::sample::{create, new_vm, now, sample};
@@ -52,7 +54,7 @@ async fn fill(store: &Store, count: usize) -> VmId {
         agent: AgentConnectivity::Online,
         last_seen: Some(now()),
         agent_version: None,
-        conditions: Vec::new(),
+        conditions: conditions(),
     };
     let mut samples = Vec::new();
     let mut one = None;
@@ -70,6 +72,25 @@ async fn fill(store: &Store, count: usize) -> VmId {
         store.insert_metrics(some).await.unwrap();
     }
     one
+}
+
+/// What a healthy VM has.
+fn conditions() -> Vec<Condition> {
+    let kinds = [
+        ConditionKind::HypervisorReachable,
+        ConditionKind::ChannelPresent,
+        ConditionKind::AgentConnected,
+        ConditionKind::DisksPresent,
+        ConditionKind::Reconciled,
+    ];
+    let one = |kind| Condition {
+        kind,
+        status: ConditionStatus::True,
+        reason: "AsItShouldBe".to_owned(),
+        message: "There is nothing to be done about this.".to_owned(),
+        since: now(),
+    };
+    kinds.into_iter().map(one).collect()
 }
 
 async fn timed<T>(work: impl Future<Output = T>) -> Duration {
