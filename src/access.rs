@@ -144,8 +144,10 @@ pub enum Action {
     OthersDomains,
     /// Plug a VM into a bridge of the host.
     UseBridge,
-    /// See, make, change and remove users, and end their sessions.
-    ManageUsers,
+    /// See users.
+    ViewUsers,
+    /// Make, change and remove users, and end their sessions.
+    ChangeUsers,
     /// Read who asked for what.
     ViewAudit,
     /// Change one's own password, end one's own sessions, see one's own tokens.
@@ -205,15 +207,18 @@ pub fn authorize(actor: &Actor, action: Action) -> Result<(), Denied> {
         Action::ManageMedia
         | Action::OthersDomains
         | Action::UseBridge
-        | Action::ManageUsers
+        | Action::ViewUsers
         | Action::ViewAudit => match actor.role {
             Role::Admin => scoped(actor, Scope::Admin),
             Role::Operator | Role::ReadOnly | Role::Member => Err(ADMINS),
         },
-        // What a token is too weak for, it must not be able to make itself a stronger one for.
-        Action::OwnAccount | Action::IssueToken => {
-            Scope::ALL.into_iter().try_for_each(|scope| scoped(actor, scope))
-        }
+        // What a token is too weak for, it must not be able to make itself a stronger one for, nor a
+        // user who may do it.
+        Action::ChangeUsers => match actor.role {
+            Role::Admin => every_scope(actor),
+            Role::Operator | Role::ReadOnly | Role::Member => Err(ADMINS),
+        },
+        Action::OwnAccount | Action::IssueToken => every_scope(actor),
     }
 }
 
@@ -236,6 +241,10 @@ fn controls(actor: &Actor, target: Target) -> Result<(), Denied> {
         return Err(Denied::Forbidden("you may look at this VM, and change nothing"));
     }
     scoped(actor, Scope::Control)
+}
+
+fn every_scope(actor: &Actor) -> Result<(), Denied> {
+    Scope::ALL.into_iter().try_for_each(|scope| scoped(actor, scope))
 }
 
 fn scoped(actor: &Actor, scope: Scope) -> Result<(), Denied> {

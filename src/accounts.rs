@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use crate::{
     access::{Actor, Permission, Recent, Role, Scope},
     config::AccountsConfig,
-    store::{Store, StoreError, TokenInfo, TokenUse, UserRecord},
+    store::{Store, StoreError, TokenInfo, TokenUse, UserRecord, as_asked},
     vm::{TokenId, UserId, truncate_to_micros},
 };
 
@@ -207,9 +207,9 @@ impl Accounts {
     /// `NoSuchUser`.
     pub async fn revoke_tokens(&self, user: &str) -> Result<u64, AccountError> {
         let user = self.named(user).await?;
-        let ended = self.store.revoke_tokens(user.id, Utc::now()).await?;
-        self.rights_changed();
-        Ok(ended)
+        let store = self.store.clone();
+        let change = async move { store.revoke_tokens(user.id, Utc::now()).await };
+        Ok(self.change_rights(change).await?)
     }
 
     /// Somebody's rights may have changed: what was looked up is looked up again, and whoever
@@ -217,6 +217,23 @@ impl Accounts {
     pub fn rights_changed(&self) {
         self.recent.clear();
         self.rights.send_replace(());
+    }
+
+    /// Makes a change of rights and tells whoever follows them, also where whoever asked for it is
+    /// gone before it is made: a change that nobody is told of holds for what is open only after the
+    /// next look.
+    pub async fn change_rights<T: Send + 'static>(
+        &self,
+        change: impl Future<Output = T> + Send + 'static,
+    ) -> T {
+        let accounts = self.clone();
+        carried_through(async move {
+            let made = change.await;
+            // Also after a failure: what is reported as one may have been made.
+            accounts.rights_changed();
+            made
+        })
+        .await
     }
 
     /// What was looked up of this token is looked up again.
@@ -234,6 +251,18 @@ impl Accounts {
     async fn named(&self, name: &str) -> Result<UserRecord, AccountError> {
         let user = if is_user_name(name) { self.store.user_named(name).await? } else { None };
         user.ok_or_else(|| AccountError::NoSuchUser(name.to_owned()))
+    }
+}
+
+/// Does this also where whoever asked for it is gone before it is done.
+async fn carried_through<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    match tokio::spawn(as_asked(work)).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(reason) => std::panic::resume_unwind(reason),
+            // The runtime ends, and this task with it.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 
@@ -268,5 +297,23 @@ mod tests {
     #[test]
     fn a_token_for_very_long_does_not_end_early() {
         assert!(expiry(Utc::now(), u32::MAX) > Utc::now() + TimeDelta::days(365_000));
+    }
+
+    #[tokio::test]
+    async fn a_change_of_rights_is_told_though_its_asker_has_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", dir.path().join("db").display());
+        let store = Store::open(&url, 2, std::time::Duration::from_secs(5)).await.unwrap();
+        let accounts = Accounts::new(store);
+        let mut rights = accounts.rights();
+        let (go, gone) = tokio::sync::oneshot::channel::<()>();
+        let mut asked = Box::pin(accounts.change_rights(async move {
+            gone.await.unwrap();
+        }));
+        assert!(futures_util::poll!(&mut asked).is_pending());
+        drop(asked);
+        go.send(()).unwrap();
+        let told = tokio::time::timeout(std::time::Duration::from_secs(10), rights.changed()).await;
+        told.expect("nobody was told").unwrap();
     }
 }

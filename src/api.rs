@@ -25,6 +25,7 @@ mod listener;
 mod mutation;
 mod origin;
 mod page;
+mod places;
 mod problem;
 mod prometheus;
 mod query;

@@ -89,9 +89,9 @@ impl Accounts {
         if let Some(password) = password {
             change.password_hash = Some(self.passwords.hash(password).await?);
         }
-        let changed = self.store.change_user(user, &change, by.user, Utc::now()).await;
-        self.rights_changed();
-        changed.map_err(unknown(user))?;
+        let (store, by) = (self.store.clone(), by.user);
+        let change = async move { store.change_user(user, &change, by, Utc::now()).await };
+        self.change_rights(change).await.map_err(unknown(user))?;
         self.store.user(user).await?.ok_or(AccountError::UnknownUser(user))
     }
 
@@ -101,9 +101,9 @@ impl Accounts {
     /// `UnknownUser`; `Store` with `OwnsVms` or `LastAdmin`.
     pub async fn remove(&self, by: &Actor, user: UserId) -> Result<UserRecord, AccountError> {
         let known = self.store.user(user).await?.ok_or(AccountError::UnknownUser(user))?;
-        let removed = self.store.remove_user(user, by.user, Utc::now()).await;
-        self.rights_changed();
-        removed.map_err(unknown(user))?;
+        let (store, by) = (self.store.clone(), by.user);
+        let removal = async move { store.remove_user(user, by, Utc::now()).await };
+        self.change_rights(removal).await.map_err(unknown(user))?;
         Ok(known)
     }
 
@@ -126,9 +126,9 @@ impl Accounts {
         }
         self.attempts.succeeded_again(of.user);
         let hash = self.passwords.hash(new).await?;
-        let set = self.store.set_password(of.user, &hash, Some(of.user), Utc::now()).await;
-        self.rights_changed();
-        set.map_err(unknown(of.user))
+        let (store, user) = (self.store.clone(), of.user);
+        let change = async move { store.set_password(user, &hash, Some(user), Utc::now()).await };
+        self.change_rights(change).await.map_err(unknown(user))
     }
 
     /// One's own tokens, newest first.
@@ -177,9 +177,9 @@ impl Accounts {
     pub async fn revoke_own(&self, of: &Actor, token: TokenId) -> Result<TokenInfo, AccountError> {
         let known = self.store.tokens(of.user).await?.into_iter().find(|known| known.id == token);
         let known = known.ok_or(AccountError::UnknownToken(token))?;
-        let ended = self.store.revoke_token(token, of.user, of.user, Utc::now()).await?;
-        self.rights_changed();
-        if ended { Ok(known) } else { Err(AccountError::UnknownToken(token)) }
+        let (store, user) = (self.store.clone(), of.user);
+        let change = async move { store.revoke_token(token, user, user, Utc::now()).await };
+        if self.change_rights(change).await? { Ok(known) } else { Err(AccountError::UnknownToken(token)) }
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{AccountError, Accounts, email, is_user_name, token};
+use super::{AccountError, Accounts, carried_through, email, is_user_name, token};
 use crate::{
     access::Role,
     store::{Refreshed, SessionInfo, SessionTokens, StoredToken, UserRecord},
@@ -121,14 +121,20 @@ impl Accounts {
         let now = truncate_to_micros(Utc::now());
         // Whose they are is known afterwards only.
         let (tokens, mut signed) = self.issue(UserId(uuid::Uuid::nil()), now).await?;
-        let done = self.store.refresh_session(&token::digest(refresh), &tokens, now).await;
-        match done.map_err(AccountError::Store)? {
+        let (accounts, digest) = (self.clone(), token::digest(refresh));
+        let done = carried_through(async move {
+            let done = accounts.store.refresh_session(&digest, &tokens, now).await;
+            if matches!(done, Ok(Refreshed::Reused { .. })) {
+                accounts.rights_changed();
+            }
+            done
+        });
+        match done.await.map_err(AccountError::Store)? {
             Refreshed::Done(session) => {
                 signed.user = session.user;
                 Ok(signed)
             }
             Refreshed::Reused { user } => {
-                self.rights_changed();
                 tracing::warn!(%user, "a refresh token came twice; its session is ended");
                 Err(SignInError::Ended)
             }
@@ -142,9 +148,18 @@ impl Accounts {
     /// The database could not be asked.
     pub async fn sign_out(&self, held: &str) -> Result<(), AccountError> {
         let of_a_session = matches!(token::Kind::of(held), Some(token::Kind::Access | token::Kind::Refresh));
-        if of_a_session && self.store.end_session(&token::digest(held), Utc::now()).await?.is_some() {
-            self.rights_changed();
+        if !of_a_session {
+            return Ok(());
         }
+        let (accounts, digest) = (self.clone(), token::digest(held));
+        let ended = carried_through(async move {
+            let ended = accounts.store.end_session(&digest, Utc::now()).await;
+            if matches!(ended, Ok(Some(_))) {
+                accounts.rights_changed();
+            }
+            ended
+        });
+        ended.await?;
         Ok(())
     }
 

@@ -7,6 +7,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use super::error::ApiError;
+
 /// A moment that may be moved later, never earlier. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Deadline {
@@ -42,6 +44,11 @@ impl Deadline {
             }
         }
     }
+}
+
+/// What is told whose request took longer.
+pub(super) fn too_slow() -> ApiError {
+    ApiError::new("REQUEST_TIMEOUT", "the request took too long; ask for less")
 }
 
 #[cfg(test)]

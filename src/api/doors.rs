@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     ApiContext,
     health::Health,
+    places::Places,
     prometheus::Scrapes,
     rate::Limits,
     ready::Readiness,
@@ -23,7 +24,8 @@ pub(super) struct Doors {
     pub(super) api: ApiContext,
     pub(super) schema: ApiSchema,
     pub(super) stop: CancellationToken,
-    pub(super) websockets: Arc<Semaphore>,
+    /// For WebSockets, and for connections of Socket.IO.
+    pub(super) places: Places,
     pub(super) health: Health,
     pub(super) readiness: Readiness,
     /// How many requests a token, or an address, may make.
@@ -35,10 +37,9 @@ pub(super) struct Doors {
 
 impl Doors {
     pub(super) fn new(api: ApiContext, stop: CancellationToken) -> Self {
-        let websockets = usize::try_from(api.config.max_websockets).unwrap_or(Semaphore::MAX_PERMITS);
         Self {
             schema: schema::build(api.clone()),
-            websockets: Arc::new(Semaphore::new(websockets.min(Semaphore::MAX_PERMITS))),
+            places: Places::new(api.config.max_websockets),
             health: Health::default(),
             readiness: Readiness::default(),
             limits: Limits::new(&api.front.http),

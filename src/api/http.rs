@@ -17,7 +17,7 @@ use super::{
     ApiContext,
     auth::Token,
     caller::{address, asked_from},
-    deadline::Deadline,
+    deadline::{Deadline, too_slow},
     doors::Doors,
     downloads,
     error::ApiError,
@@ -62,7 +62,7 @@ async fn graphql(State(doors): State<Doors>, request: Request) -> Response {
     let deadline = Deadline::at(Instant::now() + doors.api.config.request_timeout);
     let answer = tokio::select! {
         answer = answer(&doors, request, &deadline) => answer,
-        () = deadline.passed() => Err(ApiError::new("REQUEST_TIMEOUT", "the request took too long; ask for less")),
+        () = deadline.passed() => Err(too_slow()),
         () = stopped(&doors.stop) => Err(ApiError::new("SHUTTING_DOWN", "the controller is stopping; try again")),
     };
     match answer {

@@ -16,8 +16,8 @@ use super::{
         AlertConnection, AlertObject, CommandLog, CommandLogConnection, HostObject, ImageConnection,
         ImageObject, MAX_FIRST, MediumConnection, MediumObject, MetricsField, MetricsResolution,
         MetricsSeries, OperationObject, PageInfo, UnmanagedDomainConnection, User, VmConnection,
-        VmConsoleLog, VmErrorConnection, VmErrorEntry, VmFilter, VmMetrics, VmObject, VmSnapshot, VmSort,
-        page,
+        VmConsoleLog, VmErrorConnection, VmErrorEntry, VmFilter, VmMetrics, VmMetricsList, VmObject,
+        VmSnapshot, VmSort, page,
     },
 };
 use crate::{
@@ -188,7 +188,7 @@ impl VmQueries {
         ctx: &Context<'_>,
         #[graphql(desc = "The VM.")] vm_id: Uuid,
         #[graphql(default = 24, desc = "How far back, hours: 1 to 720.")] hours: i32,
-    ) -> Result<Vec<VmMetrics>, ApiError> {
+    ) -> Result<VmMetricsList, ApiError> {
         let call = Call::of(ctx)?;
         call.may_see_history(VmId(vm_id)).await?;
         if !(1..=MAX_HOURS).contains(&hours) {
@@ -203,7 +203,7 @@ impl VmQueries {
         } else {
             call.api.store.metrics_without_frames(VmId(vm_id), since, MAX_READINGS).await?
         };
-        Ok(rows.into_iter().map(VmMetrics::from).collect())
+        Ok(VmMetricsList(rows.into_iter().map(VmMetrics::from).collect()))
     }
 
     /// A chart of one VM: how its readings went from `from` until before `to`, at most two years,

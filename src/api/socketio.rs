@@ -23,10 +23,10 @@ use socketioxide::{
 };
 
 use self::{
-    admission::Admission,
+    admission::{Admission, Connection},
     session::{Session, Users},
 };
-use super::{auth::Token, doors::Doors, error::ApiError};
+use super::{auth::Token, caller, doors::Doors, error::ApiError};
 use crate::vm::VmId;
 
 /// Where clients look for it unless told otherwise.
@@ -93,14 +93,20 @@ impl Desk {
     /// Lets a client in that shows a token. Its refusal is told as `connect_error`, whose message is the
     /// code.
     async fn introduce(&self, socket: &SocketRef, auth: Option<&Value>) -> Result<(), ApiError> {
+        let token = auth.and_then(token_in).or_else(|| Token::of(&socket.req_parts().headers));
+        let token = token.ok_or_else(ApiError::unauthenticated)?;
+        let request = &socket.req_parts().extensions;
+        self.doors.limits.check(Some(&token), caller::address(request))?;
+        // Only then, so that nobody who knocks too often takes the others' turns.
         let Ok(_turn) = self.handshakes.try_acquire() else {
             return Err(ApiError::new("TOO_MANY_CONNECTIONS", "too many handshakes at once; try again"));
         };
-        let token = auth.and_then(token_in).or_else(|| Token::of(&socket.req_parts().headers));
-        let token = token.ok_or_else(ApiError::unauthenticated)?;
         let actor = token.actor(&self.doors.api).await?;
         self.doors.limits.note(&token, true);
         let place = self.users.enter(actor.user)?;
+        if let Some(connection) = request.get::<Arc<Connection>>() {
+            connection.introduced();
+        }
         // What an earlier socket of the same connection listened to was its token's.
         socket.leave_all();
         socket.extensions.insert(Arc::new(Session::new(token, place)));

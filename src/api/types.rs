@@ -12,6 +12,7 @@ mod metrics;
 mod operation;
 mod page;
 mod people;
+mod readings;
 mod result;
 mod series;
 mod snapshot;
@@ -35,6 +36,7 @@ pub(super) use people::{
     ApiToken, AuditConnection, AuditEntry, AuditFilterInput, CreateUserInput, IssuedToken, Scope, Share,
     UpdateUserInput, UserAccount, UserConnection, VmShare,
 };
+pub(super) use readings::VmMetricsList;
 pub(super) use series::{MetricsField, MetricsResolution, MetricsSeries};
 pub(super) use snapshot::{SnapshotQuiesce, VmSnapshot};
 pub(super) use user::User;

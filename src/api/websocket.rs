@@ -6,6 +6,7 @@
 //! code, and then the connection is closed.
 
 use std::{
+    net::IpAddr,
     str::FromStr,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -14,6 +15,7 @@ use std::{
 use async_graphql::{
     Data, Executor, Request,
     http::{ALL_WEBSOCKET_PROTOCOLS, WebSocketProtocols, WsMessage},
+    parser::types::OperationType,
 };
 use axum::{
     extract::{
@@ -33,9 +35,21 @@ use tokio::{
     time::{Instant, MissedTickBehavior, timeout},
 };
 
-use crate::store::{self, AskedFrom};
+use crate::{
+    store::{self, AskedFrom},
+    vm::UserId,
+};
 
-use super::{auth::Token, doors::Doors, error::ApiError, problem::coded, room::Room, size::sized};
+use super::{
+    auth::Token,
+    deadline::{Deadline, too_slow},
+    doors::Doors,
+    error::ApiError,
+    places::{Counted, Place},
+    problem::coded,
+    room::Room,
+    size::sized,
+};
 
 /// How long a client may take to introduce itself.
 const INTRODUCTION: Duration = Duration::from_secs(10);
@@ -63,8 +77,10 @@ pub(super) fn open(
     origin: AskedFrom,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    let Ok(place) = doors.websockets.clone().try_acquire_owned() else {
-        return ApiError::new("TOO_MANY_CONNECTIONS", "too many WebSockets are open; try again").into_http();
+    let from = address_in(&origin);
+    let place = match doors.limits.check(None, from).and_then(|()| doors.places.enter(from)) {
+        Ok(place) => place,
+        Err(refused) => return refused.into_http(),
     };
     let limit = usize::try_from(doors.api.config.max_body_bytes).unwrap_or(usize::MAX);
     let upgrade = upgrade.max_message_size(limit).max_frame_size(limit).protocols(ALL_WEBSOCKET_PROTOCOLS);
@@ -72,12 +88,17 @@ pub(super) fn open(
     let Some(protocol) = protocol.and_then(|name| WebSocketProtocols::from_str(name).ok()) else {
         return ApiError::new("INVALID_QUERY", "the subprotocol is graphql-transport-ws").into_http();
     };
-    let operations =
-        Operations { doors, origin, token: Arc::default(), places: Arc::new(Semaphore::new(MAX_OPERATIONS)) };
+    let operations = Operations {
+        doors,
+        origin,
+        token: Arc::default(),
+        held: Arc::default(),
+        turns: Arc::new(Semaphore::new(MAX_OPERATIONS)),
+    };
     let from_header = Token::of(headers);
+    let place = Arc::new(place);
     upgrade.on_upgrade(move |socket| async move {
-        serve(socket, protocol, operations, from_header).await;
-        drop(place);
+        serve(socket, protocol, operations, from_header, &place).await;
     })
 }
 
@@ -86,6 +107,7 @@ async fn serve(
     protocol: WebSocketProtocols,
     operations: Operations,
     from_header: Option<Token>,
+    place: &Arc<Place>,
 ) {
     let stop = operations.doors.stop.clone();
     let config = &operations.doors.api.config;
@@ -104,11 +126,13 @@ async fn serve(
         })
         .boxed();
     let introduce = {
-        let operations = operations.clone();
+        let (operations, place) = (operations.clone(), place.clone());
         move |payload: Value| async move {
             let token = token_in(&payload).or(from_header).ok_or_else(ApiError::unauthenticated)?;
-            token.actor(&operations.doors.api).await?;
+            operations.doors.limits.check(Some(&token), address_in(&operations.origin))?;
+            let actor = token.actor(&operations.doors.api).await?;
             operations.doors.limits.note(&token, true);
+            let _ = operations.held.set(place.taken_by(actor.user)?);
             // Only the first introduction counts; the protocol closes on a second one.
             let _ = operations.token.set(token);
             Ok::<_, async_graphql::Error>(Data::default())
@@ -154,6 +178,10 @@ async fn serve(
     }
 }
 
+fn address_in(origin: &AskedFrom) -> Option<IpAddr> {
+    origin.address.as_deref().and_then(|address| address.parse().ok())
+}
+
 /// Whether the client took it.
 async fn send(sink: &mut SplitSink<WebSocket, Message>, message: Message) -> bool {
     matches!(timeout(SEND_LIMIT, sink.send(message)).await, Ok(Ok(())))
@@ -179,15 +207,16 @@ struct Operations {
     doors: Doors,
     origin: AskedFrom,
     token: Arc<OnceLock<Token>>,
-    places: Arc<Semaphore>,
+    /// What is held of the user's share of the places.
+    held: Arc<OnceLock<Counted<UserId>>>,
+    turns: Arc<Semaphore>,
 }
 
 impl Operations {
     async fn admit(&self, request: Request) -> Result<Request, ApiError> {
         let token = self.token.get().ok_or_else(ApiError::unauthenticated)?;
         // Each counts like a request of its own, whichever connection it comes over.
-        let address = self.origin.address.as_deref().and_then(|address| address.parse().ok());
-        self.doors.limits.check(Some(token), address)?;
+        self.doors.limits.check(Some(token), address_in(&self.origin))?;
         let actor = token.actor(&self.doors.api).await?;
         let request = sized(request, &self.doors.api)?;
         Ok(request.data(actor).data(token.clone()).data(Room::default()).data(self.origin.clone()))
@@ -216,8 +245,19 @@ impl Operations {
     }
 
     async fn begin(self, request: Request) -> BoxStream<'static, async_graphql::Response> {
-        match self.admit(request).await {
-            Ok(request) => {
+        let admitted = self.admit(request).await.map(|mut request| (goes_on(&mut request), request));
+        match admitted {
+            Ok((false, request)) => {
+                // What is answered once has the time that it has over HTTP.
+                let deadline = Deadline::at(Instant::now() + self.doors.api.config.request_timeout);
+                let executed = self.doors.schema.execute(request.data(deadline.clone()));
+                let answer = tokio::select! {
+                    answer = store::asked_from(self.origin, executed) => coded(answer),
+                    () = deadline.passed() => too_slow().into_answer(),
+                };
+                stream::iter([answer]).boxed()
+            }
+            Ok((true, request)) => {
                 let pieces = self.doors.schema.execute_stream(request).map(coded).boxed();
                 store::pieces_asked_from(self.origin, pieces).boxed()
             }
@@ -242,17 +282,28 @@ impl Executor for Operations {
         request: Request,
         _session: Option<Arc<Data>>,
     ) -> BoxStream<'static, async_graphql::Response> {
-        let Ok(place) = self.places.clone().try_acquire_owned() else {
+        let Ok(turn) = self.turns.clone().try_acquire_owned() else {
             let words = format!("at most {MAX_OPERATIONS} operations at once on one connection");
             return stream::iter([ApiError::new("TOO_MANY_OPERATIONS", words).into_answer()]).boxed();
         };
         let answers = self.clone().begin(request).into_stream().flatten();
-        answers.map(move |answer| kept(&place, answer)).boxed()
+        answers.map(move |answer| kept(&turn, answer)).boxed()
     }
 }
 
-/// Ties a place to the answers that it was taken for.
-fn kept(_place: &OwnedSemaphorePermit, answer: async_graphql::Response) -> async_graphql::Response {
+/// Whether it is a subscription. What cannot be read is refused at once, either way.
+fn goes_on(request: &mut Request) -> bool {
+    let name = request.operation_name.clone();
+    let Ok(document) = request.parsed_query() else { return false };
+    document
+        .operations
+        .iter()
+        .filter(|(known, _)| name.as_deref().is_none_or(|name| known.is_some_and(|known| known == name)))
+        .any(|(_, operation)| operation.node.ty == OperationType::Subscription)
+}
+
+/// Ties a turn to the answers that it was taken for.
+fn kept(_turn: &OwnedSemaphorePermit, answer: async_graphql::Response) -> async_graphql::Response {
     answer
 }
 

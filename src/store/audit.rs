@@ -40,6 +40,11 @@ pub async fn asked_from<T>(origin: AskedFrom, work: impl Future<Output = T>) -> 
     ORIGIN.scope(Arc::new(origin), work).await
 }
 
+/// The same work in a task of its own, for instance, is asked from where this is.
+pub fn as_asked<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+    ORIGIN.scope(origin(), work)
+}
+
 /// The same for work that comes in pieces.
 pub fn pieces_asked_from<S: Stream + Unpin>(origin: AskedFrom, mut pieces: S) -> impl Stream<Item = S::Item> {
     let origin = Arc::new(origin);

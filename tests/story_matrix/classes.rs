@@ -67,6 +67,8 @@ pub enum Class {
     /// One's own account, with a token that is good for everything.
     OwnAccount,
     Admins,
+    /// For admins whose token is good for everything.
+    AdminsWithAll,
     /// Makes a VM.
     Makes,
     /// For those who see the VM.
@@ -95,6 +97,7 @@ impl Class {
             Self::Reads => vec![Scope("read")],
             Self::OwnAccount => vec![EveryScope],
             Self::Admins => vec![Admin, Scope("admin")],
+            Self::AdminsWithAll => vec![Admin, EveryScope],
             Self::Makes => vec![Change, Scope("control")],
             Self::Sees(absent) => vec![See(absent), Scope("read")],
             Self::Controls | Self::SafeCommand => vec![See(NO_VM), Use, Scope("control")],

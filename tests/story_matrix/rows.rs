@@ -148,9 +148,9 @@ fn queries(things: &Things) -> Vec<Row> {
 fn people() -> Vec<Row> {
     let mutation = |field, class, variables| row(Root::Mutation, field, class, variables);
     vec![
-        mutation("createUser", Admins, json!({ "input": { "name": "no name" } })),
-        mutation("updateUser", Admins, json!({ "id": nobody(), "input": { "disabled": true } })),
-        mutation("deleteUser", Admins, json!({ "id": nobody() })),
+        mutation("createUser", AdminsWithAll, json!({ "input": { "name": "no name" } })),
+        mutation("updateUser", AdminsWithAll, json!({ "id": nobody(), "input": { "disabled": true } })),
+        mutation("deleteUser", AdminsWithAll, json!({ "id": nobody() })),
         mutation("changePassword", OwnAccount, json!({ "current": "none", "new": "none" }))
             .besides("password"),
         mutation("createApiToken", OwnAccount, json!({ "label": "x", "scopes": ["READ"], "days": 0 })),

@@ -69,7 +69,14 @@ case $sha256 in *[!0-9a-f]*) bad "--sha256: not hexadecimal" ;; esac
 case ${#sha256} in 0 | 64) ;; *) bad "--sha256: not 64 digits" ;; esac
 case $root in '' | /*) ;; *) bad "--root: not an absolute path" ;; esac
 
-here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd) || bad "cannot find my own directory"
+# What lies beside this script counts; where it comes through a pipe nothing does, whatever the directory
+# that somebody happens to be in holds.
+here=/nonexistent
+case $0 in
+install-linux.sh | */install-linux.sh)
+    [ ! -f "$0" ] || here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd) || bad "cannot find my own directory"
+    ;;
+esac
 program=$root/usr/local/bin/infiniservice
 settings=$root/etc/infiniservice/infiniservice.env
 key=$root/etc/infiniservice/seal.key
@@ -258,6 +265,8 @@ install_all() {
 # What has to be tried again at next boot: this script, with the settings already written.
 leave_retry() {
     [ "$here" = "$kept" ] && return 0
+    # What came through a pipe cannot be kept.
+    [ -d "$here" ] || return 1
     new "$kept/install-linux.sh" && cat -- "$0" >"$temporary" && put 0700 "$kept/install-linux.sh" || return 1
     if [ -f "$here/infiniservice" ]; then
         new "$kept/infiniservice" && cat -- "$here/infiniservice" >"$temporary" &&

@@ -219,6 +219,28 @@ fn a_program_of_another_checksum_is_refused() {
 }
 
 #[test]
+fn what_comes_through_a_pipe_takes_nothing_from_where_somebody_is() {
+    let stage = Stage::new().with_binary();
+    fs::write(stage.medium().join("seal.key"), "of a stranger").unwrap();
+    // Also where the directory has a file of the shell's own name.
+    fs::write(stage.medium().join("sh"), "").unwrap();
+    let script = fs::File::open(stage.medium().join("install-linux.sh")).unwrap();
+    let output = Command::new("sh")
+        .args(["-s", "--", "--vm-id", "x", "--root"])
+        .arg(stage.root())
+        .current_dir(stage.medium())
+        .env_remove("INFINISERVICE_URL")
+        .stdin(script)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("no binary beside this script"), "{said}");
+    assert!(!stage.root().join("usr/local/bin/infiniservice").exists());
+    assert!(!stage.root().join("etc/infiniservice/seal.key").exists());
+}
+
+#[test]
 fn a_best_effort_never_fails_and_tries_again() {
     let stage = Stage::new();
     let (status, _) = stage.run(&["--best-effort", "--vm-id", "x"]);

@@ -28,7 +28,7 @@ const MAX_DAYS: i32 = 36_500;
 
 #[Object]
 impl PeopleMutations {
-    /// Makes a user; for admins.
+    /// Makes a user; for admins, with a token that is good for everything.
     #[graphql(complexity = "PASSWORD_COMPLEXITY + child_complexity")]
     async fn create_user(
         &self,
@@ -36,7 +36,7 @@ impl PeopleMutations {
         #[graphql(desc = "What is asked for.")] input: CreateUserInput,
     ) -> Result<UserAccount, ApiError> {
         let call = Call::of(ctx)?;
-        authorize(call.actor, Action::ManageUsers)?;
+        authorize(call.actor, Action::ChangeUsers)?;
         let new = NewUser {
             name: input.name,
             email: input.email,
@@ -47,7 +47,7 @@ impl PeopleMutations {
         Ok(call.api.accounts.create(call.actor, new).await?.into())
     }
 
-    /// Changes a user; for admins. What he has open holds to it within a second.
+    /// Changes a user; for admins, with a token that is good for everything. What he has open holds to it within a second.
     #[graphql(complexity = "PASSWORD_COMPLEXITY + child_complexity")]
     async fn update_user(
         &self,
@@ -56,7 +56,7 @@ impl PeopleMutations {
         #[graphql(desc = "What is asked for.")] input: UpdateUserInput,
     ) -> Result<UserAccount, ApiError> {
         let call = Call::of(ctx)?;
-        authorize(call.actor, Action::ManageUsers)?;
+        authorize(call.actor, Action::ChangeUsers)?;
         let change = UserChange {
             email: input.email,
             password_hash: None,
@@ -68,14 +68,15 @@ impl PeopleMutations {
         Ok(call.api.accounts.change(call.actor, UserId(id), change, password).await?.into())
     }
 
-    /// Removes a user who owns no VM, with his tokens and sessions; for admins. Gives what he was.
+    /// Removes a user who owns no VM, with his tokens and sessions; for admins, with a token that is good for
+    /// everything. Gives what he was.
     async fn delete_user(
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "Which.")] id: Uuid,
     ) -> Result<UserAccount, ApiError> {
         let call = Call::of(ctx)?;
-        authorize(call.actor, Action::ManageUsers)?;
+        authorize(call.actor, Action::ChangeUsers)?;
         Ok(call.api.accounts.remove(call.actor, UserId(id)).await?.into())
     }
 
@@ -163,9 +164,9 @@ async fn set_share(
     if owner == Some(user) {
         return Err(ApiError::invalid("userId", "owns the VM already"));
     }
-    let set = call.api.store.share_vm(vm, user, share, call.actor.user, Utc::now()).await;
-    call.api.accounts.rights_changed();
-    set.map_err(|error| match error {
+    let (store, by) = (call.api.store.clone(), call.actor.user);
+    let change = async move { store.share_vm(vm, user, share, by, Utc::now()).await };
+    call.api.accounts.change_rights(change).await.map_err(|error| match error {
         StoreError::NotFound => ApiError::new("USER_NOT_FOUND", format!("there is no user {user}")),
         StoreError::TooMany => ApiError::new(
             "LIMIT_REACHED",

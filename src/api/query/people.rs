@@ -35,7 +35,7 @@ impl PeopleQueries {
         #[graphql(desc = "The `endCursor` of the page before.")] after: Option<String>,
     ) -> Result<UserConnection, ApiError> {
         let call = Call::of(ctx)?;
-        authorize(call.actor, Action::ManageUsers)?;
+        authorize(call.actor, Action::ViewUsers)?;
         let found = call.api.accounts.list(page(first, after.as_deref())?).await?;
         let last = found.nodes.last().map(|user| user.id);
         let nodes = found.nodes.into_iter().map(UserAccount::from).collect();
@@ -49,7 +49,7 @@ impl PeopleQueries {
         #[graphql(desc = "Which.")] id: Uuid,
     ) -> Result<Option<UserAccount>, ApiError> {
         let call = Call::of(ctx)?;
-        authorize(call.actor, Action::ManageUsers)?;
+        authorize(call.actor, Action::ViewUsers)?;
         Ok(call.api.accounts.user(UserId(id)).await?.map(UserAccount::from))
     }
 

@@ -9,17 +9,16 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::bridge::{self, Library};
-use crate::api::{doors::Doors, error::ApiError};
+use crate::api::{caller, doors::Doors, error::ApiError, places::Place};
 
 /// What the route needs to let somebody in.
 #[derive(Clone)]
 pub(super) struct Admission {
     library: Library,
-    places: Arc<Semaphore>,
+    doors: Doors,
     stop: CancellationToken,
 }
 
@@ -27,7 +26,7 @@ pub(super) struct Admission {
 /// so lives as long as the connection.
 pub(super) struct Connection {
     cut: CancellationToken,
-    _place: OwnedSemaphorePermit,
+    place: Place,
 }
 
 impl Connection {
@@ -35,11 +34,16 @@ impl Connection {
     pub(super) fn token(&self) -> CancellationToken {
         self.cut.clone()
     }
+
+    /// Whoever it is has shown a token.
+    pub(super) fn introduced(&self) {
+        self.place.introduced();
+    }
 }
 
 impl Admission {
     pub(super) fn new(doors: &Doors, library: Library) -> Self {
-        Self { library, places: doors.websockets.clone(), stop: doors.stop.clone() }
+        Self { library, doors: doors.clone(), stop: doors.stop.clone() }
     }
 }
 
@@ -47,11 +51,13 @@ impl Admission {
 pub(super) async fn admit(State(admission): State<Admission>, mut request: Request, next: Next) -> Response {
     let mut connection = None;
     if parameter(&request, "sid").is_none() {
-        let Ok(place) = admission.places.clone().try_acquire_owned() else {
-            let words = "too many connections are open; try again";
-            return ApiError::new("TOO_MANY_CONNECTIONS", words).into_http();
+        let from = caller::address(request.extensions());
+        let Doors { limits, places, .. } = &admission.doors;
+        let place = match limits.check(None, from).and_then(|()| places.enter(from)) {
+            Ok(place) => place,
+            Err(refused) => return refused.into_http(),
         };
-        let begun = Arc::new(Connection { cut: CancellationToken::new(), _place: place });
+        let begun = Arc::new(Connection { cut: CancellationToken::new(), place });
         request.extensions_mut().insert(begun.clone());
         connection = Some(begun);
     }

@@ -18,11 +18,11 @@ static NOTHING: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
 
 /// One reading of a guest.
 pub(crate) struct VmMetrics {
-    id: Uuid,
-    vm: VmId,
-    timestamp: DateTime<Utc>,
-    created_at: DateTime<Utc>,
-    readings: Readings,
+    pub(super) id: Uuid,
+    pub(super) vm: VmId,
+    pub(super) timestamp: DateTime<Utc>,
+    pub(super) created_at: DateTime<Utc>,
+    pub(super) readings: Readings,
     frame: FrameText,
     tree: OnceLock<Value>,
 }
@@ -30,6 +30,14 @@ pub(crate) struct VmMetrics {
 impl VmMetrics {
     /// Fields that are read from the frame.
     pub(crate) const FRAME_FIELDS: [&str; 5] = ["diskUsage", "networkStats", "processes", "ports", "raw"];
+
+    pub(super) fn memory_used_number(&self) -> BigInt {
+        self.readings.memory_used.into()
+    }
+
+    pub(super) fn memory_total_number(&self) -> BigInt {
+        self.readings.memory_total.into()
+    }
 
     /// Read once, and only for who asks.
     fn tree(&self) -> &Value {
@@ -61,12 +69,12 @@ impl VmMetrics {
 
     /// KiB.
     async fn memory_used(&self) -> BigInt {
-        self.readings.memory_used.into()
+        self.memory_used_number()
     }
 
     /// KiB.
     async fn memory_total(&self) -> BigInt {
-        self.readings.memory_total.into()
+        self.memory_total_number()
     }
 
     /// `disk` of the frame: `usage_stats`, `io_stats`.
