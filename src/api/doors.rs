@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ApiContext,
+    audited::Ledger,
     health::Health,
     prometheus::Scrapes,
     rate::Limits,
@@ -29,6 +30,8 @@ pub(super) struct Doors {
     /// How many requests a token, or an address, may make.
     pub(super) limits: Limits,
     pub(super) scrapes: Scrapes,
+    /// Where refusals are written down.
+    pub(super) ledger: Ledger,
     /// How many pictures of screens are taken at once: each is held whole.
     pub(super) screens: Arc<Semaphore>,
 }
@@ -36,8 +39,10 @@ pub(super) struct Doors {
 impl Doors {
     pub(super) fn new(api: ApiContext, stop: CancellationToken) -> Self {
         let websockets = usize::try_from(api.config.max_websockets).unwrap_or(Semaphore::MAX_PERMITS);
+        let ledger = Ledger::new(api.store.clone(), stop.clone());
         Self {
-            schema: schema::build(api.clone()),
+            schema: schema::build(api.clone(), ledger.clone()),
+            ledger,
             websockets: Arc::new(Semaphore::new(websockets.min(Semaphore::MAX_PERMITS))),
             health: Health::default(),
             readiness: Readiness::default(),
