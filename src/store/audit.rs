@@ -40,6 +40,11 @@ pub async fn asked_from<T>(origin: AskedFrom, work: impl Future<Output = T>) -> 
     ORIGIN.scope(Arc::new(origin), work).await
 }
 
+/// The same for work that goes on in a task of its own: where the work at hand was asked from.
+pub fn asked_likewise<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+    ORIGIN.scope(origin(), work)
+}
+
 /// The same for work that comes in pieces.
 pub fn pieces_asked_from<S: Stream + Unpin>(origin: AskedFrom, mut pieces: S) -> impl Stream<Item = S::Item> {
     let origin = Arc::new(origin);
