@@ -30,7 +30,8 @@ mod vms;
 
 pub use alerts::{AlertChanges, AlertLook, DueAlert, NewAlert, OpenAlert, Told, WatchedVm};
 pub use audit::{
-    AskedFrom, AuditEntry, AuditFilter, AuditOutcome, Refusal, asked_from, asked_likewise, pieces_asked_from, request_at_hand,
+    AskedFrom, AuditEntry, AuditFilter, AuditOutcome, Refusal, asked_from, asked_likewise, pieces_asked_from,
+    request_at_hand,
 };
 pub use commands::{CommandEnd, CommandRecord, CommandStatus, LateNote, NewCommand, NotLogged};
 pub use db::Store;

@@ -432,7 +432,8 @@ async fn as_it_should_be(stage: &Stage, request: &Request, mutation: &Mutation) 
     let body = json!({ "query": text, "variables": request.variables });
     let (number, answer) = loop {
         let number = uuid::Uuid::new_v4().to_string();
-        let sent = http.post(&url).bearer_auth(&stage.trial.token).header("x-request-id", &number).json(&body);
+        let sent =
+            http.post(&url).bearer_auth(&stage.trial.token).header("x-request-id", &number).json(&body);
         let answer: Value = sent.send().await.unwrap().json().await.unwrap();
         let code = refusal(name, &answer).map(|(code, ..)| code);
         if !matches!(code, Some("WRONG_STATE" | "VM_BUSY")) || Instant::now() > deadline {

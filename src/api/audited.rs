@@ -190,8 +190,7 @@ impl Asked {
     /// The VM that a root field is asked about.
     fn vm_of(&self, field: &Field) -> Option<VmId> {
         let given = field.get_argument(vm_argument(&field.name.node)?)?;
-        let given =
-            given.node.clone().into_const_with(|name| self.variables.get(&name).cloned().ok_or(()));
+        let given = given.node.clone().into_const_with(|name| self.variables.get(&name).cloned().ok_or(()));
         let Ok(Value::String(text)) = given else { return None };
         text.parse().ok()
     }
@@ -202,9 +201,9 @@ impl Asked {
             return;
         }
         let forbidden = response.errors.iter().filter(|error| code(error) == FORBIDDEN).map(|error| {
-            let stream = self.streams.iter().find(|(key, ..)| {
-                matches!(error.path.first(), Some(PathSegment::Field(field)) if field == key)
-            });
+            let stream = self.streams.iter().find(
+                |(key, ..)| matches!(error.path.first(), Some(PathSegment::Field(field)) if field == key),
+            );
             let (action, vm) = stream.map_or(("subscription", None), |(_, name, vm)| (name.as_str(), *vm));
             caller.refusal(action, vm, FORBIDDEN)
         });

@@ -5,7 +5,9 @@ use async_graphql::Schema;
 use super::{
     ApiContext,
     audited::{Audited, Ledger},
-    gates::Gates, mutation::MutationRoot, query::QueryRoot,
+    gates::Gates,
+    mutation::MutationRoot,
+    query::QueryRoot,
     subscription::SubscriptionRoot,
 };
 

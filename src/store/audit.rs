@@ -323,12 +323,7 @@ impl Store {
     ///
     /// # Errors
     /// `Database`.
-    pub async fn record_asked(
-        &self,
-        user: UserId,
-        action: &'static str,
-        vm: VmId,
-    ) -> Result<(), StoreError> {
+    pub async fn record_asked(&self, user: UserId, action: &'static str, vm: VmId) -> Result<(), StoreError> {
         const OPERATION: &str = "noting what was asked of a VM";
         let mut tx = self.begin(OPERATION).await?;
         let details = Value::Object(serde_json::Map::new());
