@@ -2,7 +2,7 @@
 //! token's as well, and a row that calls that a VM misleads whoever reads it.
 
 /// By field; what is not here is about no VM, or about many.
-const VMS: [(&str, &str); 42] = [
+const VMS: [(&str, &str); 41] = [
     ("adoptDomain", "uuid"),
     ("attachVmDisk", "id"),
     ("attachVmInterface", "id"),
@@ -44,7 +44,6 @@ const VMS: [(&str, &str); 42] = [
     ("vmMetricsSeries", "vmId"),
     ("vmShares", "vmId"),
     ("vmSnapshots", "vmId"),
-    ("alerts", "vmId"),
 ];
 
 /// The argument of this root field that names its VM.
