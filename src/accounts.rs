@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use crate::{
     access::{Actor, Permission, Recent, Role, Scope},
     config::AccountsConfig,
-    store::{Store, StoreError, TokenInfo, TokenUse, UserRecord, as_asked},
+    store::{Store, StoreError, TokenInfo, TokenUse, UserRecord, asked_likewise},
     vm::{TokenId, UserId, truncate_to_micros},
 };
 
@@ -256,7 +256,7 @@ impl Accounts {
 
 /// Does this also where whoever asked for it is gone before it is done.
 async fn carried_through<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
-    match tokio::spawn(as_asked(work)).await {
+    match tokio::spawn(asked_likewise(work)).await {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {
             Ok(reason) => std::panic::resume_unwind(reason),

@@ -48,7 +48,6 @@ mod websocket;
 
 pub use front::Front;
 pub use guests::serve_guests;
-pub use http::router;
 pub use install_report::InstallReports;
 pub use prometheus::Telemetry;
 pub use schema::sdl;
@@ -134,5 +133,13 @@ pub async fn serve(listener: TcpListener, api: ApiContext, stop: CancellationTok
         stop_limit: Duration::from_secs(6),
     };
     let tls = api.front.tls.clone();
-    listener::serve(listener, router(api, stop.clone()), bounds, tls, stop).await
+    let doors = doors::Doors::new(api, stop.clone());
+    let ledger = doors.ledger.clone();
+    let served = tokio::select! {
+        served = listener::serve(listener, http::router(doors), bounds, tls, stop) => served,
+        never = ledger.keep() => match never {},
+    };
+    // Requests that were cut off have left something to write.
+    ledger.settle().await;
+    served
 }

@@ -33,7 +33,7 @@ use crate::{
     agents::LinkState,
     config::CommandsConfig,
     events::EventBus,
-    store::{CommandRecord, NewCommand, StoreError},
+    store::{self, CommandRecord, NewCommand, StoreError},
     vm::{CommandId, CommandOutcome, GuestCommand, Redactor, VmId, truncate_to_micros},
 };
 use adapters::SystemClock;
@@ -159,7 +159,9 @@ impl Commands {
         timeout: Duration,
     ) -> Result<CommandRecord, CommandError> {
         let accepted = self.accept(id, actor, vm, command, timeout).map_err(CommandError::counted)?;
-        self.running.spawn(self.clone().journey(accepted)).await?.map_err(CommandError::counted)
+        // Its audit row is written there.
+        let journey = store::asked_likewise(self.clone().journey(accepted));
+        self.running.spawn(journey).await?.map_err(CommandError::counted)
     }
 
     /// Everything that can be said without asking anybody.

@@ -247,6 +247,8 @@ impl Lifecycle {
     /// See [`LifecycleError`].
     pub async fn resync(&self, actor: &Actor, vm: VmId) -> Result<(), LifecycleError> {
         self.authorize(actor, vm, Action::ControlVm).await?;
+        // Nothing of it is stored but that it was asked for.
+        self.store.record_asked(actor.user, "vm.resync", vm).await.map_err(LifecycleError::Store)?;
         self.waker.resync(vm).await;
         Ok(())
     }

@@ -30,7 +30,7 @@ mod vms;
 
 pub use alerts::{AlertChanges, AlertLook, DueAlert, NewAlert, OpenAlert, Told, WatchedVm};
 pub use audit::{
-    AskedFrom, AuditEntry, AuditFilter, AuditOutcome, Refusal, as_asked, asked_from, pieces_asked_from,
+    AskedFrom, AuditEntry, AuditFilter, AuditOutcome, Refusal, asked_from, asked_likewise, pieces_asked_from,
     request_at_hand,
 };
 pub use commands::{CommandEnd, CommandRecord, CommandStatus, LateNote, NewCommand, NotLogged};

@@ -22,10 +22,11 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// Each figure there may be, with its labels. One that is not here has no place in the documents
 /// either, or has a label whose words nobody bounded.
-const KNOWN: [(&str, &[&str]); 35] = [
+const KNOWN: [(&str, &[&str]); 37] = [
     ("infinibay_agents", &["connectivity"]),
     ("infinibay_alert_deliveries_total", &["outcome"]),
     ("infinibay_alerts_open", &["kind"]),
+    ("infinibay_audit_left_out_total", &["reason"]),
     ("infinibay_build_info", &["version"]),
     ("infinibay_command_seconds", &["le"]),
     ("infinibay_commands_queued", &[]),
@@ -47,6 +48,7 @@ const KNOWN: [(&str, &[&str]); 35] = [
     ("infinibay_readings_refused_total", &["reason"]),
     ("infinibay_readings_total", &[]),
     ("infinibay_readings_waiting", &[]),
+    ("infinibay_refusals_total", &["code"]),
     ("infinibay_requests_refused_total", &["reason"]),
     ("infinibay_spool_bytes", &[]),
     ("infinibay_spool_damaged_total", &["kind"]),

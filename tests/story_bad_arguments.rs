@@ -1,6 +1,7 @@
 //! Every mutation with each of its arguments missing, null, of another kind, negative, huge, hostile,
 //! naming what is not there or what is somebody else's: refused with a stable code, and nothing of it is
-//! left. The arguments are read from schema.graphql: one that nobody thought of here fails by its name.
+//! left but a row of the audit log, as of what is done. The arguments are read from schema.graphql: one that
+//! nobody thought of here fails by its name.
 #![allow(clippy::unwrap_used, reason = "a broken expectation ends the story")]
 
 mod story_bad_arguments {
@@ -410,19 +411,47 @@ async fn as_a_stranger(
     wrong
 }
 
-/// Sends a request that nothing is wrong about, once what was asked before has been carried out.
+/// What the audit log says of the request with this number.
+async fn written(client: &Client, number: &str) -> Vec<Value> {
+    const LOG: &str = "{ auditLog(first: 20) { nodes { action userId vmId outcome address requestId } } }";
+    let mut log = client.ask(LOG, json!({})).await;
+    let rows = log["auditLog"]["nodes"].as_array_mut().unwrap();
+    rows.drain(..).filter(|row| row["requestId"] == number).collect()
+}
+
+/// What is done without a row: of a command that has ended there is nothing left to cancel.
+const NOTHING_DONE: &str = "cancelVmCommand";
+
+/// Sends a request that nothing is wrong about, once what was asked before has been carried out. Whatever
+/// becomes of it is in the audit log.
 async fn as_it_should_be(stage: &Stage, request: &Request, mutation: &Mutation) {
     let (name, client) = (request.mutation, &stage.trial.client);
     let text = query(name, mutation, &request.variables);
     let deadline = Instant::now() + SOON;
-    let answer = loop {
-        let answer = client.send(&text, request.variables.clone()).await;
+    let (http, url) = (reqwest::Client::new(), format!("{}/graphql", stage.trial.daemon.url));
+    let body = json!({ "query": text, "variables": request.variables });
+    let (number, answer) = loop {
+        let number = uuid::Uuid::new_v4().to_string();
+        let sent =
+            http.post(&url).bearer_auth(&stage.trial.token).header("x-request-id", &number).json(&body);
+        let answer: Value = sent.send().await.unwrap().json().await.unwrap();
         let code = refusal(name, &answer).map(|(code, ..)| code);
         if !matches!(code, Some("WRONG_STATE" | "VM_BUSY")) || Instant::now() > deadline {
-            break answer;
+            break (number, answer);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
+    let rows = written(client, &number).await;
+    let outcome = if request.ends == Ends::Accepted { "DONE" } else { "REFUSED" };
+    if name != NOTHING_DONE {
+        let (me, here) = (&stage.things.me, "127.0.0.1");
+        let said = |row: &Value| row["outcome"] == outcome && row["userId"] == **me && row["address"] == here;
+        assert!(!rows.is_empty() && rows.iter().all(said), "{name} is in the audit log as {rows:?}");
+        let vm = request.rows.iter().find(|row| matches!(row.means, Means::Vm));
+        let vm = vm.map(|row| &request.variables[row.path]).map(|vm| vm.get(0).unwrap_or(vm));
+        let of_it = vm.is_none_or(|vm| rows.iter().any(|row| row["vmId"] == *vm));
+        assert!(of_it, "{name} of {vm:?} is in the audit log as {rows:?}");
+    }
     let code = refusal(name, &answer).map(|(code, ..)| code);
     match request.ends {
         Ends::Accepted => assert_eq!(code, None, "{name} {} is a good request: {answer}", request.variables),
@@ -491,6 +520,11 @@ on_both! {
         }
         println!("{count} requests were refused");
         assert!(wrong.is_empty(), "{} are answered wrongly:\n{}", wrong.len(), wrong.join("\n"));
+        for name in mutations.keys() {
+            const LOG: &str = "query($action: String!) { auditLog(first: 1, filter: { action: $action, outcome: REFUSED }) { nodes { id } } }";
+            let found = client.ask(LOG, json!({ "action": name })).await;
+            assert_eq!(found["auditLog"]["nodes"].as_array().unwrap().len(), 1, "no refusal of {name} is in the audit log");
+        }
         let after = stage.world(&db).await;
         for (what, then) in before.as_object().unwrap() {
             assert_eq!(&after[what], then, "{what} changed");

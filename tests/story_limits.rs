@@ -152,8 +152,13 @@ on_both! {
             assert!(answer.contains(&format!("\"requestId\":\"{id}\"")), "{answer}");
         }
         // What is done is noted as well.
-        let made = query("mutation { createApiToken(input: { label: \"x\", scopes: [READ] }) { id } }");
-        let _ = raw::exchange(to, raw::post("/graphql", &made, &format!("{token}X-Request-Id: {id}\r\n")).as_bytes()).await;
+        let made = query("mutation { createApiToken(label: \"x\", scopes: [READ]) { info { id } } }");
+        let answer = raw::exchange(to, raw::post("/graphql", &made, &format!("{token}X-Request-Id: {id}\r\n")).as_bytes()).await;
+        assert!(!answer.contains("errors"), "{answer}");
+        const DONE: &str = "{ auditLog(filter: { action: \"token.issue\", outcome: DONE }) { nodes { requestId address code } } }";
+        let log = trial.client.ask(DONE, json!({})).await;
+        let done = json!({ "requestId": id, "address": "127.0.0.1", "code": null });
+        assert_eq!(log["auditLog"]["nodes"][0], done, "{log}");
 
         // Anything else than a number gets one of ours, and is written nowhere.
         for foreign in ["<script>", "x\tSet-Cookie: a=b", "0198c0de-0000-7000-8000-00000000abcd, x", "%0d%0aSet-Cookie: a=b"] {

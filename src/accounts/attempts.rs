@@ -50,6 +50,14 @@ impl Attempts {
         self.count(keys(address, account), now)
     }
 
+    /// The same of somebody who names no account.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub(super) fn begin_nameless(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+        self.count([(Key::Address(network(address)), ADDRESS)], now)
+    }
+
     /// The same of somebody who has signed in and shows his own password once more. Wherever he is, he
     /// stands in nobody else's way.
     ///
@@ -169,6 +177,20 @@ mod tests {
             attempts.begin(ip(&format!("198.51.100.{n}")), "ana", start).unwrap();
         }
         assert!(attempts.begin(ip("203.0.113.1"), "ana", start).is_err());
+    }
+
+    #[test]
+    fn who_names_no_account_is_counted_and_in_no_other_way() {
+        let (attempts, start) = (Attempts::default(), Instant::now());
+        let here = ip("192.0.2.1");
+        for _ in 0..ADDRESS {
+            attempts.begin_nameless(here, start).unwrap();
+        }
+        assert_eq!(attempts.begin_nameless(here, start), Err(WINDOW));
+        assert_eq!(attempts.begin(here, "ana", start), Err(WINDOW));
+        // From elsewhere nothing is any different: whoever sets up has no account either.
+        attempts.begin_nameless(ip("192.0.2.2"), start).unwrap();
+        attempts.begin(ip("192.0.2.2"), "", start).unwrap();
     }
 
     #[test]

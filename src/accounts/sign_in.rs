@@ -74,8 +74,14 @@ impl Accounts {
         password: SecretString,
         origin: &Origin,
     ) -> Result<Signed, SignInError> {
-        let account = email::canonical(address).ok_or(SignInError::Refused)?;
-        self.attempts.begin(origin.address, &account, Instant::now()).map_err(SignInError::TooMany)?;
+        let account = email::canonical(address);
+        // What is no address is nobody's account, and an attempt of his all the same.
+        let begun = match &account {
+            Some(account) => self.attempts.begin(origin.address, account, Instant::now()),
+            None => self.attempts.begin_nameless(origin.address, Instant::now()),
+        };
+        begun.map_err(SignInError::TooMany)?;
+        let account = account.ok_or(SignInError::Refused)?;
         let known = self.store.credentials(&account).await.map_err(AccountError::Store)?;
         let (user, hash, disabled) = match known {
             Some(known) => (Some(known.user), known.password_hash, known.disabled),

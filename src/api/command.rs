@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::{
+    audited::Refused,
     auth::{Call, Token},
     deadline::Deadline,
     error::ApiError,
@@ -123,12 +124,15 @@ pub(super) async fn many(
     let mut results = Vec::with_capacity(count);
     let mut runs = stream::iter(runs).buffer_unordered(parallelism);
     let mut taken = Taken::default();
+    let mut refused = Refused::of(ctx, "executeVmCommands");
     while let Some((index, vm, mut ran)) = runs.next().await {
-        if let Ok(record) = &mut ran {
-            taken.bound(record);
+        match &mut ran {
+            Ok(record) => taken.bound(record),
+            Err(error) => refused.add(vm, error.code()),
         }
         results.push((index, VmCommandResult::new(vm, ran)));
     }
+    refused.write().await;
     results.sort_unstable_by_key(|(index, _)| *index);
     Ok(results.into_iter().map(|(_, result)| result).collect())
 }

@@ -29,6 +29,11 @@ impl Deadline {
         });
     }
 
+    /// Whether it has.
+    pub(super) fn has_passed(&self) -> bool {
+        Instant::now() >= *self.at.borrow()
+    }
+
     /// Returns when it has passed.
     pub(super) async fn passed(&self) {
         let mut moved = self.at.subscribe();

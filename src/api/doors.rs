@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ApiContext,
+    audited::Ledger,
     health::Health,
     places::Places,
     prometheus::Scrapes,
@@ -31,14 +32,18 @@ pub(super) struct Doors {
     /// How many requests a token, or an address, may make.
     pub(super) limits: Limits,
     pub(super) scrapes: Scrapes,
+    /// Where refusals are written down.
+    pub(super) ledger: Ledger,
     /// How many pictures of screens are taken at once: each is held whole.
     pub(super) screens: Arc<Semaphore>,
 }
 
 impl Doors {
     pub(super) fn new(api: ApiContext, stop: CancellationToken) -> Self {
+        let ledger = Ledger::new(api.store.clone(), stop.clone());
         Self {
-            schema: schema::build(api.clone()),
+            schema: schema::build(api.clone(), ledger.clone()),
+            ledger,
             places: Places::new(api.config.max_websockets),
             health: Health::default(),
             readiness: Readiness::default(),

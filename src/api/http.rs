@@ -14,7 +14,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ApiContext,
     auth::Token,
     caller::{address, asked_from},
     deadline::{Deadline, too_slow},
@@ -35,11 +34,11 @@ use crate::{access::Actor, store};
 /// How long requests under way may still take once the controller stops.
 const STOP_GRACE: Duration = Duration::from_secs(4);
 
-/// The API's routes. `stop` ends WebSockets, and after a grace requests too: they would otherwise
-/// keep a graceful stop waiting for as long as commands take.
-pub fn router(api: ApiContext, stop: CancellationToken) -> Router {
-    let front = api.front.clone();
-    fence::around(routes(Doors::new(api, stop)), &front)
+/// The API's routes. The doors' `stop` ends WebSockets, and after a grace requests too: they would
+/// otherwise keep a graceful stop waiting for as long as commands take.
+pub(super) fn router(doors: Doors) -> Router {
+    let front = doors.api.front.clone();
+    fence::around(routes(doors), &front)
 }
 
 pub(super) fn routes(doors: Doors) -> Router {
@@ -163,6 +162,7 @@ async fn readyz(State(doors): State<Doors>) -> Response {
     doors.readiness.answer(&doors.api).await
 }
 
-async fn metrics(State(doors): State<Doors>, headers: HeaderMap) -> Response {
-    doors.scrapes.answer(&doors.api, &headers).await
+async fn metrics(State(doors): State<Doors>, request: Request) -> Response {
+    let origin = asked_from(request.extensions());
+    doors.scrapes.answer(&doors, request.headers(), origin).await
 }

@@ -16,6 +16,7 @@ use crate::store;
 impl ApiError {
     /// As the answer of a query that failed before it began.
     pub(super) fn into_answer(self) -> Answer {
+        told(self.code());
         let mut error = async_graphql::Error::from(self).into_server_error(Pos::default());
         error.locations.clear();
         Answer::from_errors(vec![error])
@@ -76,8 +77,16 @@ pub(super) fn coded(mut answer: Answer) -> Answer {
             }
             error.message = repeated(&error.message);
         }
+        if let Some(async_graphql::Value::String(code)) = extensions.get("code") {
+            told(code);
+        }
     }
     answer
+}
+
+/// Counts what somebody was told. Codes are ours, and so few; most refusals of strangers are nowhere else.
+fn told(code: &str) {
+    metrics::counter!("infinibay_refusals_total", "code" => code.to_owned()).increment(1);
 }
 
 fn repeated(message: &str) -> String {

@@ -23,7 +23,8 @@ use axum::{
 use tokio::{sync::Mutex, time::Instant};
 
 use self::{admission::Admission, exposition::Page};
-use super::{ApiContext, error::ApiError};
+use super::{ApiContext, doors::Doors, error::ApiError};
+use crate::store::AskedFrom;
 
 pub use self::telemetry::Telemetry;
 
@@ -49,15 +50,16 @@ struct LookedUp {
 }
 
 impl Scrapes {
-    pub(super) async fn answer(&self, api: &ApiContext, headers: &HeaderMap) -> Response {
-        match self.page(api, headers).await {
+    pub(super) async fn answer(&self, doors: &Doors, headers: &HeaderMap, from: AskedFrom) -> Response {
+        match self.page(doors, headers, from).await {
             Ok(page) => (HEADERS, page).into_response(),
             Err(refused) => refused.into_http(),
         }
     }
 
-    async fn page(&self, api: &ApiContext, headers: &HeaderMap) -> Result<String, ApiError> {
-        self.admission.check(api, headers).await?;
+    async fn page(&self, doors: &Doors, headers: &HeaderMap, from: AskedFrom) -> Result<String, ApiError> {
+        self.admission.check(doors, headers, from).await?;
+        let api = &doors.api;
         let looked_up = self.looked_up(api).await;
         let mut page = api.telemetry.render();
         page.push_str(&looked_up);

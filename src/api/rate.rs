@@ -41,7 +41,7 @@ struct Counts {
 
 /// One allowance each, and one for all those who are too many to be told apart.
 #[derive(Debug)]
-struct Buckets<K> {
+pub(super) struct Buckets<K> {
     rate: f64,
     burst: f64,
     each: HashMap<K, (TokenBucket, Instant)>,
@@ -93,11 +93,11 @@ impl Limits {
 }
 
 impl<K: Eq + Hash + Copy> Buckets<K> {
-    fn new(rate: f64, burst: f64, now: Instant) -> Self {
+    pub(super) fn new(rate: f64, burst: f64, now: Instant) -> Self {
         Self { rate, burst, each: HashMap::new(), others: TokenBucket::new(rate, burst, now) }
     }
 
-    fn allow(&mut self, key: K, now: Instant) -> bool {
+    pub(super) fn allow(&mut self, key: K, now: Instant) -> bool {
         self.remember(key, now);
         match self.each.get_mut(&key) {
             Some((bucket, last)) => {

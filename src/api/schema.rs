@@ -3,13 +3,17 @@
 use async_graphql::Schema;
 
 use super::{
-    ApiContext, audited::Audited, gates::Gates, mutation::MutationRoot, query::QueryRoot,
+    ApiContext,
+    audited::{Audited, Ledger},
+    gates::Gates,
+    mutation::MutationRoot,
+    query::QueryRoot,
     subscription::SubscriptionRoot,
 };
 
 pub(super) type ApiSchema = Schema<QueryRoot, MutationRoot, SubscriptionRoot>;
 
-pub(super) fn build(api: ApiContext) -> ApiSchema {
+pub(super) fn build(api: ApiContext, ledger: Ledger) -> ApiSchema {
     let limit = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
     let mut schema = Schema::build(QueryRoot::default(), MutationRoot::default(), SubscriptionRoot);
     if !api.config.introspection {
@@ -23,6 +27,7 @@ pub(super) fn build(api: ApiContext) -> ApiSchema {
         .limit_recursive_depth(limit(api.config.max_query_depth).saturating_mul(2))
         .limit_directives(8)
         .data(Gates::default())
+        .data(ledger)
         .data(api)
         .finish()
 }

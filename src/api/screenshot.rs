@@ -8,7 +8,7 @@ use axum::{
 };
 use uuid::Uuid;
 
-use super::{auth::Call, doors::Doors, error::ApiError, http::admitted};
+use super::{audited, auth::Call, caller::asked_from, doors::Doors, error::ApiError, http::admitted};
 use crate::{
     hypervisor::{HypervisorError, Screenshot},
     vm::{VmId, VmPhase},
@@ -40,7 +40,15 @@ pub(super) async fn screenshot(
 async fn take(doors: &Doors, id: &str, parts: &Parts) -> Result<Screenshot, ApiError> {
     let (_token, actor) = admitted(doors, parts).await?;
     let vm = Uuid::parse_str(id).map(VmId).map_err(|_| ApiError::invalid("id", "is no UUID"))?;
-    let view = Call { api: &doors.api, actor: &actor }.visible(vm).await?;
+    let view = match (Call { api: &doors.api, actor: &actor }).visible(vm).await {
+        Ok(view) => view,
+        Err(refused) => {
+            let origin = asked_from(&parts.extensions);
+            let at = audited::At { door: "/screenshot", user: Some(actor.user), vm: Some(vm), origin };
+            audited::refused_at(&doors.ledger, at, &refused).await;
+            return Err(refused);
+        }
+    };
     let phase = view.status.map(|status| status.phase);
     let shows = matches!(
         phase,

@@ -148,9 +148,8 @@ async fn answered(
         Ok(signed) => (NO_STORE, Json(Session::from(signed))).into_response(),
         Err(error) => {
             // A wrong password is worth a row; there are only so many before one has to wait.
-            if error.code() == "FORBIDDEN" {
-                audited::refused_at(&doors.api, door, error.code(), from).await;
-            }
+            let at = audited::At { door, user: None, vm: None, origin: from };
+            audited::refused_at(&doors.ledger, at, &error).await;
             error.into_http()
         }
     }

@@ -26,7 +26,7 @@ use self::{
     admission::{Admission, Connection},
     session::{Session, Users},
 };
-use super::{auth::Token, caller, doors::Doors, error::ApiError};
+use super::{audited, auth::Token, caller::{self, asked_from}, doors::Doors, error::ApiError};
 use crate::vm::VmId;
 
 /// Where clients look for it unless told otherwise.
@@ -120,6 +120,7 @@ impl Desk {
             async move {
                 let asked = vm.ok().as_ref().and_then(vm_in);
                 let answer = desk.subscribe(&socket, asked).await;
+                desk.note(&socket, asked, &answer).await;
                 told::answer(&socket, ack, asked, answer);
             }
         });
@@ -139,6 +140,15 @@ impl Desk {
             told::answer(&socket, ack, None, Err(ApiError::new("INVALID_INPUT", words)));
             std::future::ready(())
         });
+    }
+
+    /// What was forbidden is in the audit log.
+    async fn note(&self, socket: &SocketRef, vm: Option<VmId>, answer: &Result<told::Ok, ApiError>) {
+        let (Err(refused), Some(session)) = (answer, Session::of(socket)) else { return };
+        let Ok(actor) = session.token().recent_actor(&self.doors.api).await else { return };
+        let origin = asked_from(&socket.req_parts().extensions);
+        let at = audited::At { door: "subscribe:vm", user: Some(actor.user), vm, origin };
+        audited::refused_at(&self.doors.ledger, at, refused).await;
     }
 
     /// From now on the socket hears of this VM.

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{
     Page, PageOf, Store, StoreError,
     column::{JsonText, Word, storable, words},
-    db::{Tx, on_pool, on_tx},
+    db::{Db, Tx, on_pool, on_tx},
     failed,
 };
 use crate::vm::{UserId, VmId};
@@ -40,8 +40,8 @@ pub async fn asked_from<T>(origin: AskedFrom, work: impl Future<Output = T>) -> 
     ORIGIN.scope(Arc::new(origin), work).await
 }
 
-/// The same work in a task of its own, for instance, is asked from where this is.
-pub fn as_asked<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+/// The same for work that goes on in a task of its own: where the work at hand was asked from.
+pub fn asked_likewise<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
     ORIGIN.scope(origin(), work)
 }
 
@@ -82,7 +82,7 @@ pub(super) struct AuditRow {
     /// Who.
     pub(super) user: UserId,
     /// What: `vm.create`, `vm.clone`, `vm.lend`, `vm.power`, `vm.change`, `vm.delete`, `vm.command`,
-    /// `vm.adopt`, `vm.share`, `vm.unshare`, `medium.import`, `medium.cancel`, `medium.delete`, `user.add`,
+    /// `vm.command.cancel`, `vm.resync`, `vm.adopt`, `vm.share`, `vm.unshare`, `medium.import`, `medium.cancel`, `medium.delete`, `user.add`,
     /// `user.change`, `user.password`, `user.remove`, `token.issue`, `token.revoke`, `session.open`,
     /// `session.end`, `session.revoke`; of the [`OPERATOR`] `vm.restore` and `medium.restore`
     /// besides.
@@ -96,6 +96,8 @@ pub(super) struct AuditRow {
 /// Something that was asked for and not done.
 #[derive(Debug, Clone)]
 pub struct Refusal {
+    /// The row's id: writing it a second time does nothing.
+    pub id: Uuid,
     /// When.
     pub at: DateTime<Utc>,
     /// Who; `None`: nobody we know.
@@ -104,10 +106,12 @@ pub struct Refusal {
     pub action: String,
     /// Of which VM, as far as one was named.
     pub vm: Option<VmId>,
-    /// The code that he was told.
-    pub code: String,
+    /// The code that he was told; `None` of several that are told together.
+    pub code: Option<String>,
     /// Whether it was our fault.
     pub failed: bool,
+    /// What else there is to know: an object without secrets.
+    pub details: Value,
     /// Where from.
     pub origin: AskedFrom,
 }
@@ -203,37 +207,127 @@ pub(super) async fn record(tx: &mut Tx, row: &AuditRow) -> Result<(), StoreError
     .map_err(failed(OPERATION))
 }
 
+async fn insert_refusal(operation: &'static str, tx: &mut Tx, refusal: &Refusal) -> Result<(), StoreError> {
+    let details = JsonText::write(operation, &refusal.details)?;
+    on_tx!(tx, db => sqlx::query(
+        "INSERT INTO audit_log (id, at, user_id, action, vm_id, details, outcome, code, address, request_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(refusal.id)
+    .bind(storable(refusal.at))
+    .bind(refusal.user.unwrap_or(OPERATOR).uuid())
+    .bind(refusal.action.as_str())
+    .bind(refusal.vm.map(VmId::uuid))
+    .bind(&details)
+    .bind(refusal.outcome().word())
+    .bind(refusal.code.as_deref())
+    .bind(refusal.origin.address.as_deref())
+    .bind(refusal.origin.request)
+    .execute(db)
+    .await
+    .map(drop))
+    .map_err(failed(operation))
+}
+
+/// A row is one place in each of them, so that any number of rows is one statement of one text.
+#[derive(Default)]
+struct Columns<'a> {
+    id: Vec<Uuid>,
+    at: Vec<DateTime<Utc>>,
+    user: Vec<Uuid>,
+    action: Vec<&'a str>,
+    vm: Vec<Option<Uuid>>,
+    details: Vec<String>,
+    outcome: Vec<&'static str>,
+    code: Vec<Option<&'a str>>,
+    address: Vec<Option<&'a str>>,
+    request: Vec<Option<Uuid>>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(operation: &'static str, refusals: &'a [Refusal]) -> Result<Self, StoreError> {
+        let mut columns = Self::default();
+        for refusal in refusals {
+            columns.id.push(refusal.id);
+            columns.at.push(storable(refusal.at));
+            columns.user.push(refusal.user.unwrap_or(OPERATOR).uuid());
+            columns.action.push(&refusal.action);
+            columns.vm.push(refusal.vm.map(VmId::uuid));
+            columns.details.push(JsonText::write(operation, &refusal.details)?.0);
+            columns.outcome.push(refusal.outcome().word());
+            columns.code.push(refusal.code.as_deref());
+            columns.address.push(refusal.origin.address.as_deref());
+            columns.request.push(refusal.origin.request);
+        }
+        Ok(columns)
+    }
+}
+
+impl Refusal {
+    fn outcome(&self) -> AuditOutcome {
+        if self.failed { AuditOutcome::Failed } else { AuditOutcome::Refused }
+    }
+}
+
 impl Store {
-    /// Writes refusals and failures down, in one transaction.
+    /// Writes refusals and failures down: all or none, in one statement (PostgreSQL) or one transaction
+    /// (SQLite). One that was written already stays as it is.
     ///
     /// # Errors
     /// `Database`.
     pub async fn record_refusals(&self, refusals: &[Refusal]) -> Result<(), StoreError> {
         const OPERATION: &str = "writing refusals to the audit log";
-        let details = JsonText::write(OPERATION, &Value::Object(serde_json::Map::new()))?;
-        let mut tx = self.begin(OPERATION).await?;
-        for refusal in refusals {
-            let outcome = if refusal.failed { AuditOutcome::Failed } else { AuditOutcome::Refused };
-            on_tx!(&mut tx, db => sqlx::query(
-                "INSERT INTO audit_log
-                     (id, at, user_id, action, vm_id, details, outcome, code, address, request_id)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-            )
-            .bind(Uuid::now_v7())
-            .bind(storable(refusal.at))
-            .bind(refusal.user.unwrap_or(OPERATOR).uuid())
-            .bind(refusal.action.as_str())
-            .bind(refusal.vm.map(VmId::uuid))
-            .bind(&details)
-            .bind(outcome.word())
-            .bind(refusal.code.as_str())
-            .bind(refusal.origin.address.as_deref())
-            .bind(refusal.origin.request)
-            .execute(db)
-            .await
-            .map(drop))
-            .map_err(failed(OPERATION))?;
+        if refusals.is_empty() {
+            return Ok(());
         }
+        match &self.db {
+            Db::Postgres(pool) => {
+                let Columns { id, at, user, action, vm, details, outcome, code, address, request } =
+                    Columns::of(OPERATION, refusals)?;
+                sqlx::query(
+                    "INSERT INTO audit_log
+                         (id, at, user_id, action, vm_id, details, outcome, code, address, request_id)
+                     SELECT id, at, user_id, action, vm_id, details::json, outcome, code, address, request_id
+                     FROM UNNEST($1::uuid[], $2::timestamptz[], $3::uuid[], $4::text[], $5::uuid[], $6::text[],
+                                 $7::text[], $8::text[], $9::text[], $10::uuid[])
+                         AS new (id, at, user_id, action, vm_id, details, outcome, code, address, request_id)
+                     ON CONFLICT DO NOTHING",
+                )
+                .bind(id)
+                .bind(at)
+                .bind(user)
+                .bind(action)
+                .bind(vm)
+                .bind(details)
+                .bind(outcome)
+                .bind(code)
+                .bind(address)
+                .bind(request)
+                .execute(pool)
+                .await
+                .map(drop)
+                .map_err(failed(OPERATION))
+            }
+            Db::Sqlite(_) => {
+                let mut tx = self.begin(OPERATION).await?;
+                for refusal in refusals {
+                    insert_refusal(OPERATION, &mut tx, refusal).await?;
+                }
+                tx.commit(OPERATION).await
+            }
+        }
+    }
+
+    /// Writes down that somebody asked for something of a VM that changes nothing which is stored.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub async fn record_asked(&self, user: UserId, action: &'static str, vm: VmId) -> Result<(), StoreError> {
+        const OPERATION: &str = "noting what was asked of a VM";
+        let mut tx = self.begin(OPERATION).await?;
+        let details = Value::Object(serde_json::Map::new());
+        record(&mut tx, &AuditRow { at: storable(Utc::now()), user, action, vm: Some(vm), details }).await?;
         tx.commit(OPERATION).await
     }
 

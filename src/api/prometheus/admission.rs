@@ -12,8 +12,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     access::{Action, authorize},
-    api::{ApiContext, auth::Token, error::ApiError},
-    store::StoreError,
+    api::{audited, auth::Token, doors::Doors, error::ApiError},
+    store::{AskedFrom, StoreError},
 };
 
 /// How long the database is waited for: less than Prometheus waits for us.
@@ -32,11 +32,21 @@ pub(super) struct Admission {
 impl Admission {
     /// # Errors
     /// `UNAUTHENTICATED`, `FORBIDDEN`; the database's, for a token that is not remembered.
-    pub(super) async fn check(&self, api: &ApiContext, headers: &HeaderMap) -> Result<(), ApiError> {
+    pub(super) async fn check(
+        &self,
+        doors: &Doors,
+        headers: &HeaderMap,
+        from: AskedFrom,
+    ) -> Result<(), ApiError> {
         let token = Token::of(headers).ok_or_else(ApiError::unauthenticated)?;
         let asked = async {
-            let actor = token.actor(api).await?;
-            Ok(authorize(&actor, Action::ViewTelemetry)?)
+            let actor = token.actor(&doors.api).await?;
+            let allowed = authorize(&actor, Action::ViewTelemetry).map_err(ApiError::from);
+            if let Err(refused) = &allowed {
+                let at = audited::At { door: "/metrics", user: Some(actor.user), vm: None, origin: from };
+                audited::refused_at(&doors.ledger, at, refused).await;
+            }
+            allowed
         };
         let told =
             timeout(LIMIT, asked).await.unwrap_or_else(|_| Err(StoreError::NoAnswer { limit: LIMIT }.into()));

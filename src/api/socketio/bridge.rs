@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{MAX_PAYLOAD, admission::Connection, frames::Frames};
-use crate::api::error::ApiError;
+use crate::api::{caller::Caller, error::ApiError};
 
 /// What is on its way in either direction, bytes.
 const PIPE: usize = 16 * 1024;
@@ -60,9 +60,13 @@ async fn open(
     connection: Option<Arc<Connection>>,
 ) -> Result<hyper::Response<Incoming>, hyper::Error> {
     let (near, far) = tokio::io::duplex(PIPE);
+    let caller = request.extensions().get::<Caller>().copied();
     let serve = service_fn(move |mut request: hyper::Request<Incoming>| {
         if let Some(connection) = &connection {
             request.extensions_mut().insert(connection.clone());
+        }
+        if let Some(caller) = caller {
+            request.extensions_mut().insert(caller);
         }
         library(request)
     });

@@ -253,7 +253,8 @@ async fn retried(tx: &mut Tx, asked: &NewVm, row: &VmRow) -> Result<(VmRecord, O
     Ok((record, operation.ok_or(StoreError::NotFound)?))
 }
 
-/// Whether anything is told of an earlier VM with this id.
+/// Whether anything is told of an earlier VM with this id. That somebody was refused tells of none: he may
+/// have asked for what never was.
 pub(super) async fn has_history(tx: &mut Tx, vm: VmId) -> Result<bool, StoreError> {
     on_tx!(tx, db => sqlx::query_scalar::<_, bool>(
         "SELECT EXISTS (SELECT 1 FROM operations WHERE vm_id = $1)
@@ -261,7 +262,7 @@ pub(super) async fn has_history(tx: &mut Tx, vm: VmId) -> Result<bool, StoreErro
              OR EXISTS (SELECT 1 FROM vm_metrics WHERE vm_id = $1)
              OR EXISTS (SELECT 1 FROM vm_errors WHERE vm_id = $1)
              OR EXISTS (SELECT 1 FROM alerts WHERE vm_id = $1)
-             OR EXISTS (SELECT 1 FROM audit_log WHERE vm_id = $1)",
+             OR EXISTS (SELECT 1 FROM audit_log WHERE vm_id = $1 AND outcome = 'done')",
     )
     .bind(vm.uuid())
     .fetch_one(db)
