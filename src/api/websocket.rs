@@ -7,7 +7,7 @@
 
 use std::{
     str::FromStr,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::Duration,
 };
 
@@ -23,19 +23,20 @@ use axum::{
     http::HeaderMap,
     response::Response,
 };
+use chrono::Utc;
 use futures_util::{
     FutureExt, SinkExt, StreamExt,
     stream::{self, BoxStream, SplitSink},
 };
 use serde_json::Value;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, SetOnce},
     time::{Instant, MissedTickBehavior, timeout},
 };
 
 use crate::store::{self, AskedFrom};
 
-use super::{auth::Token, doors::Doors, error::ApiError, problem::coded, room::Room, size::sized};
+use super::{auth::Token, doors::Doors, error::ApiError, problem::coded, room::Room, size::sized, validity::Validity};
 
 /// How long a client may take to introduce itself.
 const INTRODUCTION: Duration = Duration::from_secs(10);
@@ -73,7 +74,7 @@ pub(super) fn open(
         return ApiError::new("INVALID_QUERY", "the subprotocol is graphql-transport-ws").into_http();
     };
     let operations =
-        Operations { doors, origin, token: Arc::default(), places: Arc::new(Semaphore::new(MAX_OPERATIONS)) };
+        Operations { doors, origin, guest: Arc::default(), places: Arc::new(Semaphore::new(MAX_OPERATIONS)) };
     let from_header = Token::of(headers);
     upgrade.on_upgrade(move |socket| async move {
         serve(socket, protocol, operations, from_header).await;
@@ -107,10 +108,10 @@ async fn serve(
         let operations = operations.clone();
         move |payload: Value| async move {
             let token = token_in(&payload).or(from_header).ok_or_else(ApiError::unauthenticated)?;
-            token.actor(&operations.doors.api).await?;
+            let actor = token.actor(&operations.doors.api).await?;
             operations.doors.limits.note(&token, true);
             // Only the first introduction counts; the protocol closes on a second one.
-            let _ = operations.token.set(token);
+            let _ = operations.guest.set(Guest { token, validity: Validity::of(&actor) });
             Ok::<_, async_graphql::Error>(Data::default())
         }
     };
@@ -122,7 +123,7 @@ async fn serve(
     let mut introduction = std::pin::pin!(tokio::time::sleep(INTRODUCTION).fuse());
     let mut ended = std::pin::pin!(operations.token_ended().fuse());
     loop {
-        let introduced = operations.token.get().is_some();
+        let introduced = operations.guest.initialized();
         let message = tokio::select! {
             biased;
             () = stop.cancelled() => farewell(close::GOING_AWAY, "the controller is stopping"),
@@ -173,18 +174,24 @@ fn token_in(payload: &Value) -> Option<Token> {
     })
 }
 
+/// Who introduced himself.
+struct Guest {
+    token: Token,
+    validity: Validity,
+}
+
 /// The schema as one connection may use it.
 #[derive(Clone)]
 struct Operations {
     doors: Doors,
     origin: AskedFrom,
-    token: Arc<OnceLock<Token>>,
+    guest: Arc<SetOnce<Guest>>,
     places: Arc<Semaphore>,
 }
 
 impl Operations {
     async fn admit(&self, request: Request) -> Result<Request, ApiError> {
-        let token = self.token.get().ok_or_else(ApiError::unauthenticated)?;
+        let token = &self.guest.get().ok_or_else(ApiError::unauthenticated)?.token;
         // Each counts like a request of its own, whichever connection it comes over.
         let address = self.origin.address.as_deref().and_then(|address| address.parse().ok());
         self.doors.limits.check(Some(token), address)?;
@@ -195,9 +202,10 @@ impl Operations {
 
     /// Waits until whoever introduced himself is nobody any more.
     async fn token_ended(&self) {
-        let api = &self.doors.api;
+        let (api, every) = (&self.doors.api, self.doors.api.config.recheck_interval);
         let mut rights = api.accounts.rights();
-        let mut wait = api.config.recheck_interval;
+        let Guest { token, validity } = self.guest.wait().await;
+        let mut wait = validity.look_after(Utc::now(), every);
         loop {
             tokio::select! {
                 changed = rights.changed() => if changed.is_err() {
@@ -205,10 +213,12 @@ impl Operations {
                 },
                 () = tokio::time::sleep(wait) => {}
             }
-            let Some(token) = self.token.get() else { continue };
+            if validity.is_over(Utc::now()) {
+                break;
+            }
             wait = match token.actor(api).await {
-                Ok(_) => api.config.recheck_interval,
-                Err(error) if error.is_failure() => AGAIN,
+                Ok(_) => validity.look_after(Utc::now(), every),
+                Err(error) if error.is_failure() => validity.look_after(Utc::now(), AGAIN),
                 Err(_) => break,
             };
         }

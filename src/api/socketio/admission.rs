@@ -12,7 +12,10 @@ use axum::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::bridge::{self, Library};
+use super::{
+    bridge::{self, Cuts, Library},
+    lines::Lines,
+};
 use crate::api::{doors::Doors, error::ApiError};
 
 /// What the route needs to let somebody in.
@@ -21,6 +24,7 @@ pub(super) struct Admission {
     library: Library,
     places: Arc<Semaphore>,
     stop: CancellationToken,
+    lines: Lines,
 }
 
 /// A connection of the protocol below Socket.IO; it travels with the request that opened it, and
@@ -38,15 +42,16 @@ impl Connection {
 }
 
 impl Admission {
-    pub(super) fn new(doors: &Doors, library: Library) -> Self {
-        Self { library, places: doors.websockets.clone(), stop: doors.stop.clone() }
+    pub(super) fn new(doors: &Doors, library: Library, lines: Lines) -> Self {
+        Self { library, places: doors.websockets.clone(), stop: doors.stop.clone(), lines }
     }
 }
 
 /// Lets a request of a connection that there is pass, and a new one where there is a place.
 pub(super) async fn admit(State(admission): State<Admission>, mut request: Request, next: Next) -> Response {
     let mut connection = None;
-    if parameter(&request, "sid").is_none() {
+    let id = parameter(&request, "sid").map(str::to_owned);
+    if id.is_none() {
         let Ok(place) = admission.places.clone().try_acquire_owned() else {
             let words = "too many connections are open; try again";
             return ApiError::new("TOO_MANY_CONNECTIONS", words).into_http();
@@ -56,7 +61,8 @@ pub(super) async fn admit(State(admission): State<Admission>, mut request: Reque
         connection = Some(begun);
     }
     if request.headers().contains_key(header::UPGRADE) {
-        return bridge::upgrade(admission.library, request, connection).await;
+        let line = id.map(|id| admission.lines.enter(id));
+        return bridge::upgrade(admission.library, request, Cuts { connection, line }).await;
     }
     // One that polls waits for what comes next.
     tokio::select! {
