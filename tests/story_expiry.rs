@@ -94,6 +94,8 @@ async fn a_clock_that_is_set_delays_it_until_the_next_look() {
     let clock = Clock::new();
     let mut env = clock.env();
     env.push(("INFINIBAY__API__RECHECK_INTERVAL".to_owned(), "1s".to_owned()));
+    // The guest's clock is not set, and it is to be heard all the same.
+    env.push(("INFINIBAY__AGENTS__MAX_CLOCK_SKEW".to_owned(), "3h".to_owned()));
     let env: Vec<_> = env.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     let trial = Trial::start_with(&db, &env).await;
     let (_guest, vm, operation) = watched(&trial).await;
