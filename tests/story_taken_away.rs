@@ -61,7 +61,8 @@ struct Victim {
 impl Victim {
     async fn come(trial: &Trial, way: Way, vm: &str) -> Self {
         const SHARE: &str = "mutation($vm: UUID!, $user: UUID!) { shareVm(vmId: $vm, userId: $user, share: VIEW) { userId } }";
-        const ISSUE: &str = "mutation { createApiToken(label: \"x\", scopes: [READ], days: 1) { token info { id } } }";
+        const ISSUE: &str =
+            "mutation { createApiToken(label: \"x\", scopes: [READ], days: 1) { token info { id } } }";
         let role = if way == Way::Unshared { "MEMBER" } else { "READ_ONLY" };
         let id = person(trial, &way.name(), role).await;
         if way == Way::Unshared {
@@ -79,15 +80,19 @@ impl Victim {
     }
 
     async fn loses_it(&self, trial: &Trial, vm: &str) {
-        const UNSHARE: &str = "mutation($vm: UUID!, $user: UUID!) { unshareVm(vmId: $vm, userId: $user) { userId } }";
-        const UPDATE: &str = "mutation($id: UUID!, $input: UpdateUserInput!) { updateUser(id: $id, input: $input) { id } }";
+        const UNSHARE: &str =
+            "mutation($vm: UUID!, $user: UUID!) { unshareVm(vmId: $vm, userId: $user) { userId } }";
+        const UPDATE: &str =
+            "mutation($id: UUID!, $input: UpdateUserInput!) { updateUser(id: $id, input: $input) { id } }";
         const REMOVE: &str = "mutation($id: UUID!) { deleteUser(id: $id) { id } }";
         const REVOKE: &str = "mutation($id: UUID!) { revokeApiToken(id: $id) { id } }";
         let (admin, id) = (&trial.client, &self.id);
         match self.way {
             Way::Unshared => drop(admin.ask(UNSHARE, json!({ "vm": vm, "user": id })).await),
             Way::Demoted => drop(admin.ask(UPDATE, json!({ "id": id, "input": { "role": "MEMBER" } })).await),
-            Way::Disabled => drop(admin.ask(UPDATE, json!({ "id": id, "input": { "disabled": true } })).await),
+            Way::Disabled => {
+                drop(admin.ask(UPDATE, json!({ "id": id, "input": { "disabled": true } })).await)
+            }
             Way::Removed => drop(admin.ask(REMOVE, json!({ "id": id })).await),
             Way::Revoked => {
                 let his = trial.daemon.client(self.session["accessToken"].as_str().unwrap());
@@ -95,7 +100,8 @@ impl Victim {
             }
             Way::SignedOut => {
                 let url = format!("{}/auth/logout", trial.daemon.url);
-                let sent = reqwest::Client::new().post(url).bearer_auth(&self.token).json(&json!({})).send().await;
+                let sent =
+                    reqwest::Client::new().post(url).bearer_auth(&self.token).json(&json!({})).send().await;
                 assert_eq!(sent.unwrap().status(), 200);
             }
         }

@@ -133,7 +133,12 @@ impl Desk {
         let place = self.users.enter(actor.user)?;
         // What an earlier socket of the same connection listened to was its token's.
         socket.leave_all();
-        socket.extensions.insert(Arc::new(Session::new(token, Validity::of(&actor), place, self.lines.clone())));
+        socket.extensions.insert(Arc::new(Session::new(
+            token,
+            Validity::of(&actor),
+            place,
+            self.lines.clone(),
+        )));
         Ok(())
     }
 

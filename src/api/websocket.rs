@@ -5,11 +5,7 @@
 //! is there: a token that was revoked starts nothing more. What it has open ends by itself, with a
 //! code, and then the connection is closed.
 
-use std::{
-    str::FromStr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use async_graphql::{
     Data, Executor, Request,
@@ -36,7 +32,9 @@ use tokio::{
 
 use crate::store::{self, AskedFrom};
 
-use super::{auth::Token, doors::Doors, error::ApiError, problem::coded, room::Room, size::sized, validity::Validity};
+use super::{
+    auth::Token, doors::Doors, error::ApiError, problem::coded, room::Room, size::sized, validity::Validity,
+};
 
 /// How long a client may take to introduce itself.
 const INTRODUCTION: Duration = Duration::from_secs(10);

@@ -87,7 +87,8 @@ impl Clients {
                 "progress" => json!({ "operation": watched.operation }),
                 _ => json!({ "vm": watched.vm }),
             };
-            let begin = json!({ "do": "subscribe", "socket": who, "id": id, "query": query, "variables": variables });
+            let begin =
+                json!({ "do": "subscribe", "socket": who, "id": id, "query": query, "variables": variables });
             self.graphql.tell(begin).await;
         }
         for (id, _) in SUBSCRIPTIONS {
@@ -125,7 +126,11 @@ impl Clients {
             let tab = tab(who, name);
             let told = self.socketio.hears(&tab, "vm:error").await;
             assert_eq!(told["data"]["code"], "UNAUTHENTICATED", "{tab}: {told}");
-            assert_eq!(self.socketio.hears(&tab, "disconnect").await["reason"], "io server disconnect", "{tab}");
+            assert_eq!(
+                self.socketio.hears(&tab, "disconnect").await["reason"],
+                "io server disconnect",
+                "{tab}"
+            );
         }
     }
 

@@ -48,11 +48,7 @@ impl Cuts {
 }
 
 /// Answers the upgrade.
-pub(super) async fn upgrade(
-    library: Library,
-    mut request: Request,
-    cuts: Cuts,
-) -> Response {
+pub(super) async fn upgrade(library: Library, mut request: Request, cuts: Cuts) -> Response {
     let cut = cuts.token();
     let Cuts { connection, line } = cuts;
     let outer = hyper::upgrade::on(&mut request);
