@@ -13,6 +13,7 @@ use std::{
     sync::Arc,
 };
 
+use chrono::{DateTime, Utc};
 pub use recent::Recent;
 pub use words::{Permission, Role, Scope, Share};
 
@@ -33,13 +34,22 @@ pub struct Actor {
     pub shares: Arc<BTreeMap<VmId, Share>>,
     /// What the token that he came with is good for, at most.
     pub scopes: BTreeSet<Scope>,
+    /// When that token ends by itself; never, when absent. It is never put off.
+    pub until: Option<DateTime<Utc>>,
 }
 
 impl Actor {
     /// Somebody with a token for everything, and without a part in others' VMs.
     #[must_use]
     pub fn new(user: UserId, name: String, role: Role, permissions: BTreeSet<Permission>) -> Self {
-        Self { user, name, role, permissions, shares: Arc::default(), scopes: Scope::ALL.into() }
+        let scopes = Scope::ALL.into();
+        Self { user, name, role, permissions, shares: Arc::default(), scopes, until: None }
+    }
+
+    /// Whether the token that he came with has ended by itself.
+    #[must_use]
+    pub fn has_lapsed(&self, now: DateTime<Utc>) -> bool {
+        self.until.is_some_and(|until| until <= now)
     }
 
     /// Whether he may administer this host, with this token.

@@ -180,7 +180,7 @@ impl Accounts {
     }
 
     /// Who presents this token, as of at most a second ago: for those who send one request after
-    /// the other.
+    /// the other. Nobody, from the moment on at which it ends by itself.
     ///
     /// # Errors
     /// As [`Self::authenticate`].
@@ -188,7 +188,7 @@ impl Accounts {
         let recent =
             token::Kind::of(token).and_then(|_| self.recent.get(&token::digest(token), Instant::now()));
         match recent {
-            Some(actor) => Ok(Some(actor)),
+            Some(actor) => Ok(Some(actor).filter(|actor| !actor.has_lapsed(Utc::now()))),
             None => self.authenticate(token).await,
         }
     }

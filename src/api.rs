@@ -44,6 +44,7 @@ mod socketio;
 mod subscription;
 mod tls;
 mod types;
+mod validity;
 mod websocket;
 
 pub use front::Front;

@@ -22,7 +22,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// Each figure there may be, with its labels. One that is not here has no place in the documents
 /// either, or has a label whose words nobody bounded.
-const KNOWN: [(&str, &[&str]); 37] = [
+const KNOWN: [(&str, &[&str]); 40] = [
     ("infinibay_agents", &["connectivity"]),
     ("infinibay_alert_deliveries_total", &["outcome"]),
     ("infinibay_alerts_open", &["kind"]),
@@ -50,6 +50,9 @@ const KNOWN: [(&str, &[&str]); 37] = [
     ("infinibay_readings_waiting", &[]),
     ("infinibay_refusals_total", &["code"]),
     ("infinibay_requests_refused_total", &["reason"]),
+    ("infinibay_socketio_cut_total", &["reason"]),
+    ("infinibay_socketio_events_total", &[]),
+    ("infinibay_socketio_sockets", &[]),
     ("infinibay_spool_bytes", &[]),
     ("infinibay_spool_damaged_total", &["kind"]),
     ("infinibay_vm_frames_refused_total", &["vm", "reason"]),

@@ -1,10 +1,11 @@
 //! Who may what: every root field of schema.graphql, asked by everybody there is, over HTTP and WebSocket.
-//! A field that nobody put into the table fails here by its name, and somebody else's VM is answered like
+//! And what their answers are made of, field by field. A field that nobody put into the tables fails here by its name, and somebody else's VM is answered like
 //! one that is not there, word for word.
 #![allow(clippy::unwrap_used, reason = "a broken expectation ends the story")]
 
 mod story_matrix {
     pub mod classes;
+    pub mod nested;
     pub mod rows;
     pub mod schema;
 }
@@ -18,19 +19,22 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use infinibay::vm::VmId;
+use infinibay::vm::{HostId, VmId};
 use serde_json::{Value, json};
 use story_matrix::{
     classes::{Absent, Class, Outcome, Rights, SCOPES, Standing},
+    nested::{DISC, QUESTIONS, Question, TYPES},
     rows::{Root, Row, Things, rows},
-    schema::{Field, fields, text},
+    schema::{Field, fields, objects, reached, text},
 };
 use support::{
     api::{Said, Socket},
     daemon::{Daemon, Home, unnumbered},
     database::TestDatabase,
-    guest::{FakeGuest, Received, answer_line, handshake_line, metrics_line, well_behaved},
+    guest::{FakeGuest, Received, answer_line, handshake_line, metrics_line, now, well_behaved},
+    sample,
     trial::Trial,
+    webhook::{SECRET, quiet_address},
 };
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
@@ -162,6 +166,8 @@ fn people(home: &Home) -> Vec<Caller> {
 async fn talks(stream: UnixStream, received: Received) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     writer.write_all(handshake_line(16).as_bytes()).await?;
+    let error = json!({ "type": "error", "timestamp": now(), "error": "disk full", "details": {} });
+    writer.write_all(format!("{error}\n").as_bytes()).await?;
     let mut incoming = BufReader::new(reader).lines();
     let mut readings = tokio::time::interval(Duration::from_millis(250));
     loop {
@@ -193,7 +199,14 @@ impl Stage {
             { shareVm(vmId: $vm, userId: $user, share: $share) { userId } }";
         const RUN: &str = "mutation($vm: UUID!, $id: UUID!, $command: CommandInput!) \
             { executeVmCommand(vmId: $vm, commandId: $id, command: $command) { status } }";
-        let mut trial = Trial::start_with(db, &[("INFINIBAY__ACCOUNTS__ACCESS_TIME", "1s")]).await;
+        // Nobody takes alerts there.
+        let webhook = format!("http://{}/", quiet_address().await);
+        let env = [
+            ("INFINIBAY__ACCOUNTS__ACCESS_TIME", "1s"),
+            ("INFINIBAY__ALERTS__WEBHOOK_URL", webhook.as_str()),
+            ("INFINIBAY__ALERTS__WEBHOOK_SECRET", SECRET),
+        ];
+        let mut trial = Trial::start_with(db, &env).await;
         let mut callers = trial.home.between(&mut trial.daemon, people);
         trial.client = trial.daemon.client(&trial.token);
         let admin = trial.client.clone();
@@ -232,6 +245,10 @@ impl Stage {
         ] {
             admin.ask(RUN, json!({ "vm": live, "id": id, "command": command })).await;
         }
+        let host = admin.ask("{ host { id } }", json!({})).await["host"]["id"].take();
+        let store = db.store().await;
+        sample::medium(&store, HostId(host.as_str().unwrap().parse().unwrap()), DISC).await;
+        store.close().await;
         let things = Things { live, safe, line, doomed, operation };
         Self { trial, http: reqwest::Client::new(), callers, things, _guests: guests }
     }
@@ -400,6 +417,50 @@ async fn listened(stage: &Stage, rows: &[&Row], fields: &Fields, caller: &Caller
     wrong
 }
 
+/// What is wrong about the fields for admins in an answer to somebody.
+async fn told_nested(stage: &Stage, question: &Question, caller: &Caller) -> Vec<String> {
+    let answer = stage.ask(caller, question.query, &json!({})).await;
+    let may = caller.outcome(question.class) == Outcome::May;
+    let rights = caller.rights.as_ref();
+    let admin = rights.is_some_and(|rights| rights.admin && rights.scopes.contains("admin"));
+    let object = answer["data"].pointer(question.object);
+    // What is there of the VM, those see who see the VM.
+    let of_the_vm = question.object.starts_with("/alerts");
+    let Some(object) = object.filter(|object| !object.is_null()) else {
+        let nothing = !may || of_the_vm && !caller.sees();
+        return if nothing {
+            Vec::new()
+        } else {
+            vec![format!("{} is told nothing: {answer:.300}", caller.name)]
+        };
+    };
+    if !may || of_the_vm && !caller.sees() {
+        return vec![format!("{} is told of {}: {answer:.300}", caller.name, question.object)];
+    }
+    let wrong =
+        question.restricted.iter().filter(|(_, _, at)| object.pointer(at).unwrap().is_null() == admin);
+    wrong.map(|(ty, field, _)| format!("{ty}.{field} by {}: {answer:.300}", caller.name)).collect()
+}
+
+/// Until there is everything that the questions ask about.
+async fn everything_is_there(stage: &Stage) {
+    let deadline = Instant::now() + SOON;
+    for question in &QUESTIONS {
+        loop {
+            let answer = stage.trial.client.ask(question.query, json!({})).await;
+            let there = |at: &str| {
+                let value = answer.pointer(question.object).and_then(|object| object.pointer(at));
+                value.is_some_and(|value| !value.is_null())
+            };
+            if question.restricted.iter().all(|(_, _, at)| there(at)) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{}: {answer}", question.query);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
 type Fields = BTreeMap<(Root, String), Field>;
 
 fn key(row: &Row) -> (Root, String) {
@@ -434,6 +495,52 @@ fn every_field_of_the_schema_is_classified() {
     }
 }
 
+#[test]
+fn every_field_of_every_object_is_classified() {
+    let objects = objects();
+    let known: BTreeMap<_, _> = TYPES.iter().map(|told| (told.name, told)).collect();
+    assert_eq!(known.len(), TYPES.len(), "a type is in tests/story_matrix/nested.rs twice");
+    for (name, fields) in &objects {
+        let told = known
+            .get(name.as_str())
+            .unwrap_or_else(|| panic!("{name} is not in tests/story_matrix/nested.rs"));
+        let classified: BTreeSet<_> = told.fields().collect();
+        assert_eq!(classified.len(), told.fields().count(), "a field of {name} is there twice");
+        let there: BTreeSet<_> = fields.keys().map(String::as_str).collect();
+        assert_eq!(
+            classified, there,
+            "the fields of {name} in tests/story_matrix/nested.rs, and those it has"
+        );
+    }
+    let gone: Vec<_> = known.keys().filter(|name| !objects.contains_key(**name)).collect();
+    assert!(gone.is_empty(), "there is no {gone:?}");
+    // Whatever is for admins is asked for by everybody.
+    for told in &TYPES {
+        for field in told.for_admins() {
+            let asked = QUESTIONS.iter().flat_map(|question| question.restricted);
+            let asks = asked.into_iter().any(|(ty, name, _)| (*ty, *name) == (told.name, field));
+            assert!(asks, "nobody asks for {}.{field}", told.name);
+        }
+    }
+}
+
+#[test]
+fn no_way_leads_to_what_is_not_for_those_who_may_go_it() {
+    let nobody = || Uuid::new_v4().to_string();
+    let things =
+        Things { live: nobody(), safe: nobody(), line: nobody(), doomed: nobody(), operation: nobody() };
+    let mut found = BTreeSet::new();
+    for row in rows(&things) {
+        for name in reached(row.root, row.field) {
+            let told = TYPES.iter().find(|told| told.name == name).unwrap();
+            let (field, whose, class) = (row.field, told.whose, row.class);
+            assert!(whose.is_for(class), "{field}, {class:?}, leads to {name}, {whose:?}");
+            found.insert(name);
+        }
+    }
+    assert_eq!(found.len(), TYPES.len(), "no way leads to some types");
+}
+
 on_both! {
     async fn everybody_may_what_he_may_and_nothing_else(db: TestDatabase) {
         let stage = Stage::set(&db).await;
@@ -448,12 +555,17 @@ on_both! {
         let subscriptions: Vec<_> = rows.iter().filter(|row| row.root == Root::Subscription).collect();
         let answers = stage.callers.iter().map(|caller| listened(&stage, &subscriptions, &fields, caller));
         wrong.extend(join_all(answers).await.into_iter().flatten());
+        everything_is_there(&stage).await;
+        for question in &QUESTIONS {
+            let answers = stage.callers.iter().map(|caller| told_nested(&stage, question, caller));
+            wrong.extend(join_all(answers).await.into_iter().flatten());
+        }
         assert!(wrong.is_empty(), "{} are answered wrongly:\n{}", wrong.len(), wrong.join("\n"));
         // Nothing came of all that.
         let users = db.number("SELECT count(*) FROM users").await;
         assert_eq!(users, i64::try_from(PEOPLE.len()).unwrap() + 3, "somebody was made or removed");
         assert_eq!(db.number("SELECT count(*) FROM vms").await, 2);
-        assert_eq!(db.number("SELECT count(*) FROM media").await, 0);
+        assert_eq!(db.number("SELECT count(*) FROM media").await, 1);
         stage.trial.daemon.stop();
     }
 }

@@ -7,8 +7,10 @@
 
 mod admission;
 mod bridge;
+mod counting;
 mod dispatch;
 mod frames;
+mod lines;
 mod session;
 mod told;
 
@@ -21,12 +23,14 @@ use socketioxide::{
     extract::{AckSender, Event, SocketRef, TryData},
     handler::ConnectHandler as _,
 };
+use tokio::sync::{Notify, Semaphore};
 
 use self::{
     admission::{Admission, Connection},
+    lines::Lines,
     session::{Session, Users},
 };
-use super::{audited, auth::Token, caller::{self, asked_from}, doors::Doors, error::ApiError};
+use super::{audited, auth::Token, caller::{self, asked_from}, doors::Doors, error::ApiError, validity::Validity};
 use crate::vm::VmId;
 
 /// Where clients look for it unless told otherwise.
@@ -47,7 +51,10 @@ const INTRODUCTION: Duration = Duration::from_secs(10);
 struct Desk {
     doors: Doors,
     users: Users,
-    handshakes: Arc<tokio::sync::Semaphore>,
+    handshakes: Arc<Semaphore>,
+    lines: Lines,
+    /// Told of each who was let in.
+    arrivals: Arc<Notify>,
 }
 
 /// The routes, and the task that tells sockets what happens; it ends with `doors.stop`. Layers over the
@@ -62,31 +69,54 @@ pub(super) fn routes(doors: &Doors) -> Router<Doors> {
         .ping_interval(period)
         .ping_timeout(period * 3 / 2)
         .build_svc();
+    let lines = Lines::new(forgetter(service.clone()));
     let desk = Desk {
         doors: doors.clone(),
+        lines: lines.clone(),
         users: Users::default(),
-        handshakes: Arc::new(tokio::sync::Semaphore::new(HANDSHAKES)),
+        handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
+        arrivals: Arc::default(),
     };
     let door = desk.clone();
     let introduce = move |socket: SocketRef, TryData(auth): TryData<Value>| {
         let door = door.clone();
         async move { door.introduce(&socket, auth.ok().as_ref()).await.map_err(|refused| refused.code()) }
     };
+    let arrivals = desk.arrivals.clone();
     let serve = move |socket: SocketRef| {
         let desk = desk.clone();
         async move { desk.serve(&socket) }
     };
     io.ns("/", serve.with(introduce));
-    tokio::spawn(dispatch::run(doors.clone(), io));
+    tokio::spawn(dispatch::run(doors.clone(), io, arrivals));
     let speaker = service.clone();
     let library: bridge::Library = Arc::new(move |request| {
         let answering = hyper::service::Service::call(&speaker, request);
         Box::pin(async move { answering.await.map(|answer| answer.map(axum::body::Body::new)) })
     });
-    let admission = Admission::new(doors, library);
+    let admission = Admission::new(doors, library, lines);
     Router::new()
         .route_service(PATH, service)
         .layer(middleware::from_fn_with_state(admission, admission::admit))
+}
+
+/// The library ends a connection that polls when it is sent what is no packet; its own way to do so needs
+/// a place among the packets that wait, which is what there is none of.
+fn forgetter<S>(service: S) -> impl Fn(String) + Send + Sync + 'static
+where
+    S: hyper::service::Service<axum::http::Request<axum::body::Body>, Future: Send + 'static>,
+    S: Send + Sync + 'static,
+{
+    move |id| {
+        let asked = axum::http::Request::post(format!("{PATH}?EIO=4&transport=polling&sid={id}"))
+            .body(axum::body::Body::from("no packet"));
+        let Ok(asked) = asked else { return };
+        let ending = service.call(asked);
+        tokio::spawn(async move {
+            // That it refuses what is no packet is the end.
+            drop(ending.await);
+        });
+    }
 }
 
 impl Desk {
@@ -109,11 +139,17 @@ impl Desk {
         }
         // What an earlier socket of the same connection listened to was its token's.
         socket.leave_all();
-        socket.extensions.insert(Arc::new(Session::new(token, place)));
+        socket.extensions.insert(Arc::new(Session::new(
+            token,
+            Validity::of(&actor),
+            place,
+            self.lines.clone(),
+        )));
         Ok(())
     }
 
     fn serve(&self, socket: &SocketRef) {
+        self.arrivals.notify_one();
         let desk = self.clone();
         socket.on("subscribe:vm", move |socket: SocketRef, TryData(vm): TryData<Value>, ack: AckSender| {
             let desk = desk.clone();

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use async_graphql::{Context, Subscription};
+use chrono::Utc;
 use futures_util::{Stream, StreamExt as _, stream};
 use tokio::{
     sync::watch,
@@ -23,6 +24,7 @@ use super::{
     query::console_bytes,
     readers::Reader,
     types::{OperationObject, VmConsolePiece, VmEventNotice, VmMetrics},
+    validity::Validity,
 };
 use crate::{
     events::{Notice, Subscription as BusSubscription},
@@ -45,6 +47,7 @@ const CONSOLE_LOOK: Duration = Duration::from_millis(250);
 struct Watch {
     api: ApiContext,
     token: Token,
+    validity: Validity,
     vm: VmId,
     bus: BusSubscription,
     rights: watch::Receiver<()>,
@@ -80,13 +83,16 @@ impl Watch {
         let mut rights = call.api.accounts.rights();
         // Who asks was found out before this: what changed meanwhile is looked at first.
         rights.mark_changed();
+        let validity = Validity::of(call.actor);
+        let recheck = validity.look_after(Utc::now(), call.api.config.recheck_interval);
         Ok(Self {
             api: call.api.clone(),
             token,
+            validity,
             vm,
             bus: call.api.events.subscribe(),
             rights,
-            recheck: Instant::now() + call.api.config.recheck_interval,
+            recheck: Instant::now() + recheck,
             look,
             ended: false,
         })
@@ -127,15 +133,19 @@ impl Watch {
     /// Whether the client may still watch. While nobody can be asked, what was allowed a moment ago is
     /// not cut off for that.
     async fn allowed(&mut self) -> Result<(), ApiError> {
+        // For this nobody has to be asked.
+        if self.validity.is_over(Utc::now()) {
+            return Err(ApiError::unauthenticated());
+        }
         let checked = async {
             let actor = self.token.recent_actor(&self.api).await?;
             Call { api: &self.api, actor: &actor }.may_see_history(self.vm).await
         };
         let checked = timeout(PATIENCE, checked).await;
-        let checked = checked.unwrap_or(Err(StoreError::NoAnswer { limit: PATIENCE }.into()));
+        let checked = checked.unwrap_or_else(|_| Err(StoreError::NoAnswer { limit: PATIENCE }.into()));
         let unknown = checked.as_ref().is_err_and(ApiError::is_failure);
-        let wait = if unknown { AGAIN } else { self.api.config.recheck_interval };
-        self.recheck = Instant::now() + wait;
+        let every = if unknown { AGAIN } else { self.api.config.recheck_interval };
+        self.recheck = Instant::now() + self.validity.look_after(Utc::now(), every);
         if unknown { Ok(()) } else { checked }
     }
 

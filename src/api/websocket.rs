@@ -25,13 +25,14 @@ use axum::{
     http::HeaderMap,
     response::Response,
 };
+use chrono::Utc;
 use futures_util::{
     FutureExt, SinkExt, StreamExt,
     stream::{self, BoxStream, SplitSink},
 };
 use serde_json::Value;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, SetOnce},
     time::{Instant, MissedTickBehavior, timeout},
 };
 
@@ -49,6 +50,7 @@ use super::{
     problem::coded,
     room::Room,
     size::sized,
+    validity::Validity,
 };
 
 /// How long a client may take to introduce itself.
@@ -91,7 +93,7 @@ pub(super) fn open(
     let operations = Operations {
         doors,
         origin,
-        token: Arc::default(),
+        guest: Arc::default(),
         held: Arc::default(),
         turns: Arc::new(Semaphore::new(MAX_OPERATIONS)),
     };
@@ -134,7 +136,7 @@ async fn serve(
             operations.doors.limits.note(&token, true);
             let _ = operations.held.set(place.taken_by(actor.user)?);
             // Only the first introduction counts; the protocol closes on a second one.
-            let _ = operations.token.set(token);
+            let _ = operations.guest.set(Guest { token, validity: Validity::of(&actor) });
             Ok::<_, async_graphql::Error>(Data::default())
         }
     };
@@ -146,7 +148,7 @@ async fn serve(
     let mut introduction = std::pin::pin!(tokio::time::sleep(INTRODUCTION).fuse());
     let mut ended = std::pin::pin!(operations.token_ended().fuse());
     loop {
-        let introduced = operations.token.get().is_some();
+        let introduced = operations.guest.initialized();
         let message = tokio::select! {
             biased;
             () = stop.cancelled() => farewell(close::GOING_AWAY, "the controller is stopping"),
@@ -201,12 +203,18 @@ fn token_in(payload: &Value) -> Option<Token> {
     })
 }
 
+/// Who introduced himself.
+struct Guest {
+    token: Token,
+    validity: Validity,
+}
+
 /// The schema as one connection may use it.
 #[derive(Clone)]
 struct Operations {
     doors: Doors,
     origin: AskedFrom,
-    token: Arc<OnceLock<Token>>,
+    guest: Arc<SetOnce<Guest>>,
     /// What is held of the user's share of the places.
     held: Arc<OnceLock<Counted<UserId>>>,
     turns: Arc<Semaphore>,
@@ -214,7 +222,7 @@ struct Operations {
 
 impl Operations {
     async fn admit(&self, request: Request) -> Result<Request, ApiError> {
-        let token = self.token.get().ok_or_else(ApiError::unauthenticated)?;
+        let token = &self.guest.get().ok_or_else(ApiError::unauthenticated)?.token;
         // Each counts like a request of its own, whichever connection it comes over.
         self.doors.limits.check(Some(token), address_in(&self.origin))?;
         let actor = token.actor(&self.doors.api).await?;
@@ -224,9 +232,10 @@ impl Operations {
 
     /// Waits until whoever introduced himself is nobody any more.
     async fn token_ended(&self) {
-        let api = &self.doors.api;
+        let (api, every) = (&self.doors.api, self.doors.api.config.recheck_interval);
         let mut rights = api.accounts.rights();
-        let mut wait = api.config.recheck_interval;
+        let Guest { token, validity } = self.guest.wait().await;
+        let mut wait = validity.look_after(Utc::now(), every);
         loop {
             tokio::select! {
                 changed = rights.changed() => if changed.is_err() {
@@ -234,10 +243,12 @@ impl Operations {
                 },
                 () = tokio::time::sleep(wait) => {}
             }
-            let Some(token) = self.token.get() else { continue };
+            if validity.is_over(Utc::now()) {
+                break;
+            }
             wait = match token.actor(api).await {
-                Ok(_) => api.config.recheck_interval,
-                Err(error) if error.is_failure() => AGAIN,
+                Ok(_) => validity.look_after(Utc::now(), every),
+                Err(error) if error.is_failure() => validity.look_after(Utc::now(), AGAIN),
                 Err(_) => break,
             };
         }

@@ -62,6 +62,8 @@ struct ActorRow {
     #[sqlx(flatten)]
     user: UserRow,
     scopes: Option<String>,
+    token_until: Option<DateTime<Utc>>,
+    session_until: Option<DateTime<Utc>>,
 }
 
 impl Store {
@@ -135,12 +137,13 @@ impl Store {
         const OPERATION: &str = "looking a token up";
         let sql = match stands_for {
             TokenUse::Api => {
-                "SELECT u.*, p.permission, t.scopes
+                "SELECT u.*, p.permission, t.scopes, t.expires_at AS token_until, t.expires_at AS session_until
                  FROM tokens t JOIN users u ON u.id = t.user_id LEFT JOIN permissions p ON p.user_id = u.id
                  WHERE t.sha256 = $1 AND (t.expires_at IS NULL OR t.expires_at > $2) AND NOT u.disabled"
             }
             TokenUse::Access => {
-                "SELECT u.*, p.permission, NULL AS scopes
+                "SELECT u.*, p.permission, NULL AS scopes, t.expires_at AS token_until,
+                        s.expires_at AS session_until
                  FROM session_tokens t JOIN sessions s ON s.id = t.session_id
                  JOIN users u ON u.id = s.user_id LEFT JOIN permissions p ON p.user_id = u.id
                  WHERE t.sha256 = $1 AND t.kind = 'access' AND t.expires_at > $2 AND s.expires_at > $2
@@ -153,14 +156,15 @@ impl Store {
             .fetch_all(db)
             .await)
         .map_err(failed(OPERATION))?;
-        let Some(scopes) = rows.first().map(|row| read_scopes(OPERATION, row.scopes.as_deref())) else {
-            return Ok(None);
-        };
+        let Some(row) = rows.first() else { return Ok(None) };
+        let scopes = read_scopes(OPERATION, row.scopes.as_deref())?;
+        let until = [row.token_until, row.session_until].into_iter().flatten().min();
         let users = gather(OPERATION, rows.into_iter().map(|row| row.user).collect())?;
         let Some(user) = users.into_iter().next() else { return Ok(None) };
         let permissions = user.permissions.into_iter().collect();
         let mut actor = Actor::new(user.id, user.name, user.role, permissions);
-        actor.scopes = scopes?;
+        actor.scopes = scopes;
+        actor.until = until;
         // What the other roles see, no share adds to.
         if actor.role == Role::Member {
             actor.shares = Arc::new(self.shares_of(user.id).await?);

@@ -1,6 +1,11 @@
-//! What schema.graphql says of the root fields: their arguments, and whether their answer has fields.
+//! What schema.graphql says: of the root fields, their arguments, and whether their answer has fields; and of
+//! what their answers are made of.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use async_graphql::parser::{
     parse_schema,
@@ -19,18 +24,57 @@ pub struct Field {
     has_fields: bool,
 }
 
-/// Every root field there is.
-pub fn fields() -> BTreeMap<(Root, String), Field> {
+fn types() -> BTreeMap<String, TypeKind> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema.graphql");
     let document = parse_schema(fs::read_to_string(file).unwrap()).unwrap();
-    let types: BTreeMap<_, _> = document
+    document
         .definitions
         .into_iter()
         .filter_map(|definition| match definition {
             TypeSystemDefinition::Type(it) => Some((it.node.name.node.to_string(), it.node.kind)),
             _ => None,
         })
-        .collect();
+        .collect()
+}
+
+/// What the answers are made of: every object but the roots, with the type of each of its fields.
+pub fn objects() -> BTreeMap<String, BTreeMap<String, String>> {
+    let objects = types().into_iter().filter_map(|(name, kind)| match kind {
+        TypeKind::Object(object) => Some((name, object)),
+        _ => None,
+    });
+    let fields = objects.map(|(name, object)| {
+        let types =
+            object.fields.iter().map(|field| (field.node.name.node.to_string(), named(&field.node.ty.node)));
+        (name, types.collect())
+    });
+    fields.filter(|(name, _)| Root::ALL.iter().all(|root| root.name() != name)).collect()
+}
+
+/// The objects that the answer of a root field may hold, however deep.
+pub fn reached(root: Root, field: &str) -> BTreeSet<String> {
+    let types = types();
+    let TypeKind::Object(object) = &types[root.name()] else { panic!("{root:?} is no object") };
+    let field = object.fields.iter().find(|it| it.node.name.node == field).unwrap();
+    let (mut found, mut next) = (BTreeSet::new(), vec![named(&field.node.ty.node)]);
+    while let Some(name) = next.pop() {
+        match types.get(&name) {
+            Some(TypeKind::Object(object)) if found.insert(name.clone()) => {
+                next.extend(object.fields.iter().map(|field| named(&field.node.ty.node)));
+            }
+            Some(TypeKind::Union(union)) => {
+                next.extend(union.members.iter().map(|member| member.node.to_string()));
+            }
+            Some(TypeKind::Interface(_)) => panic!("{name}: who may see an interface?"),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Every root field there is.
+pub fn fields() -> BTreeMap<(Root, String), Field> {
+    let types = types();
     let mut all = BTreeMap::new();
     for root in Root::ALL {
         let TypeKind::Object(object) = &types[root.name()] else { panic!("{root:?} is no object") };

@@ -25,6 +25,7 @@ pub(crate) mod qemu_agent;
 pub(crate) mod raw;
 pub(crate) mod sample;
 pub(crate) mod scrape;
+pub(crate) mod sockets;
 pub(crate) mod stage;
 pub(crate) mod stranger;
 pub(crate) mod trial;

@@ -34,7 +34,7 @@ pub(super) const SECONDS: [f64; 16] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
 /// See the module.
-pub(super) const FIGURES: [Figure; 26] = [
+pub(super) const FIGURES: [Figure; 29] = [
     figure("infinibay_readings_total", Kind::Counter, Unit::Count, "Readings accepted from guests."),
     figure(
         "infinibay_readings_refused_total",
@@ -128,6 +128,24 @@ pub(super) const FIGURES: [Figure; 26] = [
         Kind::CounterBy,
         Unit::Count,
         "Refusals without a row of their own in the audit log.",
+    ),
+    figure(
+        "infinibay_socketio_sockets",
+        Kind::Gauge,
+        Unit::Count,
+        "Sockets of Socket.IO that showed a token.",
+    ),
+    figure(
+        "infinibay_socketio_events_total",
+        Kind::Counter,
+        Unit::Count,
+        "Events put on their way to sockets of Socket.IO, once for each.",
+    ),
+    figure(
+        "infinibay_socketio_cut_total",
+        Kind::CounterBy,
+        Unit::Count,
+        "Clients of Socket.IO that were cut off.",
     ),
     figure("infinibay_alerts_open", Kind::Gauge, Unit::Count, "Alerts that go on."),
     figure("infinibay_alert_deliveries_total", Kind::CounterBy, Unit::Count, "Attempts to deliver alerts."),

@@ -11,7 +11,10 @@ use axum::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::bridge::{self, Library};
+use super::{
+    bridge::{self, Cuts, Library},
+    lines::Lines,
+};
 use crate::api::{caller, doors::Doors, error::ApiError, places::Place};
 
 /// What the route needs to let somebody in.
@@ -20,6 +23,7 @@ pub(super) struct Admission {
     library: Library,
     doors: Doors,
     stop: CancellationToken,
+    lines: Lines,
 }
 
 /// A connection of the protocol below Socket.IO; it travels with the request that opened it, and
@@ -42,15 +46,16 @@ impl Connection {
 }
 
 impl Admission {
-    pub(super) fn new(doors: &Doors, library: Library) -> Self {
-        Self { library, doors: doors.clone(), stop: doors.stop.clone() }
+    pub(super) fn new(doors: &Doors, library: Library, lines: Lines) -> Self {
+        Self { library, doors: doors.clone(), stop: doors.stop.clone(), lines }
     }
 }
 
 /// Lets a request of a connection that there is pass, and a new one where there is a place.
 pub(super) async fn admit(State(admission): State<Admission>, mut request: Request, next: Next) -> Response {
     let mut connection = None;
-    if parameter(&request, "sid").is_none() {
+    let id = parameter(&request, "sid").map(str::to_owned);
+    if id.is_none() {
         let from = caller::address(request.extensions());
         let Doors { limits, places, .. } = &admission.doors;
         let place = match limits.check(None, from).and_then(|()| places.enter(from)) {
@@ -62,7 +67,8 @@ pub(super) async fn admit(State(admission): State<Admission>, mut request: Reque
         connection = Some(begun);
     }
     if request.headers().contains_key(header::UPGRADE) {
-        return bridge::upgrade(admission.library, request, connection).await;
+        let line = id.map(|id| admission.lines.enter(id));
+        return bridge::upgrade(admission.library, request, Cuts { connection, line }).await;
     }
     // One that polls waits for what comes next.
     tokio::select! {

@@ -13,7 +13,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{MAX_PAYLOAD, admission::Connection, frames::Frames};
+use super::{
+    MAX_PAYLOAD,
+    admission::Connection,
+    counting::{self, Cut},
+    frames::Frames,
+    lines::Line,
+};
 use crate::api::{caller::Caller, error::ApiError};
 
 /// What is on its way in either direction, bytes.
@@ -25,13 +31,26 @@ type Answering = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Sen
 /// The library.
 pub(super) type Library = Arc<dyn Fn(hyper::Request<Incoming>) -> Answering + Send + Sync>;
 
-/// Answers the upgrade; `connection` is of one that begins here.
-pub(super) async fn upgrade(
-    library: Library,
-    mut request: Request,
-    connection: Option<Arc<Connection>>,
-) -> Response {
-    let cut = connection.as_ref().map_or_else(CancellationToken::new, |connection| connection.token());
+/// Whereby a WebSocket is ended from here.
+pub(super) struct Cuts {
+    /// Of one that begins with it.
+    pub(super) connection: Option<Arc<Connection>>,
+    /// Of one that polled before.
+    pub(super) line: Option<Line>,
+}
+
+impl Cuts {
+    /// Both at once never are; of neither nobody ends anything.
+    fn token(&self) -> CancellationToken {
+        let begun = self.connection.as_ref().map(|connection| connection.token());
+        begun.or_else(|| self.line.as_ref().map(Line::token)).unwrap_or_default()
+    }
+}
+
+/// Answers the upgrade.
+pub(super) async fn upgrade(library: Library, mut request: Request, cuts: Cuts) -> Response {
+    let cut = cuts.token();
+    let Cuts { connection, line } = cuts;
     let outer = hyper::upgrade::on(&mut request);
     match open(library, request, connection).await {
         Ok(mut answer) => {
@@ -45,6 +64,7 @@ pub(super) async fn upgrade(
                     if let Some(Err(error)) = cut.run_until_cancelled(bridged).await {
                         tracing::debug!(%error, "a WebSocket of Socket.IO ends");
                     }
+                    drop(line);
                 });
             }
             answer.map(Body::new)
@@ -96,7 +116,10 @@ async fn relay(outer: impl AsyncRead + AsyncWrite, inner: impl AsyncRead + Async
             if read == 0 {
                 return io::Result::Ok(());
             }
-            frames.pass(&piece[..read]).map_err(|_| io::Error::other("a message is too long"))?;
+            if frames.pass(&piece[..read]).is_err() {
+                counting::cut(Cut::TooLong);
+                return Err(io::Error::other("a message is too long"));
+            }
             to_library.write_all(&piece[..read]).await?;
         }
     };
@@ -107,7 +130,11 @@ async fn relay(outer: impl AsyncRead + AsyncWrite, inner: impl AsyncRead + Async
             if read == 0 {
                 return Ok(());
             }
-            timeout(SEND_LIMIT, to_client.write_all(&piece[..read])).await??;
+            let Ok(written) = timeout(SEND_LIMIT, to_client.write_all(&piece[..read])).await else {
+                counting::cut(Cut::Unread);
+                return Err(io::Error::other("the client does not read"));
+            };
+            written?;
         }
     };
     tokio::select! {

@@ -1,12 +1,17 @@
 //! One task tells all sockets what happens. That it is one makes "nobody hears what he may not" simple:
 //! after a change of rights every socket is looked at before anything more is told.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use chrono::Utc;
 use socketioxide::{SendError, SocketError, SocketIo, extract::SocketRef};
-use tokio::time::{Instant, MissedTickBehavior, timeout};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 
 use super::{
+    counting::{self, Cut},
     session::{Session, cut, room},
     told,
 };
@@ -23,26 +28,26 @@ const AGAIN: Duration = Duration::from_secs(1);
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Until the controller stops.
-pub(super) async fn run(doors: Doors, io: SocketIo) {
+pub(super) async fn run(doors: Doors, io: SocketIo, arrivals: Arc<Notify>) {
     let mut bus = doors.api.events.subscribe();
     let mut rights = doors.api.accounts.rights();
-    let period = doors.api.config.recheck_interval;
-    let mut recheck = tokio::time::interval_at(Instant::now() + period, period);
-    recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut again: Option<Instant> = None;
+    let every = doors.api.config.recheck_interval;
+    let mut recheck = Instant::now() + every;
+    let mut lapse = recheck;
     loop {
-        let late = async {
-            match again {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
         let looks = tokio::select! {
             biased;
             () = doors.stop.cancelled() => break,
             changed = rights.changed() => changed.is_ok(),
-            () = late => true,
-            _ = recheck.tick() => true,
+            () = tokio::time::sleep_until(recheck) => true,
+            () = arrivals.notified() => {
+                lapse = Instant::now() + lapsed(&io, every);
+                false
+            }
+            () = tokio::time::sleep_until(lapse) => {
+                lapse = Instant::now() + lapsed(&io, every);
+                false
+            }
             notice = bus.next() => match notice {
                 Some(Notice::Event(event)) => {
                     tell(&io, &event);
@@ -57,7 +62,7 @@ pub(super) async fn run(doors: Doors, io: SocketIo) {
         };
         if looks {
             let done = look(&doors, &io).await;
-            again = (!done).then(|| Instant::now() + AGAIN);
+            recheck = Instant::now() + if done { every } else { AGAIN };
         }
     }
     if timeout(FAREWELL, io.close()).await.is_err() {
@@ -105,10 +110,11 @@ fn tell(io: &SocketIo, event: &VmEvent) {
 /// lost in silence.
 fn heard(socket: SocketRef, told: Result<(), SendError>) {
     match told {
-        Ok(()) | Err(SendError::Socket(SocketError::Closed)) => {}
+        Ok(()) => counting::told(),
+        Err(SendError::Socket(SocketError::Closed)) => {}
         Err(SendError::Socket(SocketError::InternalChannelFull)) => {
             tracing::info!(socket = %socket.id, "a client of Socket.IO does not read, and is cut off");
-            cut(socket);
+            cut(socket, Cut::Waiting);
         }
         Err(SendError::Serialize(error)) => {
             tracing::warn!(%error, "an event cannot be told to a client of Socket.IO");
@@ -124,6 +130,32 @@ fn lagged(io: &SocketIo, missed: u64) {
             heard(socket, told);
         }
     }
+}
+
+/// Sends those away whose tokens have ended by themselves; gives how long until it is to be looked again:
+/// when the next one ends, and after `every` at the latest.
+fn lapsed(io: &SocketIo, every: Duration) -> Duration {
+    let now = Utc::now();
+    let mut next = every;
+    for socket in io.sockets() {
+        let Some(session) = Session::of(&socket) else { continue };
+        let validity = session.validity();
+        if validity.is_over(now) {
+            send_away(socket);
+        } else {
+            next = next.min(validity.look_after(now, every));
+        }
+    }
+    next
+}
+
+/// Tells a socket that its token has ended, and ends it.
+fn send_away(socket: SocketRef) {
+    let words = told::refusal(None, &ApiError::unauthenticated());
+    if let Err(error) = socket.emit("vm:error", &words) {
+        tracing::debug!(error = chain(&error), "a client of Socket.IO is not told why it is sent away");
+    }
+    cut(socket, Cut::Token);
 }
 
 /// Looks whether each socket may still hear what it hears; false where that could not be found out,
@@ -146,14 +178,7 @@ async fn look(doors: &Doors, io: &SocketIo) -> bool {
             }
         };
         let Some(actor) = known else {
-            let words = told::refusal(None, &ApiError::unauthenticated());
-            if let Err(error) = socket.emit("vm:error", &words) {
-                tracing::debug!(
-                    error = chain(&error),
-                    "a client of Socket.IO is not told why it is sent away"
-                );
-            }
-            cut(socket);
+            send_away(socket);
             continue;
         };
         for (vm, denied) in session.lost(&actor) {

@@ -6,16 +6,21 @@ use std::{
     time::Duration,
 };
 
-use socketioxide::extract::SocketRef;
+use socketioxide::{TransportType, extract::SocketRef};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::admission::Connection;
+use super::{
+    admission::Connection,
+    counting::{self, Cut, Open},
+    lines::Lines,
+};
 use crate::{
     access::{Action, Actor, Denied, Target, authorize},
     api::{
         ApiContext,
         auth::{Call, Token},
         error::ApiError,
+        validity::Validity,
     },
     store::VmView,
     vm::{UserId, VmId},
@@ -31,15 +36,26 @@ pub(super) const MAX_OF_ONE: u32 = 32;
 /// One socket. It lives as long as the socket does.
 pub(super) struct Session {
     token: Token,
+    validity: Validity,
     /// Each VM with its owner, who never changes.
     vms: Mutex<HashMap<VmId, UserId>>,
     turns: Semaphore,
+    lines: Lines,
     _place: Place,
+    _open: Open,
 }
 
 impl Session {
-    pub(super) fn new(token: Token, place: Place) -> Self {
-        Self { token, vms: Mutex::default(), turns: Semaphore::new(MAX_VMS), _place: place }
+    pub(super) fn new(token: Token, validity: Validity, place: Place, lines: Lines) -> Self {
+        Self {
+            token,
+            validity,
+            vms: Mutex::default(),
+            turns: Semaphore::new(MAX_VMS),
+            lines,
+            _place: place,
+            _open: Open::one(),
+        }
     }
 
     /// The session of a socket that was let in.
@@ -49,6 +65,11 @@ impl Session {
 
     pub(super) fn token(&self) -> &Token {
         &self.token
+    }
+
+    /// Until when its token is good.
+    pub(super) fn validity(&self) -> Validity {
+        self.validity
     }
 
     /// A place among the questions that are worked on.
@@ -125,22 +146,31 @@ pub(super) fn room(vm: VmId) -> String {
 }
 
 /// Sends a socket away, and ends its connection: at once where there is no room left to tell it so.
-pub(super) fn cut(socket: SocketRef) {
+pub(super) fn cut(socket: SocketRef, why: Cut) {
+    counting::cut(why);
     socket.leave_all();
     let connection = socket.req_parts().extensions.get::<Arc<Connection>>().map(|it| it.token());
+    let lines = Session::of(&socket).map(|session| session.lines.clone());
+    let (id, polls) = (socket.id.to_string(), socket.transport_type() == TransportType::Polling);
     let grace = match socket.disconnect() {
         Ok(()) => LAST_WORDS,
         Err(error) => {
             tracing::debug!(%error, "a socket is cut off without a word");
+            if polls && let Some(lines) = &lines {
+                lines.forget(id.clone());
+            }
             Duration::ZERO
         }
     };
-    if let Some(connection) = connection {
-        tokio::spawn(async move {
-            tokio::time::sleep(grace).await;
+    tokio::spawn(async move {
+        tokio::time::sleep(grace).await;
+        if let Some(connection) = connection {
             connection.cancel();
-        });
-    }
+        }
+        if let Some(lines) = lines {
+            lines.cut(&id);
+        }
+    });
 }
 
 /// How many sockets each user has. Clones share it.
@@ -186,11 +216,16 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Role;
 
     #[test]
     fn a_socket_hears_of_so_many_vms() {
         let token = Token::plain("abc").expect("a token");
-        let session = Session::new(token, Users::default().enter(UserId::generate()).unwrap());
+        let somebody = Actor::new(UserId::generate(), "ana".to_owned(), Role::Member, [].into());
+        let session = {
+            let place = Users::default().enter(somebody.user).unwrap();
+            Session::new(token, Validity::of(&somebody), place, Lines::new(|_| ()))
+        };
         let (owner, vms) = (UserId::generate(), (0..MAX_VMS).map(|_| VmId::generate()));
         let last = vms.inspect(|&vm| session.note(vm, owner).unwrap()).last().unwrap();
         assert_eq!(session.note(VmId::generate(), owner).unwrap_err().code(), "TOO_MANY_OPERATIONS");
