@@ -119,6 +119,13 @@ async fn a_user_without_privileges_is_enough() {
     assert_eq!(client.shell(&vm, "echo here").await["response"]["stdout"], "here\n");
     let log = client.ask(LOG, json!({ "id": vm })).await;
     assert!(log["vmConsoleLog"]["text"].as_str().is_some_and(|text| text.contains("infiniservice")), "{log}");
+    // The log daemon moves it aside when it is full, and makes the next one for root alone: nothing fails.
+    let file = home.state_dir().join(format!("console/vm-{vm}.log"));
+    fs::rename(&file, file.with_extension("log.0")).unwrap();
+    fs::write(&file, "for root").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let log = client.ask(LOG, json!({ "id": vm })).await;
+    assert!(log["vmConsoleLog"]["text"].as_str().is_some_and(|text| text.contains("infiniservice")), "{log}");
 
     // The medium was handed to QEMU, and is scrubbed all the same.
     let seed = home.state_dir().join(format!("seeds/vm-{vm}.iso"));
