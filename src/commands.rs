@@ -34,7 +34,7 @@ use crate::{
     config::CommandsConfig,
     events::EventBus,
     store::{self, CommandRecord, NewCommand, StoreError},
-    vm::{CommandId, CommandOutcome, GuestCommand, Redactor, VmId, truncate_to_micros},
+    vm::{CommandId, CommandOutcome, GuestCommand, LinkSeal, Redactor, VmId, truncate_to_micros},
 };
 use adapters::SystemClock;
 use check::check;
@@ -130,6 +130,14 @@ impl Commands {
         self.links.watch(vm).filter(|link| link.borrow().open_and_heard)
     }
 
+    /// Why this VM's agent cannot be talked to.
+    fn unreached(&self, vm: VmId) -> CommandError {
+        match self.links.observe(vm).seal() {
+            LinkSeal::Refused => CommandError::Unsealed,
+            LinkSeal::Unused | LinkSeal::Unsealed | LinkSeal::Sealed => CommandError::NotConnected,
+        }
+    }
+
     /// [`Commands::execute_as`] under a new id.
     ///
     /// # Errors
@@ -177,7 +185,7 @@ impl Commands {
         // First of all, and cheap: whoever asks for too much is to cost little.
         let mut place = self.turns.admit(vm, actor.user)?;
         let bytes = self.check(id, &command, timeout)?;
-        let link = self.heard_link(vm).ok_or(CommandError::NotConnected)?;
+        let link = self.heard_link(vm).ok_or_else(|| self.unreached(vm))?;
         supported(&command, self.links.observe(vm).open())?;
         place.weigh(bytes)?;
         let kind = kind(&command);

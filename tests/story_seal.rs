@@ -23,6 +23,7 @@ use support::{
     daemon::Client,
     database::TestDatabase,
     guest::{FakeGuest, well_behaved},
+    scrape::Scrape,
     trial::{Blank, Trial, image},
     wait::wait,
 };
@@ -50,6 +51,14 @@ async fn trial(db: &TestDatabase, env: &[(&str, &str)]) -> Trial {
         fs::write(root.join(file), content).unwrap();
     }
     trial
+}
+
+/// The commands that were not accepted, by reason.
+async fn refusals(trial: &Trial) -> Vec<(String, f64)> {
+    let page = reqwest::Client::new().get(format!("{}/metrics", trial.daemon.url)).bearer_auth(&trial.token);
+    let mut scrape = Scrape::read(&page.send().await.unwrap().text().await.unwrap());
+    let family = scrape.0.remove("infinibay_commands_refused_total").unwrap();
+    family.samples.into_iter().map(|sample| (sample.labels["reason"].clone(), sample.value)).collect()
 }
 
 /// A VM of that image, and its key.
@@ -237,6 +246,7 @@ on_both! {
         assert_eq!(condition["status"], "FALSE", "{condition}");
         assert_eq!(client.refused(RUN, json!({ "vm": name })).await, "AGENT_UNSEALED");
         assert_eq!(guest.received_of("UnsafeCommand"), Vec::<Value>::new(), "nothing is sent");
+        assert_eq!(refusals(&trial).await, [("AGENT_UNSEALED".to_owned(), 1.0)], "told apart from silence");
         let told = agent_of(client, vm).await;
         assert_ne!(told["counters"]["unsealed"], "0", "{told}");
         assert_eq!(db.number("SELECT count(*) FROM vm_metrics").await, 0, "nothing is taken");

@@ -117,4 +117,35 @@ mod tests {
         // Characters are counted, not bytes.
         assert!(passwords.hash("пароль-пароль".into()).await.is_ok());
     }
+
+    #[tokio::test]
+    async fn two_are_worked_out_at_a_time() {
+        let passwords = Passwords::new();
+        let places = Arc::clone(&passwords.places);
+        let both = places.try_acquire_many(2).unwrap();
+        assert!(places.try_acquire().is_err(), "there are more");
+        let mut third = std::pin::pin!(passwords.hash("correct horse".into()));
+        assert!(futures_util::poll!(&mut third).is_pending());
+        drop(both);
+        third.await.unwrap();
+        assert_eq!(places.available_permits(), 2);
+    }
+
+    #[tokio::test]
+    async fn nobodys_password_costs_as_much_as_somebodys() {
+        let passwords = Passwords::new();
+        let known = passwords.hash("correct horse".into()).await.unwrap();
+        let quickest = async |known: Option<String>| {
+            let mut quickest = std::time::Duration::MAX;
+            for _ in 0..3 {
+                let began = std::time::Instant::now();
+                assert!(!passwords.fits("wrong horse".into(), known.clone()).await.unwrap());
+                quickest = quickest.min(began.elapsed());
+            }
+            quickest
+        };
+        let (somebody, nobody) = (quickest(Some(known)).await, quickest(None).await);
+        // Far from the microseconds of a look that found nothing; this host may be busy.
+        assert!(nobody > somebody / 4 && somebody > nobody / 4, "{somebody:?} and {nobody:?}");
+    }
 }

@@ -165,10 +165,18 @@ mod tests {
 
     /// What is said of a receiver that does this with its connections.
     async fn said(scheme: &str, receive: impl AsyncFn(tokio::net::TcpStream) + Send + 'static) -> Answer {
+        said_within(Duration::from_secs(1), scheme, receive).await
+    }
+
+    async fn said_within(
+        limit: Duration,
+        scheme: &str,
+        receive: impl AsyncFn(tokio::net::TcpStream) + Send + 'static,
+    ) -> Answer {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let url = format!("{scheme}://localhost:{}/hook", listener.local_addr().unwrap().port());
         let target = WebhookTarget { url: url.parse().unwrap(), key: vec![1; 32] };
-        let webhook = Webhook::new(target, Duration::from_secs(1)).unwrap();
+        let webhook = Webhook::new(target, limit).unwrap();
         let receiving = async {
             loop {
                 receive(listener.accept().await.unwrap().0).await;
@@ -196,6 +204,33 @@ mod tests {
             failed("broken")
         );
         assert_eq!(said("http", async |_| std::future::pending().await).await, failed("timeout"));
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_not_followed_and_an_answer_without_end_is_left() {
+        let says = async |stream: &mut tokio::net::TcpStream, text: &str| {
+            let mut buffer = [0; 4096];
+            let read = stream.read(&mut buffer).await.unwrap();
+            stream.write_all(text.as_bytes()).await.unwrap();
+            String::from_utf8_lossy(&buffer[..read]).into_owned()
+        };
+        let elsewhere = async move |mut stream: tokio::net::TcpStream| {
+            let moved = "HTTP/1.1 307 Moved\r\nlocation: /elsewhere\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let asked = says(&mut stream, moved).await;
+            assert!(asked.starts_with("POST /hook "), "{asked}");
+        };
+        let failed = Answer::Failed { error: "status 307".to_owned(), retry_after: None };
+        assert_eq!(said("http", elsewhere).await, failed);
+
+        // It says more than is read, and then nothing any more.
+        let (limit, began) = (Duration::from_secs(60), std::time::Instant::now());
+        let endless = async move |mut stream: tokio::net::TcpStream| {
+            says(&mut stream, "HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n").await;
+            stream.write_all(&[b'x'; 4 * MAX_ANSWER]).await.unwrap();
+            std::future::pending().await
+        };
+        assert_eq!(said_within(limit, "http", endless).await, Answer::Taken);
+        assert!(began.elapsed() < limit / 2, "it was waited for");
     }
 
     #[test]

@@ -22,12 +22,8 @@ use crate::{
     access::{Actor, Target, authorize_command},
     commands::CommandError,
     store::{CommandRecord, StoreError, VmAccess},
-    vm::{AgentConnectivity, CommandId, FrameText, GuestCommand, LinkSeal, UserId, VmId, VmPhase},
+    vm::{AgentConnectivity, CommandId, FrameText, GuestCommand, UserId, VmId, VmPhase},
 };
-
-/// Of an agent that was refused.
-const UNSEALED: &str = "the VM's agent speaks without the seal that is required of it; nothing is sent to it. Its \
-                        condition AgentConnected says what to do";
 
 /// What an outcome takes from the guest to the caller, beyond the command's own timeout: 5 s for
 /// the agent's word on a command that it had to end, and what it takes to note it.
@@ -226,9 +222,6 @@ async fn run(
 ) -> Result<CommandRecord, ApiError> {
     match call.api.commands.execute_as(id, call.actor, vm, command, timeout).await {
         Ok(record) => Ok(record),
-        Err(CommandError::NotConnected) if (call.api.links)(vm).seal() == LinkSeal::Refused => {
-            Err(ApiError::new("AGENT_UNSEALED", UNSEALED))
-        }
         Err(CommandError::NotConnected) => {
             let why = not_connected(state);
             Err(ApiError::new("AGENT_NOT_CONNECTED", format!("the VM's agent is not connected: {why}")))

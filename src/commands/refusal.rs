@@ -9,6 +9,13 @@ pub enum CommandError {
     /// Code `AGENT_NOT_CONNECTED`.
     #[error("the VM's agent is not connected")]
     NotConnected,
+    /// Code `AGENT_UNSEALED`: there is no connection because the agent speaks without the seal that is
+    /// required of it.
+    #[error(
+        "the VM's agent speaks without the seal that is required of it; nothing is sent to it. Its \
+         condition AgentConnected says what to do"
+    )]
+    Unsealed,
     /// Code `QUEUE_FULL`.
     #[error("{limit} commands wait or run for this VM already; send it again when some have ended")]
     QueueFull {
@@ -73,6 +80,7 @@ impl CommandError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NotConnected => "AGENT_NOT_CONNECTED",
+            Self::Unsealed => "AGENT_UNSEALED",
             Self::QueueFull { .. }
             | Self::ShareFull { .. }
             | Self::QueuesFull { .. }

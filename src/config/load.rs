@@ -392,6 +392,25 @@ mod tests {
     }
 
     #[test]
+    fn without_a_word_nothing_is_opened() {
+        let host: std::net::IpAddr = Config::default().api.host.parse().unwrap();
+        assert!(host.is_loopback(), "{host}");
+        for (name, closed) in [
+            ("guests.listen", ""),
+            ("hypervisor.allow_user_network", "false"),
+            ("http.allowed_origins", ""),
+            ("http.trusted_proxies", ""),
+            ("media.import_dirs", ""),
+            ("media.allow_addresses", ""),
+            ("alerts.webhook_url", ""),
+        ] {
+            let keys = Config::keys();
+            let key = keys.iter().find(|key| key.key == name).expect(name);
+            assert_eq!(key.default, closed, "{name}");
+        }
+    }
+
+    #[test]
     fn the_defaults_keep_their_own_rules() {
         Config::default();
         assert!(Config::keys().iter().all(|key| !key.doc.is_empty()));

@@ -2,6 +2,7 @@
 
 mod disk_looks;
 mod files;
+mod hold;
 mod installer;
 mod store;
 

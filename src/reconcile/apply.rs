@@ -280,6 +280,7 @@ impl Hands {
         let has_seed = bundle.record.milestones.seed_written.is_some() && spec.installation().is_none();
         let seed_path = has_seed.then(|| self.settings.seeds_dir.join(self.seed(id).name));
         let console_path = self.settings.console_dir.join(&console.name);
+        self.files.begin_console(&console_path).await?;
         let inputs = DomainInputs {
             id,
             spec,

@@ -141,6 +141,11 @@ pub trait Files: Send + Sync + 'static {
     async fn installer_boot(&self, vm: VmId, spec: &VmSpec, dir: &Path) -> Result<InstallerBoot, FilesError>;
     /// Overwrites a file of ours and removes it. Missing is fine.
     async fn shred(&self, dir: &Path, name: &str) -> Result<(), FilesError>;
+    /// Makes a console's log, where it would be made by somebody whose files we cannot read. One that is
+    /// there stays; a host that is not a real one has none.
+    async fn begin_console(&self, _log: &Path) -> Result<(), FilesError> {
+        Ok(())
+    }
     /// How an installation shows itself in the console's log and on the disk, where that is a file;
     /// what cannot be read shows nothing.
     async fn install_signs(&self, console: &Path, disk: Option<&Path>) -> InstallSigns;

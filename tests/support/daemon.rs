@@ -34,6 +34,8 @@ pub struct Home {
     dir: tempfile::TempDir,
     setup: Setup,
     starts: std::cell::Cell<u32>,
+    /// What runs the executable, and the executable; usually the latter alone.
+    program: Vec<String>,
 }
 
 /// A running daemon. Dropped, it is killed.
@@ -49,7 +51,16 @@ impl Home {
         let dir = tempfile::Builder::new().prefix("infinibay-story-").tempdir_in("/var/tmp").unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::create_dir(dir.path().join("sockets")).unwrap();
-        Self { dir, setup, starts: std::cell::Cell::new(0) }
+        let program = vec![env!("CARGO_BIN_EXE_infinibayd").to_owned()];
+        Self { dir, setup, starts: std::cell::Cell::new(0), program }
+    }
+
+    /// The same, with a copy of the executable that is run by this command, which becomes it.
+    pub fn run_by(mut self, command: &[String]) -> Self {
+        let copy = self.dir.path().join("infinibayd");
+        fs::copy(env!("CARGO_BIN_EXE_infinibayd"), &copy).unwrap();
+        self.program = [command, &[copy.display().to_string()]].concat();
+        self
     }
 
     pub fn path(&self) -> &Path {
@@ -70,8 +81,8 @@ impl Home {
 
     /// The executable with this home's environment.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_infinibayd"));
-        command.env_clear();
+        let mut command = Command::new(&self.program[0]);
+        command.args(&self.program[1..]).env_clear();
         for name in ["PATH", "HOME", "RUST_BACKTRACE"] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);

@@ -36,6 +36,16 @@ pub struct Libvirtd {
 impl Libvirtd {
     /// A running one, without domains, pools and networks, once there are places for so many guests.
     pub fn start(guests: usize) -> Self {
+        Self::start_with(guests, "", "remember_owner = 0\n")
+    }
+
+    /// One that lets in a group's members, as distributions have it, and gives files back to their owners.
+    pub fn start_for(group: &str, guests: usize) -> Self {
+        let lets_in = format!("unix_sock_group = \"{group}\"\nunix_sock_rw_perms = \"0770\"\n");
+        Self::start_with(guests, &lets_in, "")
+    }
+
+    fn start_with(guests: usize, more: &str, qemu: &str) -> Self {
         let places = Places::take(guests);
         let dir = tempfile::Builder::new().prefix("infinibay-libvirtd-").tempdir_in("/var/tmp").unwrap();
         // QEMU's user passes through it.
@@ -46,13 +56,15 @@ impl Libvirtd {
         for (name, lines) in [
             (
                 "libvirtd.conf",
-                "auth_unix_rw = \"none\"\nlog_outputs = \"3:file:/var/log/libvirt/libvirtd.log\"\n",
+                format!(
+                    "auth_unix_rw = \"none\"\nlog_outputs = \"3:file:/var/log/libvirt/libvirtd.log\"\n{more}"
+                ),
             ),
-            ("virtlogd.conf", ""),
+            ("virtlogd.conf", String::new()),
             // What the host has of these is set up for the system's own libvirtd.
             (
                 "qemu.conf",
-                "security_driver = \"none\"\nnamespaces = [ ]\ncgroup_controllers = [ ]\nremember_owner = 0\n",
+                format!("security_driver = \"none\"\nnamespaces = [ ]\ncgroup_controllers = [ ]\n{qemu}"),
             ),
         ] {
             fs::write(dir.path().join("etc").join(name), lines).unwrap();

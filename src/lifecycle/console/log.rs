@@ -7,12 +7,16 @@ use std::{
     io,
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::Once,
 };
 
 use rustix::fs::OFlags;
 
 /// Files moved aside that are looked at; the daemon keeps three unless it is told otherwise.
 const MAX_ASIDE: usize = 8;
+
+/// Said once, because somebody who follows a console looks four times a second.
+static UNREADABLE: Once = Once::new();
 
 /// What came next in a log.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -48,8 +52,8 @@ impl LogReader {
         let mut room = max;
         for place in 0..=MAX_ASIDE {
             let Some((file, found)) = open_plain(&reader.at(place))? else {
-                // Moved aside, and not made anew yet.
-                if place == 0 {
+                // Moved aside, and not made anew yet; or not ours to read.
+                if place == 0 || look(&reader.at(place))?.is_some() {
                     continue;
                 }
                 break;
@@ -172,6 +176,17 @@ fn open_plain(path: &Path) -> io::Result<Option<(File, Metadata)>> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        // The log daemon makes the next file for root alone; what was moved aside can still be read.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            UNREADABLE.call_once(|| {
+                tracing::warn!(
+                    path = %path.display(),
+                    "a console's log is not ours to read: raise max_size in virtlogd.conf, or let the unit have \
+                     CAP_DAC_READ_SEARCH"
+                );
+            });
+            return Ok(None);
+        }
         opened => opened?,
     };
     let found = file.metadata()?;

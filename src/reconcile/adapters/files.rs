@@ -33,6 +33,7 @@ use crate::{
 
 use super::{
     disk_looks::DiskLooks,
+    hold,
     installer::{self, Kit, hidden_drafts},
 };
 
@@ -148,6 +149,14 @@ impl Files for HostFiles {
         .await
     }
 
+    async fn begin_console(&self, log: &Path) -> Result<(), FilesError> {
+        let log = log.to_owned();
+        blocking("making the console's log", move || {
+            hold::begin_log(&log).map_err(failed("making the console's log"))
+        })
+        .await
+    }
+
     async fn install_signs(&self, console: &Path, disk: Option<&Path>) -> InstallSigns {
         let console = console.to_owned();
         let shown = tokio::task::spawn_blocking(move || installer::signs(&console)).await;
@@ -237,6 +246,7 @@ pub(super) fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()
         _ => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    hold::keep(&file)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&draft, dir.join(name))?;

@@ -9,7 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::files::{HostFiles, failed, nofollow, write_whole};
+use super::{
+    files::{HostFiles, failed, nofollow, write_whole},
+    hold,
+};
 use crate::{
     domain_xml::mac_address,
     install::{
@@ -55,6 +58,9 @@ impl HostFiles {
                 .and_then(|()| fs::rename(&draft, dir.join(name(vm, "initrd"))))
                 .and_then(|()| {
                     fs::set_permissions(dir.join(name(vm, "kernel")), Permissions::from_mode(0o600))
+                })
+                .and_then(|()| {
+                    ["kernel", "initrd"].iter().try_for_each(|what| hold::keep_at(&dir.join(name(vm, what))))
                 })
                 .and_then(|()| File::open(dir)?.sync_all())
                 .map_err(failed("writing the installer's initial RAM disk"))?;
