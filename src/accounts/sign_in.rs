@@ -136,13 +136,19 @@ impl Accounts {
         }
     }
 
-    /// Ends the session that the token, of either kind, belongs to. Saying it twice does no harm.
+    /// Ends what the token stands for: a session, by either of its tokens, or a program's token itself,
+    /// however little that is good for. Saying it twice does no harm.
     ///
     /// # Errors
     /// The database could not be asked.
     pub async fn sign_out(&self, held: &str) -> Result<(), AccountError> {
-        let of_a_session = matches!(token::Kind::of(held), Some(token::Kind::Access | token::Kind::Refresh));
-        if of_a_session && self.store.end_session(&token::digest(held), Utc::now()).await?.is_some() {
+        let (sha256, now) = (token::digest(held), Utc::now());
+        let ended = match token::Kind::of(held) {
+            Some(token::Kind::Access | token::Kind::Refresh) => self.store.end_session(&sha256, now).await?,
+            Some(token::Kind::Api) => self.store.end_token(&sha256, now).await?,
+            Some(token::Kind::SetUp) | None => None,
+        };
+        if ended.is_some() {
             self.rights_changed();
         }
         Ok(())
