@@ -58,8 +58,13 @@ impl Person {
 
     /// With a daemon and a token in his environment.
     pub(crate) fn with(url: &str, token: &str) -> Self {
-        let env = [("INFINIBAY_URL", url), ("INFINIBAY_TOKEN", token)];
-        Self { env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(), ..Self::new() }
+        Self::with_env(&[("INFINIBAY_URL", url), ("INFINIBAY_TOKEN", token)])
+    }
+
+    /// With this in his environment.
+    pub(crate) fn with_env(env: &[(&str, &str)]) -> Self {
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self { env, ..Self::new() }
     }
 
     pub(crate) fn home(&self) -> &Path {

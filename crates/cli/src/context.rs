@@ -1,6 +1,6 @@
 //! What every command works with: the screen, whom to ask, and what to say where it is interrupted.
 
-use std::{cell::OnceCell, cell::RefCell, rc::Rc};
+use std::{cell::OnceCell, cell::RefCell, path::PathBuf, rc::Rc};
 
 use crate::{
     args::Common,
@@ -8,6 +8,7 @@ use crate::{
     failure::Failure,
     profile::{self, Told},
     screen::Screen,
+    tls::Authority,
 };
 
 /// Of one run of this program.
@@ -18,6 +19,7 @@ pub struct Context {
     pub profile: Option<String>,
     /// `--url`, `INFINIBAY_URL`.
     pub url: Option<String>,
+    ca: Option<PathBuf>,
     client: OnceCell<Client>,
     going_on: Rc<RefCell<Option<String>>>,
 }
@@ -35,15 +37,24 @@ impl Context {
     /// As the command line says.
     #[must_use]
     pub fn new(common: Common) -> Self {
-        let Common { profile, url, json } = common;
+        let Common { profile, url, ca, json } = common;
         let url = url.filter(|url| !url.is_empty());
         Self {
             screen: Screen::of_process(json),
             profile,
             url,
+            ca: ca.filter(|path| !path.is_empty()).map(PathBuf::from),
             client: OnceCell::new(),
             going_on: Rc::default(),
         }
+    }
+
+    /// `--ca`, `INFINIBAY_CA`: what stands in that file, if one is named.
+    ///
+    /// # Errors
+    /// Where it is no authority's.
+    pub fn authority(&self) -> Result<Option<Authority>, Failure> {
+        self.ca.as_deref().map(Authority::read).transpose()
     }
 
     /// Who asks.
@@ -58,9 +69,10 @@ impl Context {
             profile: self.profile.clone(),
             url: self.url.clone(),
             token: std::env::var("INFINIBAY_TOKEN").ok().filter(|token| !token.is_empty()),
+            ca: self.authority()?,
         };
         let chosen = profile::choose(told, || profile::read(&profile::path()?))?;
-        let client = Client::new(profile::base(&chosen.url)?, chosen.token)?;
+        let client = Client::new(profile::base(&chosen.url)?, chosen.token, chosen.ca.as_ref())?;
         Ok(self.client.get_or_init(|| client))
     }
 

@@ -1,12 +1,12 @@
 //! What is told as it happens: subscriptions over graphql-transport-ws.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async_with_config,
+    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
     tungstenite::{
         Error, Message, Utf8Bytes,
         client::IntoClientRequest as _,
@@ -19,6 +19,7 @@ use crate::{
     client::{CONNECT, Client, refusal},
     documents::Document,
     failure::Failure,
+    tls,
 };
 
 /// The longest message that is read, in bytes.
@@ -75,10 +76,14 @@ impl Socket {
             .headers_mut()
             .insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("graphql-transport-ws"));
         let config = WebSocketConfig::default().max_message_size(Some(LONGEST)).max_frame_size(Some(LONGEST));
-        match connect_async_with_config(request, Some(config), true).await {
+        let tls = Connector::Rustls(Arc::clone(&client.tls));
+        match connect_async_tls_with_config(request, Some(config), true, Some(tls)).await {
             Ok((stream, _)) => Ok(Self { stream }),
             Err(Error::Http(answer)) => Err(refused(answer.status(), answer.body().as_deref())),
-            Err(error) => Err(Failure::Unreachable(format!("{} cannot be reached: {error}", client.base))),
+            Err(error) => Err(match tls::disbelief(&error) {
+                Some(reason) => Failure::Untrusted(format!("{} is not believed: {reason}", client.base)),
+                None => Failure::Unreachable(format!("{} cannot be reached: {error}", client.base)),
+            }),
         }
     }
 
