@@ -310,6 +310,9 @@ pub struct Events {
     /// Go on with what happens, until Ctrl-C; without it, what is kept of the past is shown
     #[arg(long, short)]
     pub follow: bool,
+    /// Of the past, who asked for what, too; for admins
+    #[arg(long, conflicts_with = "follow")]
+    pub audit: bool,
 }
 
 /// When a snapshot of the disks is taken, whether the guest's file systems come to rest first.

@@ -3,6 +3,7 @@
 mod create;
 mod events;
 mod exec;
+mod follow;
 mod generate;
 mod login;
 mod logs;

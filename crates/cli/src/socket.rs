@@ -39,8 +39,10 @@ pub struct Socket {
 pub enum Said {
     /// What stands in the document's field, whole.
     Next(Value),
-    /// It ended: what it was about is gone, or the right to it.
+    /// It ended: what it was about is gone.
     Complete,
+    /// It was refused, at once or later: what it is about is not there, or not for this token any more.
+    Refused(Failure),
 }
 
 fn broken(what: &str) -> Failure {
@@ -99,7 +101,7 @@ impl Socket {
     /// The next of any subscription, with its id.
     ///
     /// # Errors
-    /// Where one is refused, or the connection broke.
+    /// Where the connection broke.
     pub async fn next(&mut self) -> Result<(String, Said), Failure> {
         loop {
             let mut message = self.message().await?;
@@ -107,16 +109,13 @@ impl Socket {
             match message["type"].as_str() {
                 Some("next") => {
                     let mut payload = message["payload"].take();
-                    if let Some(failure) = refusal(&payload) {
-                        return Err(failure);
-                    }
-                    return Ok((id, Said::Next(payload["data"].take())));
+                    let refused = refusal(&payload).map(Said::Refused);
+                    return Ok((id, refused.unwrap_or_else(|| Said::Next(payload["data"].take()))));
                 }
                 Some("error") => {
                     let failure = refusal(&json!({ "errors": message["payload"].take() }));
-                    return Err(
-                        failure.unwrap_or_else(|| broken("a subscription was refused without a reason"))
-                    );
+                    let silent = || Failure::Answer("a subscription was refused without a reason".into());
+                    return Ok((id, Said::Refused(failure.unwrap_or_else(silent))));
                 }
                 Some("complete") => return Ok((id, Said::Complete)),
                 _ => {}
