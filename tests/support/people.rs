@@ -11,6 +11,8 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use super::terminal::Terminal;
+
 /// What a run said, and how it ended.
 #[derive(Debug)]
 pub(crate) struct Ran {
@@ -131,6 +133,11 @@ impl Person {
         Ran::of(ran.await.unwrap())
     }
 
+    /// On a terminal at which he sits.
+    pub(crate) fn sits_at(&self, args: &[&str]) -> Terminal {
+        Terminal::run(&self.command(args))
+    }
+
     /// Begun, and listened to while it goes on.
     pub(crate) fn watch(&self, args: &[&str]) -> Watched {
         let mut child = self.begin(args);
@@ -223,7 +230,8 @@ impl Heard {
 const SOON: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(10);
 
-async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+/// Waits for what one looks for.
+pub(crate) async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + SOON;
     loop {
         if let Some(seen) = look() {

@@ -1,6 +1,8 @@
 //! What every command works with: the screen, whom to ask, and what to say where it is interrupted.
 
-use std::{cell::OnceCell, cell::RefCell, path::PathBuf, rc::Rc};
+use std::{cell::OnceCell, cell::RefCell, io, path::PathBuf, rc::Rc};
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     args::Common,
@@ -83,7 +85,8 @@ impl Context {
         GoesOn(Rc::clone(&self.going_on))
     }
 
-    /// Does something until Ctrl-C.
+    /// Does something until Ctrl-C, or until it is told to end by SIGTERM: what has to be put back, as a
+    /// terminal that shows nothing, is put back then.
     ///
     /// # Errors
     /// Those of the work, or the interruption.
@@ -94,10 +97,18 @@ impl Context {
         tokio::pin!(work);
         tokio::select! {
             done = &mut work => done,
-            signal = tokio::signal::ctrl_c() => {
+            signal = interruption() => {
                 signal.map_err(|error| Failure::Local("signals".into(), error))?;
                 Err(Failure::Interrupted(self.going_on.borrow().clone()))
             }
         }
+    }
+}
+
+async fn interruption() -> io::Result<()> {
+    let mut told = signal(SignalKind::terminate())?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed,
+        _ = told.recv() => Ok(()),
     }
 }
