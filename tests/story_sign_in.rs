@@ -172,6 +172,23 @@ on_both! {
         assert_eq!(door.who(text(&other, "accessToken")).await, "UNAUTHENTICATED");
         assert_eq!(db.number("SELECT count(*) FROM sessions").await, 0);
         assert_eq!(db.number("SELECT count(*) FROM session_tokens").await, 0);
+
+        // A program's token ends itself and no other, however little it is good for.
+        let session = door.signs_in("ana@example.org").await;
+        let issue = async || {
+            let query = "mutation { createApiToken(label: \"reader\", scopes: [READ]) { token } }";
+            let asked = door.http.post(format!("{}/graphql", door.url)).json(&json!({ "query": query }));
+            let told: Value = asked.bearer_auth(text(&session, "accessToken")).send().await.unwrap().json().await.unwrap();
+            text(&told["data"]["createApiToken"], "token").to_owned()
+        };
+        let (one, other) = (issue().await, issue().await);
+        for _ in 0..2 {
+            let logout = door.http.post(format!("{}/auth/logout", door.url));
+            assert_eq!(logout.bearer_auth(&one).send().await.unwrap().status(), 200);
+            assert_eq!(door.who(&one).await, "UNAUTHENTICATED");
+        }
+        assert_eq!(door.who(&other).await, "ana");
+        assert_eq!(db.number("SELECT count(*) FROM audit_log WHERE action = 'token.revoke'").await, 1);
     }
 
     async fn two_who_refresh_at_once_do_not_both_get_on(db: TestDatabase) {

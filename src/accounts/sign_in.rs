@@ -148,18 +148,22 @@ impl Accounts {
         }
     }
 
-    /// Ends the session that the token, of either kind, belongs to. Saying it twice does no harm.
+    /// Ends what the token stands for: a session, by either of its tokens, or a program's token itself,
+    /// however little that is good for. Saying it twice does no harm.
     ///
     /// # Errors
     /// The database could not be asked.
     pub async fn sign_out(&self, held: &str) -> Result<(), AccountError> {
-        let of_a_session = matches!(token::Kind::of(held), Some(token::Kind::Access | token::Kind::Refresh));
-        if !of_a_session {
-            return Ok(());
-        }
-        let (accounts, digest) = (self.clone(), token::digest(held));
+        let (accounts, sha256, now) = (self.clone(), token::digest(held), Utc::now());
+        let kind = token::Kind::of(held);
         let ended = carried_through(async move {
-            let ended = accounts.store.end_session(&digest, Utc::now()).await;
+            let ended = match kind {
+                Some(token::Kind::Access | token::Kind::Refresh) => {
+                    accounts.store.end_session(&sha256, now).await
+                }
+                Some(token::Kind::Api) => accounts.store.end_token(&sha256, now).await,
+                Some(token::Kind::SetUp) | None => Ok(None),
+            };
             if matches!(ended, Ok(Some(_))) {
                 accounts.rights_changed();
             }

@@ -108,7 +108,8 @@ async fn refresh(State(doors): State<Doors>, request: Request) -> Response {
     .await
 }
 
-/// Ends the session of the access token in the header, or of the refresh token in the body.
+/// Ends the session of the access token in the header, or of the refresh token in the body; of a program's
+/// token in the header, the token.
 async fn logout(State(doors): State<Doors>, request: Request) -> Response {
     let from = asked_from(request.extensions());
     let ended = async {

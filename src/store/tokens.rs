@@ -241,6 +241,32 @@ impl Store {
         Ok(true)
     }
 
+    /// Ends the token with this SHA-256, with an audit row, in one transaction; gives whose it was.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub async fn end_token(
+        &self,
+        sha256: &[u8; 32],
+        now: DateTime<Utc>,
+    ) -> Result<Option<UserId>, StoreError> {
+        const OPERATION: &str = "ending a token by its holder";
+        let mut tx = self.begin(OPERATION).await?;
+        let ended = on_tx!(&mut tx, db => sqlx::query_as::<_, (Uuid, Uuid)>(
+            "DELETE FROM tokens WHERE sha256 = $1 RETURNING id, user_id",
+        )
+        .bind(sha256.as_slice())
+        .fetch_optional(db)
+        .await)
+        .map_err(failed(OPERATION))?;
+        let Some((token, user)) = ended else { return Ok(None) };
+        let (at, user) = (storable(now), UserId::from(user));
+        let details = json!({ "user": user, "token": token });
+        audit::record(&mut tx, &AuditRow { at, user, action: "token.revoke", vm: None, details }).await?;
+        tx.commit(OPERATION).await?;
+        Ok(Some(user))
+    }
+
     /// Ends all tokens of a user, and writes an audit row, in one transaction; gives how many.
     ///
     /// # Errors

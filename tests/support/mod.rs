@@ -28,6 +28,7 @@ pub(crate) mod scrape;
 pub(crate) mod sockets;
 pub(crate) mod stage;
 pub(crate) mod stranger;
+pub(crate) mod terminal;
 pub(crate) mod trial;
 pub(crate) mod wait;
 pub(crate) mod webhook;

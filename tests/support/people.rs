@@ -1,12 +1,17 @@
 //! The command line for people, as a person runs it.
 
 use std::{
-    io::Write as _,
+    io::{Read, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+
+use super::terminal::Terminal;
 
 /// What a run said, and how it ended.
 #[derive(Debug)]
@@ -58,8 +63,13 @@ impl Person {
 
     /// With a daemon and a token in his environment.
     pub(crate) fn with(url: &str, token: &str) -> Self {
-        let env = [("INFINIBAY_URL", url), ("INFINIBAY_TOKEN", token)];
-        Self { env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(), ..Self::new() }
+        Self::with_env(&[("INFINIBAY_URL", url), ("INFINIBAY_TOKEN", token)])
+    }
+
+    /// With this in his environment.
+    pub(crate) fn with_env(env: &[(&str, &str)]) -> Self {
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self { env, ..Self::new() }
     }
 
     pub(crate) fn home(&self) -> &Path {
@@ -123,10 +133,112 @@ impl Person {
         Ran::of(ran.await.unwrap())
     }
 
+    /// On a terminal at which he sits.
+    pub(crate) fn sits_at(&self, args: &[&str]) -> Terminal {
+        Terminal::run(&self.command(args))
+    }
+
+    /// Begun, and listened to while it goes on.
+    pub(crate) fn watch(&self, args: &[&str]) -> Watched {
+        let mut child = self.begin(args);
+        let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        Watched { child, out: Heard::of(out), err: Heard::of(err) }
+    }
+
     /// Begun, and ended by who asked for it.
     pub(crate) fn begin(&self, args: &[&str]) -> Child {
         let mut command = self.command(args);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+}
+
+/// One that goes on. Dropped, it is killed.
+pub(crate) struct Watched {
+    child: Child,
+    pub(crate) out: Heard,
+    pub(crate) err: Heard,
+}
+
+impl Watched {
+    /// Ctrl-C.
+    pub(crate) fn interrupt(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
+    }
+
+    /// It ends by itself, or was told to.
+    pub(crate) async fn ended(mut self) -> Ran {
+        let status = until("it to end", || self.child.try_wait().unwrap()).await;
+        // What it said last may still be on its way.
+        let (out, err) = (self.out.whole().await, self.err.whole().await);
+        Ran { status: status.code().unwrap_or(-1), out, err }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        // One that has ended cannot be killed, and need not be.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What was said so far, and whether that is all.
+#[derive(Clone, Default)]
+pub(crate) struct Heard(Arc<Mutex<(String, bool)>>);
+
+impl Heard {
+    pub(crate) fn of(mut from: impl Read + Send + 'static) -> Self {
+        let heard = Self::default();
+        let ear = heard.clone();
+        std::thread::spawn(move || {
+            let mut piece = [0; 4096];
+            // A pseudo-terminal that nobody holds any more ends with an error.
+            while let Ok(read @ 1..) = from.read(&mut piece) {
+                ear.0.lock().unwrap().0 += &String::from_utf8_lossy(&piece[..read]);
+            }
+            ear.0.lock().unwrap().1 = true;
+        });
+        heard
+    }
+
+    /// What was said so far.
+    pub(crate) fn now(&self) -> String {
+        self.0.lock().unwrap().0.clone()
+    }
+
+    /// Waits until this was said; what was said before and with it.
+    pub(crate) async fn until(&self, words: &str) -> String {
+        let said = || Some(self.now()).filter(|said| said.contains(words));
+        let deadline = tokio::time::timeout(SOON, async {
+            loop {
+                if let Some(said) = said() {
+                    return said;
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        });
+        deadline.await.unwrap_or_else(|_| panic!("{words:?} is not in {:?}", self.now()))
+    }
+
+    /// Everything, once nothing more can come.
+    pub(crate) async fn whole(&self) -> String {
+        let heard = || Some(self.0.lock().unwrap().clone()).filter(|(_, whole)| *whole);
+        until("the end of what it says", heard).await.0
+    }
+}
+
+const SOON: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Waits for what one looks for.
+pub(crate) async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + SOON;
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        tokio::time::sleep(LOOK).await;
     }
 }
 

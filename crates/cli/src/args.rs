@@ -1,6 +1,6 @@
 //! The command line, as clap reads it; man pages and completions are made of it too.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
@@ -18,9 +18,9 @@ Exit status:
    64  the command line                  75  not now; the same may go well later
    65  refused by the API                76  exec: cut off before its outcome was known
    66  not found                         77  no valid token, or no right to do that
-   69  the daemon is not reached        124  over its time
-   70  the daemon's fault               130  interrupted
-   73  the operation failed              78  the profile
+   69  the daemon is not reached         78  the profile, or whom https believes
+   70  the daemon's fault               124  over its time
+   73  the operation failed             130  interrupted
 exec ends with the status of the guest's command. With --json, failures are JSON too, on
 standard error, with the API's stable code."
 )]
@@ -42,6 +42,11 @@ pub struct Common {
     /// Where the daemon is; its token then comes from INFINIBAY_TOKEN, or from a profile for that URL
     #[arg(long, global = true, value_name = "URL", env = "INFINIBAY_URL")]
     pub url: Option<String>,
+    /// Believe the authorities in this PEM file, and no others, for https; `login` keeps them in the
+    /// profile
+    // An empty variable names no file, which a path's own parser would refuse.
+    #[arg(long, global = true, value_name = "FILE", env = "INFINIBAY_CA", value_hint = clap::ValueHint::FilePath)]
+    pub ca: Option<OsString>,
     /// JSON for programs instead of words for people
     #[arg(long, global = true)]
     pub json: bool,
@@ -52,8 +57,8 @@ pub struct Common {
 pub enum Command {
     /// Sign in, and keep a token in the profile
     Login(Login),
-    /// Forget a profile and its token
-    Logout,
+    /// End a profile's token, and forget the profile
+    Logout(Logout),
     /// Show who the token is for
     Whoami,
     /// Of a VM.
@@ -169,6 +174,17 @@ pub struct Login {
     /// Issue a token that can look and not touch
     #[arg(long, requires = "email")]
     pub read_only: bool,
+}
+
+/// `logout`.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Logout {
+    /// Leave the token good, and do not ask the daemon
+    #[arg(long)]
+    pub keep_token: bool,
+    /// Forget the profile also where the token cannot be ended; it stays good then
+    #[arg(long, conflicts_with = "keep_token")]
+    pub force: bool,
 }
 
 /// What a VM boots with.
@@ -294,6 +310,9 @@ pub struct Events {
     /// Go on with what happens, until Ctrl-C; without it, what is kept of the past is shown
     #[arg(long, short)]
     pub follow: bool,
+    /// Of the past, who asked for what, too; for admins
+    #[arg(long, conflicts_with = "follow")]
+    pub audit: bool,
 }
 
 /// When a snapshot of the disks is taken, whether the guest's file systems come to rest first.

@@ -1,11 +1,16 @@
 //! Questions to the API over HTTP.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use reqwest::{Url, redirect};
+use rustls::ClientConfig;
 use serde_json::{Value, json};
 
-use crate::{documents::Document, failure::Failure};
+use crate::{
+    documents::Document,
+    failure::Failure,
+    tls::{self, Authority},
+};
 
 /// How long a connection may take to come about.
 pub const CONNECT: Duration = Duration::from_secs(10);
@@ -22,23 +27,27 @@ pub struct Client {
     pub base: Url,
     /// The bearer token.
     pub token: String,
+    /// How https is spoken.
+    pub tls: Arc<ClientConfig>,
 }
 
 impl Client {
-    /// For the daemon at `base`.
+    /// For the daemon at `base`, which `authority` vouches for; the public ones, where there is none.
     ///
     /// # Errors
     /// Where TLS cannot be set up.
-    pub fn new(base: Url, token: String) -> Result<Self, Failure> {
+    pub fn new(base: Url, token: String, authority: Option<&Authority>) -> Result<Self, Failure> {
+        let tls = tls::config(authority)?;
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT)
             // A token is for one place: neither another host nor a proxy is shown it.
             .redirect(redirect::Policy::none())
             .no_proxy()
+            .use_preconfigured_tls(ClientConfig::clone(&tls))
             .user_agent(concat!("infinibay/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| Failure::Answer(format!("TLS cannot be set up: {error}")))?;
-        Ok(Self { http, base, token })
+        Ok(Self { http, base, token, tls })
     }
 
     /// Asks; gives what stands in the document's field.
@@ -111,6 +120,9 @@ impl Client {
         use std::error::Error as _;
         if error.is_timeout() && !error.is_connect() {
             return Failure::TimedOut(format!("{} did not answer in time", self.base));
+        }
+        if let Some(reason) = tls::disbelief(error) {
+            return Failure::Untrusted(format!("{} is not believed: {reason}", self.base));
         }
         // The cause says what a person can do something about.
         let mut cause = error.source();

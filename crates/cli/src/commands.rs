@@ -3,6 +3,7 @@
 mod create;
 mod events;
 mod exec;
+mod follow;
 mod generate;
 mod login;
 mod logs;
@@ -37,7 +38,7 @@ pub async fn run(context: &Context, command: Command) -> Result<u8, Failure> {
 async fn other_than_vm(context: &Context, command: Command) -> Result<(), Failure> {
     match command {
         Command::Login(args) => login::login(context, args).await,
-        Command::Logout => login::logout(context),
+        Command::Logout(args) => login::logout(context, args).await,
         Command::Whoami => login::whoami(context).await,
         Command::Generate { dir } => generate::generate(&dir),
         Command::Vm(command) | Command::OfVm(command) => of_vm(context, command).await,

@@ -1,6 +1,8 @@
 //! What every command works with: the screen, whom to ask, and what to say where it is interrupted.
 
-use std::{cell::OnceCell, cell::RefCell, rc::Rc};
+use std::{cell::OnceCell, cell::RefCell, io, path::PathBuf, rc::Rc};
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     args::Common,
@@ -8,6 +10,7 @@ use crate::{
     failure::Failure,
     profile::{self, Told},
     screen::Screen,
+    tls::Authority,
 };
 
 /// Of one run of this program.
@@ -18,6 +21,7 @@ pub struct Context {
     pub profile: Option<String>,
     /// `--url`, `INFINIBAY_URL`.
     pub url: Option<String>,
+    ca: Option<PathBuf>,
     client: OnceCell<Client>,
     going_on: Rc<RefCell<Option<String>>>,
 }
@@ -35,15 +39,24 @@ impl Context {
     /// As the command line says.
     #[must_use]
     pub fn new(common: Common) -> Self {
-        let Common { profile, url, json } = common;
+        let Common { profile, url, ca, json } = common;
         let url = url.filter(|url| !url.is_empty());
         Self {
             screen: Screen::of_process(json),
             profile,
             url,
+            ca: ca.filter(|path| !path.is_empty()).map(PathBuf::from),
             client: OnceCell::new(),
             going_on: Rc::default(),
         }
+    }
+
+    /// `--ca`, `INFINIBAY_CA`: what stands in that file, if one is named.
+    ///
+    /// # Errors
+    /// Where it is no authority's.
+    pub fn authority(&self) -> Result<Option<Authority>, Failure> {
+        self.ca.as_deref().map(Authority::read).transpose()
     }
 
     /// Who asks.
@@ -58,9 +71,10 @@ impl Context {
             profile: self.profile.clone(),
             url: self.url.clone(),
             token: std::env::var("INFINIBAY_TOKEN").ok().filter(|token| !token.is_empty()),
+            ca: self.authority()?,
         };
         let chosen = profile::choose(told, || profile::read(&profile::path()?))?;
-        let client = Client::new(profile::base(&chosen.url)?, chosen.token)?;
+        let client = Client::new(profile::base(&chosen.url)?, chosen.token, chosen.ca.as_ref())?;
         Ok(self.client.get_or_init(|| client))
     }
 
@@ -71,7 +85,8 @@ impl Context {
         GoesOn(Rc::clone(&self.going_on))
     }
 
-    /// Does something until Ctrl-C.
+    /// Does something until Ctrl-C, or until it is told to end by SIGTERM: what has to be put back, as a
+    /// terminal that shows nothing, is put back then.
     ///
     /// # Errors
     /// Those of the work, or the interruption.
@@ -82,10 +97,18 @@ impl Context {
         tokio::pin!(work);
         tokio::select! {
             done = &mut work => done,
-            signal = tokio::signal::ctrl_c() => {
+            signal = interruption() => {
                 signal.map_err(|error| Failure::Local("signals".into(), error))?;
                 Err(Failure::Interrupted(self.going_on.borrow().clone()))
             }
         }
+    }
+}
+
+async fn interruption() -> io::Result<()> {
+    let mut told = signal(SignalKind::terminate())?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed,
+        _ = told.recv() => Ok(()),
     }
 }

@@ -26,7 +26,9 @@ macro_rules! documents {
 
 documents! {
     ALERTS = "alerts", "alerts";
+    AUDIT_LOG = "audit_log", "auditLog";
     CANCEL_VM_COMMAND = "cancel_vm_command", "cancelVmCommand";
+    COMMAND_LOG = "command_log", "commandLog";
     CREATE_API_TOKEN = "create_api_token", "createApiToken";
     CREATE_VM = "create_vm", "createVm";
     CREATE_VM_SNAPSHOT = "create_vm_snapshot", "createVmSnapshot";

@@ -16,6 +16,12 @@ pub enum Failure {
     /// There is no usable profile.
     #[error("{0}")]
     Profile(String),
+    /// An authority's file is none.
+    #[error("{0}")]
+    Authority(String),
+    /// What answers there cannot prove that it is the daemon.
+    #[error("{0}")]
+    Untrusted(String),
     /// The daemon could not be reached, or the connection broke.
     #[error("{0}")]
     Unreachable(String),
@@ -76,7 +82,7 @@ impl Failure {
             Self::Local(_, error) if error.kind() == io::ErrorKind::BrokenPipe => 141,
             Self::Local(..) => 74,
             Self::CutOff { .. } => 76,
-            Self::Profile(_) => 78,
+            Self::Profile(_) | Self::Authority(_) | Self::Untrusted(_) => 78,
             Self::TimedOut(_) => 124,
             Self::Interrupted(_) => 130,
         }
@@ -88,6 +94,8 @@ impl Failure {
         match self {
             Self::Usage(_) => "USAGE",
             Self::Profile(_) => "PROFILE",
+            Self::Authority(_) => "CA",
+            Self::Untrusted(_) => "UNTRUSTED",
             Self::Unreachable(_) => "UNREACHABLE",
             Self::Answer(_) => "BAD_ANSWER",
             Self::Api { code, .. } | Self::Operation { code, .. } => code,

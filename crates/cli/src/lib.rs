@@ -17,6 +17,7 @@ pub mod prompt;
 pub mod screen;
 pub mod socket;
 pub mod spark;
+pub mod tls;
 pub mod vms;
 
 use std::{io::Write as _, process::ExitCode};

@@ -51,6 +51,10 @@ impl Shown {
             return Self::Lines { title, last: String::new() };
         }
         let bar = ProgressBar::with_draw_target(Some(100), ProgressDrawTarget::stderr());
+        // A terminal that cannot be drawn over, as TERM=dumb says.
+        if bar.is_hidden() {
+            return Self::Lines { title, last: String::new() };
+        }
         if let Ok(style) =
             ProgressStyle::with_template("{prefix} [{bar:24}] {pos:>3} %  {wide_msg}  {elapsed}")
         {
@@ -84,7 +88,8 @@ impl Shown {
 impl Drop for Shown {
     fn drop(&mut self) {
         if let Self::Bar(bar) = self {
-            bar.abandon();
+            // What came of it is said in words, in its place.
+            bar.finish_and_clear();
         }
     }
 }

@@ -14,14 +14,14 @@ use std::{
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, tls::Authority};
 
 /// The profile that is meant where none is named.
 pub const DEFAULT: &str = "default";
 /// Where a daemon is that nobody said anything of.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:4000";
 /// The longest file that is read, in bytes.
-const LONGEST: u64 = 1 << 20;
+const LONGEST: u64 = 8 << 20;
 
 /// All profiles, by name.
 #[derive(Default, Serialize, Deserialize)]
@@ -40,6 +40,10 @@ pub struct Profile {
     pub url: String,
     /// The bearer token.
     pub token: String,
+    /// Who vouches for the daemon; the public authorities, where there is nobody. It stands here, and not
+    /// the path of a file, so that whom a token is shown to is guarded by what guards the token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<Authority>,
 }
 
 /// What the command line and the environment say, either of which may be silent.
@@ -51,6 +55,8 @@ pub struct Told {
     pub url: Option<String>,
     /// `INFINIBAY_TOKEN`.
     pub token: Option<String>,
+    /// `--ca`, `INFINIBAY_CA`.
+    pub ca: Option<Authority>,
 }
 
 /// `INFINIBAY_PROFILES`, or `infinibay/profiles.toml` in the directory for configuration.
@@ -119,6 +125,9 @@ fn check(file: &File) -> Result<(), String> {
 pub fn write(path: &Path, profiles: &Profiles) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::Local(path.display().to_string(), error);
     let text = toml::to_string(profiles).map_err(|error| failed(io::Error::other(error)))?;
+    if text.len() as u64 > LONGEST {
+        return Err(failed(io::Error::other(format!("it would be longer than {LONGEST} bytes"))));
+    }
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
         fs::create_dir_all(dir).map_err(failed)?;
     }
@@ -137,13 +146,13 @@ pub fn write(path: &Path, profiles: &Profiles) -> Result<(), Failure> {
 }
 
 /// Puts together where and who. A profile's token goes to the profile's own daemon only: whoever
-/// gives another URL gives a token for it.
+/// gives another URL gives a token for it. Nor does a profile's authority vouch for another daemon.
 ///
 /// # Errors
 /// Where something is missing or is no URL.
 pub fn choose(told: Told, read: impl FnOnce() -> Result<Profiles, Failure>) -> Result<Profile, Failure> {
-    if let Told { profile: None, url: Some(url), token: Some(token) } = told {
-        return Ok(Profile { url, token });
+    if let Told { profile: None, url: Some(url), token: Some(token), ca } = told {
+        return Ok(Profile { url, token, ca });
     }
     let name = told.profile.as_deref().unwrap_or(DEFAULT);
     let found = read()?.profiles.remove(name);
@@ -152,17 +161,22 @@ pub fn choose(told: Told, read: impl FnOnce() -> Result<Profiles, Failure>) -> R
             "there is no profile '{name}'; make it with `infinibay login`"
         )));
     }
-    match (told.url, told.token, found) {
-        (url, Some(token), found) => {
-            let url = url.or(found.map(|found| found.url)).unwrap_or_else(|| DEFAULT_URL.into());
-            Ok(Profile { url, token })
-        }
-        (None, None, Some(found)) => Ok(found),
-        (Some(url), None, Some(found)) if base(&url)? == base(&found.url)? => Ok(found),
-        (Some(url), None, _) => Err(Failure::Profile(format!(
+    let its_own = match (&told.url, &found) {
+        (None, Some(_)) => true,
+        (Some(url), Some(found)) => base(url)? == base(&found.url)?,
+        (_, None) => false,
+    };
+    let (found_url, found_token, found_ca) = match found {
+        Some(Profile { url, token, ca }) if its_own => (Some(url), Some(token), ca),
+        _ => (None, None, None),
+    };
+    let ca = told.ca.or(found_ca);
+    match (found_url.or(told.url), told.token.or(found_token)) {
+        (url, Some(token)) => Ok(Profile { url: url.unwrap_or_else(|| DEFAULT_URL.into()), token, ca }),
+        (Some(url), None) => Err(Failure::Profile(format!(
             "there is no token for {url}: set INFINIBAY_TOKEN, or make a profile with `infinibay login --url {url}`"
         ))),
-        (None, None, None) => Err(Failure::Profile(
+        (None, None) => Err(Failure::Profile(
             "there is no profile yet; make one with `infinibay login`, or set INFINIBAY_URL and INFINIBAY_TOKEN"
                 .into(),
         )),
@@ -210,15 +224,45 @@ mod tests {
 
     use super::*;
 
+    fn authority() -> Authority {
+        let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+        made.cert.pem().try_into().unwrap()
+    }
+
     fn profiles() -> Profiles {
-        let profile = Profile { url: "https://a.example".into(), token: "of-the-profile".into() };
+        let profile = Profile {
+            url: "https://a.example".into(),
+            token: "of-the-profile".into(),
+            ca: Some(authority()),
+        };
         Profiles { profiles: BTreeMap::from([(DEFAULT.to_owned(), profile)]) }
     }
 
     fn chosen(profile: Option<&str>, url: Option<&str>, token: Option<&str>) -> Option<(String, String)> {
-        let told =
-            Told { profile: profile.map(Into::into), url: url.map(Into::into), token: token.map(Into::into) };
-        choose(told, || Ok(profiles())).ok().map(|it| (it.url, it.token))
+        choose(told(profile, url, token), || Ok(profiles())).ok().map(|it| (it.url, it.token))
+    }
+
+    fn told(profile: Option<&str>, url: Option<&str>, token: Option<&str>) -> Told {
+        let owned = |word: Option<&str>| word.map(str::to_owned);
+        Told { profile: owned(profile), url: owned(url), token: owned(token), ca: None }
+    }
+
+    #[test]
+    fn a_profiles_authority_vouches_for_its_own_daemon_only() {
+        let vouches = |profile, url, token, ca| {
+            let told = Told { ca, ..told(profile, url, token) };
+            choose(told, || Ok(profiles())).unwrap().ca
+        };
+        assert!(vouches(None, None, None, None).is_some());
+        assert!(vouches(None, None, Some("t"), None).is_some());
+        assert!(vouches(Some(DEFAULT), Some("https://a.example/"), Some("t"), None).is_some());
+        assert!(vouches(Some(DEFAULT), Some("https://b.example"), Some("t"), None).is_none());
+        assert!(vouches(None, Some("https://b.example"), Some("t"), None).is_none());
+        // Who names one means that one.
+        let other = authority();
+        for url in [None, Some("https://b.example")] {
+            assert_eq!(vouches(None, url, Some("t"), Some(other.clone())).as_ref(), Some(&other));
+        }
     }
 
     #[test]
@@ -243,7 +287,8 @@ mod tests {
         assert!(read(&path).unwrap().profiles.is_empty());
         write(&path, &profiles()).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(read(&path).unwrap().profiles[DEFAULT].token, "of-the-profile");
+        let kept = &read(&path).unwrap().profiles[DEFAULT];
+        assert!(kept.token == "of-the-profile" && kept.ca.is_some());
         for mode in [0o640, 0o604, 0o620, 0o644, 0o666] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             assert!(read(&path).err().unwrap().to_string().contains("chmod 600"), "{mode:o}");

@@ -1,12 +1,12 @@
 //! What is told as it happens: subscriptions over graphql-transport-ws.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async_with_config,
+    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
     tungstenite::{
         Error, Message, Utf8Bytes,
         client::IntoClientRequest as _,
@@ -19,6 +19,7 @@ use crate::{
     client::{CONNECT, Client, refusal},
     documents::Document,
     failure::Failure,
+    tls,
 };
 
 /// The longest message that is read, in bytes.
@@ -38,8 +39,10 @@ pub struct Socket {
 pub enum Said {
     /// What stands in the document's field, whole.
     Next(Value),
-    /// It ended: what it was about is gone, or the right to it.
+    /// It ended: what it was about is gone.
     Complete,
+    /// It was refused, at once or later: what it is about is not there, or not for this token any more.
+    Refused(Failure),
 }
 
 fn broken(what: &str) -> Failure {
@@ -75,10 +78,14 @@ impl Socket {
             .headers_mut()
             .insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("graphql-transport-ws"));
         let config = WebSocketConfig::default().max_message_size(Some(LONGEST)).max_frame_size(Some(LONGEST));
-        match connect_async_with_config(request, Some(config), true).await {
+        let tls = Connector::Rustls(Arc::clone(&client.tls));
+        match connect_async_tls_with_config(request, Some(config), true, Some(tls)).await {
             Ok((stream, _)) => Ok(Self { stream }),
             Err(Error::Http(answer)) => Err(refused(answer.status(), answer.body().as_deref())),
-            Err(error) => Err(Failure::Unreachable(format!("{} cannot be reached: {error}", client.base))),
+            Err(error) => Err(match tls::disbelief(&error) {
+                Some(reason) => Failure::Untrusted(format!("{} is not believed: {reason}", client.base)),
+                None => Failure::Unreachable(format!("{} cannot be reached: {error}", client.base)),
+            }),
         }
     }
 
@@ -94,7 +101,7 @@ impl Socket {
     /// The next of any subscription, with its id.
     ///
     /// # Errors
-    /// Where one is refused, or the connection broke.
+    /// Where the connection broke.
     pub async fn next(&mut self) -> Result<(String, Said), Failure> {
         loop {
             let mut message = self.message().await?;
@@ -102,16 +109,13 @@ impl Socket {
             match message["type"].as_str() {
                 Some("next") => {
                     let mut payload = message["payload"].take();
-                    if let Some(failure) = refusal(&payload) {
-                        return Err(failure);
-                    }
-                    return Ok((id, Said::Next(payload["data"].take())));
+                    let refused = refusal(&payload).map(Said::Refused);
+                    return Ok((id, refused.unwrap_or_else(|| Said::Next(payload["data"].take()))));
                 }
                 Some("error") => {
                     let failure = refusal(&json!({ "errors": message["payload"].take() }));
-                    return Err(
-                        failure.unwrap_or_else(|| broken("a subscription was refused without a reason"))
-                    );
+                    let silent = || Failure::Answer("a subscription was refused without a reason".into());
+                    return Ok((id, Said::Refused(failure.unwrap_or_else(silent))));
                 }
                 Some("complete") => return Ok((id, Said::Complete)),
                 _ => {}

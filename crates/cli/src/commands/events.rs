@@ -1,83 +1,42 @@
-//! `events`: what happens to VMs, as it happens, or what is kept of it.
+//! `events`: what is kept of what happened to VMs; what happens from now on is told by its neighbour.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::show::word;
+use super::{follow, show::word};
 use crate::{
     args::Events,
     clean,
     context::Context,
-    documents,
+    documents::{self, Document},
     failure::Failure,
-    socket::{Said, Socket},
     vms,
 };
 
 /// The most of each kind that is shown of the past.
 const KEPT: i32 = 100;
-/// The most VMs that are followed at once; the daemon bounds a connection's subscriptions.
-const MANY: usize = 64;
 
 pub(super) async fn events(context: &Context, args: &Events) -> Result<(), Failure> {
     let names = names(context, &args.vms).await?;
-    if !args.follow {
-        return past(context, &names, args.vms.is_empty()).await;
+    if args.follow {
+        return follow::follow(context, &names).await;
     }
-    if names.is_empty() {
-        context.screen.note("there are no VMs");
-        return Ok(());
-    }
-    if names.len() > MANY {
-        let words = format!("{} VMs are too many to follow at once; name up to {MANY}", names.len());
-        return Err(Failure::Usage(words));
-    }
-    let mut socket = Socket::connect(context.client()?).await?;
-    for id in names.keys() {
-        socket.begin(&id.to_string(), &documents::VM_EVENTS, &json!({ "id": id })).await?;
-    }
-    let mut open = names.len();
-    while open > 0 {
-        let (id, said) = socket.next().await?;
-        match said {
-            Said::Next(data) => event(context, &names, &data[documents::VM_EVENTS.field])?,
-            Said::Complete => {
-                open -= 1;
-                let name = id.parse().ok().and_then(|id: Uuid| names.get(&id));
-                context.screen.note(&format!("{}: nothing more is told of it", name.unwrap_or(&id)));
-            }
-        }
-    }
-    Ok(())
+    past(context, &names, args).await
 }
 
+/// What VMs are called, by their ids.
+pub(super) type Names = BTreeMap<Uuid, String>;
+
 /// The VMs that are meant, and what they are called.
-async fn names(context: &Context, called: &[String]) -> Result<BTreeMap<Uuid, String>, Failure> {
+async fn names(context: &Context, called: &[String]) -> Result<Names, Failure> {
     let client = context.client()?;
     if !called.is_empty() {
         let found = vms::find_all(client, called).await?;
         return Ok(found.into_iter().map(|vm| (vm.id, vm.called)).collect());
     }
     Ok(vms::names(client).await?.into_iter().map(|vm| (vm.id, vm.name)).collect())
-}
-
-fn event(context: &Context, names: &BTreeMap<Uuid, String>, event: &Value) -> Result<(), Failure> {
-    if context.screen.json {
-        return context.screen.value_line(event);
-    }
-    let id = word(&event["vmId"]);
-    let name = id.parse().ok().and_then(|id: Uuid| names.get(&id)).unwrap_or(&id);
-    let payload = match &event["payload"] {
-        Value::Object(fields) => {
-            let fields = fields.iter().filter(|(_, value)| !value.is_null());
-            fields.map(|(key, value)| format!("{key}={}", word(value))).collect::<Vec<_>>().join(" ")
-        }
-        other => word(other),
-    };
-    let line = format!("{}  {name}  {}  {payload}", word(&event["at"]), word(&event["type"]));
-    context.screen.line(clean::line(&line).trim_end())
 }
 
 /// One thing that is kept.
@@ -88,46 +47,86 @@ struct Kept {
     words: String,
 }
 
-/// Alerts and guests' errors, oldest first.
-async fn past(context: &Context, names: &BTreeMap<Uuid, String>, everything: bool) -> Result<(), Failure> {
+/// What one kind's question gives of one VM.
+type OfVm<'a> = (&'a Uuid, &'a str, Value);
+
+/// Each VM is a question: only those that were named are asked about.
+async fn of_each<'a>(
+    context: &Context,
+    names: &'a Names,
+    args: &Events,
+    document: &Document,
+) -> Result<Vec<OfVm<'a>>, Failure> {
+    let mut all = Vec::new();
+    if args.vms.is_empty() {
+        return Ok(all);
+    }
+    for (id, name) in names {
+        let mut told = context.client()?.ask(document, json!({ "id": id, "first": KEPT })).await?;
+        all.push((id, &**name, told["nodes"].take()));
+    }
+    Ok(all)
+}
+
+/// Alerts; of VMs that were named, guests' errors and commands; who asked for what, where that was asked
+/// for. Oldest first.
+async fn past(context: &Context, names: &Names, args: &Events) -> Result<(), Failure> {
     let client = context.client()?;
-    let mut alerts = client.ask(&documents::ALERTS, json!({ "first": KEPT })).await?["nodes"].take();
-    let about = |alert: &Value| {
-        let id = alert["vmId"].as_str().and_then(|id| id.parse::<Uuid>().ok());
+    let everything = args.vms.is_empty();
+    let about = |it: &Value| {
+        let id = it["vmId"].as_str().and_then(|id| id.parse::<Uuid>().ok());
         everything || id.is_some_and(|id| names.contains_key(&id))
     };
-    if let Some(alerts) = alerts.as_array_mut() {
-        alerts.retain(about);
-    }
-    let mut errors = Vec::new();
-    // Each VM is a question: only those that were named are asked about.
-    for (id, name) in names.iter().filter(|_| !everything) {
-        let mut told = client.ask(&documents::VM_ERRORS, json!({ "id": id, "first": KEPT })).await?;
-        errors.push((id, name, told["nodes"].take()));
-    }
+    let mut alerts = nodes(client.ask(&documents::ALERTS, json!({ "first": KEPT })).await?);
+    alerts.retain(about);
+    let errors = of_each(context, names, args, &documents::VM_ERRORS).await?;
+    let commands = of_each(context, names, args, &documents::COMMAND_LOG).await?;
+    let audit = if args.audit { Some(asked_for(context, names, everything).await?) } else { None };
     if context.screen.json {
-        let errors: Vec<Value> =
-            errors.iter().map(|(id, _, nodes)| json!({ "vmId": id, "errors": nodes })).collect();
-        return context.screen.value(&json!({ "alerts": alerts, "guestErrors": errors }));
+        let by_vm = |all: &[OfVm<'_>], field: &str| -> Value {
+            all.iter().map(|(id, _, nodes)| json!({ "vmId": id, field: nodes })).collect()
+        };
+        let mut told = json!({
+            "alerts": alerts,
+            "guestErrors": by_vm(&errors, "errors"),
+            "commands": by_vm(&commands, "commands"),
+        });
+        if let Some(audit) = audit {
+            told["audit"] = Value::Array(audit);
+        }
+        return context.screen.value(&told);
     }
+    let called = |id: &Value| {
+        let Some(id) = id.as_str() else { return "host".to_owned() };
+        id.parse().ok().and_then(|id: Uuid| names.get(&id)).map_or(id, String::as_str).to_owned()
+    };
     let mut kept = Vec::new();
-    for alert in alerts.as_array().into_iter().flatten() {
-        let id = alert["vmId"].as_str().unwrap_or("host");
-        let vm = id.parse().ok().and_then(|id: Uuid| names.get(&id)).map_or(id, String::as_str).to_owned();
+    for alert in &alerts {
         let state = if alert["resolvedAt"].is_null() { "open" } else { "ended" };
         let what = format!("{} alert, {state}", word(&alert["severity"]).to_lowercase());
-        kept.push(Kept { at: word(&alert["lastAt"]), vm, what, words: word(&alert["summary"]) });
+        let (vm, at) = (called(&alert["vmId"]), word(&alert["lastAt"]));
+        kept.push(Kept { at, vm, what, words: word(&alert["summary"]) });
     }
     for (_, name, nodes) in &errors {
         for error in nodes.as_array().into_iter().flatten() {
-            let words = word(&error["error"]);
-            kept.push(Kept {
-                at: word(&error["createdAt"]),
-                vm: (*name).clone(),
-                what: "guest error".into(),
-                words,
-            });
+            let (vm, at) = ((*name).to_owned(), word(&error["createdAt"]));
+            kept.push(Kept { at, vm, what: "guest error".into(), words: word(&error["error"]) });
         }
+    }
+    for (_, name, nodes) in &commands {
+        for command in nodes.as_array().into_iter().flatten() {
+            let what = format!("command, {}", word(&command["status"]).to_lowercase());
+            let (vm, at) = ((*name).to_owned(), word(&command["createdAt"]));
+            kept.push(Kept { at, vm, what, words: line_of(&command["command"]) });
+        }
+    }
+    for row in audit.iter().flatten() {
+        let outcome = word(&row["outcome"]).to_lowercase();
+        let code = row["code"].as_str().map(|code| format!(" ({code})")).unwrap_or_default();
+        let who = row["userId"].as_str().unwrap_or("the host's operator, or nobody known");
+        let words = format!("{} by {who} from {}", word(&row["action"]), word(&row["address"]));
+        let (vm, at) = (called(&row["vmId"]), word(&row["at"]));
+        kept.push(Kept { at, vm, what: format!("asked for, {outcome}{code}"), words });
     }
     kept.sort_by(|one, other| one.at.cmp(&other.at));
     if kept.is_empty() {
@@ -138,4 +137,31 @@ async fn past(context: &Context, names: &BTreeMap<Uuid, String>, everything: boo
         context.screen.line(&clean::line(&format!("{at}  {vm}  {what}: {words}")))?;
     }
     Ok(())
+}
+
+/// The audit log: of each VM that was named, else of everything.
+async fn asked_for(context: &Context, names: &Names, everything: bool) -> Result<Vec<Value>, Failure> {
+    let client = context.client()?;
+    if everything {
+        return Ok(nodes(client.ask(&documents::AUDIT_LOG, json!({ "first": KEPT })).await?));
+    }
+    let mut rows = Vec::new();
+    for id in names.keys() {
+        let variables = json!({ "first": KEPT, "filter": { "vmId": id } });
+        rows.extend(nodes(client.ask(&documents::AUDIT_LOG, variables).await?));
+    }
+    Ok(rows)
+}
+
+fn nodes(mut page: Value) -> Vec<Value> {
+    match page["nodes"].take() {
+        Value::Array(nodes) => nodes,
+        _ => Vec::new(),
+    }
+}
+
+/// A command in few words: the shell's line, else all that is kept of it.
+fn line_of(command: &Value) -> String {
+    let line = command["raw_command"].as_str().or_else(|| command["action"].as_str());
+    line.map_or_else(|| word(command), str::to_owned)
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::show::word;
 use crate::{
-    args::Login,
+    args::{Login, Logout},
     clean,
     client::Client,
     context::Context,
@@ -14,6 +14,7 @@ use crate::{
     failure::Failure,
     profile::{self, Profile},
     prompt,
+    tls::Authority,
 };
 
 /// How long signing in may take: a password costs on purpose.
@@ -23,23 +24,26 @@ const SIGN_IN: Duration = Duration::from_secs(60);
 pub(super) async fn login(context: &Context, args: Login) -> Result<(), Failure> {
     let path = profile::path()?;
     // Read first: nobody types a password for a file that cannot be used.
-    let mut profiles = profile::read(&path)?;
     let name = context.profile.clone().unwrap_or_else(|| profile::DEFAULT.into());
-    let url = context.url.clone().or_else(|| profiles.profiles.get(&name).map(|it| it.url.clone()));
+    let before = profile::read(&path)?.profiles.remove(&name);
+    let url = context.url.clone().or_else(|| before.as_ref().map(|it| it.url.clone()));
     let url = url.unwrap_or_else(|| profile::DEFAULT_URL.into());
     let base = profile::base(&url)?;
     if profile::is_open(&base) {
         context.screen.note(&format!("warning: what is sent to {base} can be read on the way; use https"));
     }
+    let ca = authority(context, &base, before)?;
     let token = match args.email {
-        Some(email) => issued(&base, &email, args.days, args.read_only).await?,
+        Some(email) => issued(&base, ca.as_ref(), &email, args.days, args.read_only).await?,
         None => match std::env::var("INFINIBAY_TOKEN").ok().filter(|token| !token.is_empty()) {
             Some(token) => token,
             None => prompt::secret("Token").await?,
         },
     };
-    let me = Client::new(base, token.clone())?.ask(&documents::ME, json!({})).await?;
-    profiles.profiles.insert(name.clone(), Profile { url: url.clone(), token });
+    let me = Client::new(base, token.clone(), ca.as_ref())?.ask(&documents::ME, json!({})).await?;
+    // Read again: typing takes long, and others may have signed in meanwhile.
+    let mut profiles = profile::read(&path)?;
+    profiles.profiles.insert(name.clone(), Profile { url: url.clone(), token, ca });
     profile::write(&path, &profiles)?;
     if context.screen.json {
         return context.screen.value(&json!({ "profile": name, "url": url, "user": me }));
@@ -52,16 +56,43 @@ pub(super) async fn login(context: &Context, args: Login) -> Result<(), Failure>
     ))
 }
 
+/// Who vouches for the daemon from now on: whom the person names, else who did before.
+fn authority(
+    context: &Context,
+    base: &reqwest::Url,
+    before: Option<Profile>,
+) -> Result<Option<Authority>, Failure> {
+    let named = context.authority()?;
+    if base.scheme() != "https" {
+        if named.is_some() {
+            context
+                .screen
+                .note(&format!("an authority vouches for https; {base} is none, and it is not kept"));
+        }
+        return Ok(None);
+    }
+    Ok(match (named, before) {
+        (None, Some(before)) if profile::base(&before.url)? == *base => before.ca,
+        (named, _) => named,
+    })
+}
+
 /// A token of one's own, issued upon a password; the session ends at once.
-async fn issued(base: &reqwest::Url, email: &str, days: i32, read_only: bool) -> Result<String, Failure> {
+async fn issued(
+    base: &reqwest::Url,
+    ca: Option<&Authority>,
+    email: &str,
+    days: i32,
+    read_only: bool,
+) -> Result<String, Failure> {
     let password = prompt::secret("Password").await?;
-    let door = Client::new(base.clone(), String::new())?;
+    let door = Client::new(base.clone(), String::new(), ca)?;
     let body = json!({ "email": email, "password": password });
     let session = door.post("auth/login", None, &body, SIGN_IN).await?;
     let Some(access) = session["accessToken"].as_str() else {
         return Err(Failure::Answer("the daemon answers without a session".into()));
     };
-    let client = Client::new(base.clone(), access.to_owned())?;
+    let client = Client::new(base.clone(), access.to_owned(), ca)?;
     let scopes: &[&str] =
         if read_only { &["READ"] } else { &["READ", "CONTROL", "UNSAFE_COMMANDS", "TELEMETRY", "ADMIN"] };
     let label = format!("infinibay on {}", rustix::system::uname().nodename().to_string_lossy());
@@ -76,19 +107,67 @@ async fn issued(base: &reqwest::Url, email: &str, days: i32, read_only: bool) ->
     }
 }
 
-/// Forgets a profile. Its token stays good until it ends or is revoked.
-pub(super) fn logout(context: &Context) -> Result<(), Failure> {
+/// Ends a profile's token, then forgets the profile: while the one has not gone well the other is not
+/// done, so that no good token is lost sight of.
+pub(super) async fn logout(context: &Context, args: Logout) -> Result<(), Failure> {
     let path = profile::path()?;
-    let mut profiles = profile::read(&path)?;
+    let profiles = profile::read(&path)?.profiles;
     let name = context.profile.as_deref().unwrap_or(profile::DEFAULT);
-    if profiles.profiles.remove(name).is_none() {
-        return Err(Failure::Profile(format!("there is no profile '{name}'")));
+    let missing = || Failure::Profile(format!("there is no profile '{name}'"));
+    let profile = profiles.get(name).ok_or_else(missing)?;
+    if let Some(url) = &context.url
+        && profile::base(url)? != profile::base(&profile.url)?
+    {
+        return Err(Failure::Profile(format!(
+            "the profile '{name}' is for {}, and not for {url}",
+            profile.url
+        )));
     }
+    let also = profiles.iter().find(|(other, it)| *other != name && it.token == profile.token);
+    let revoked = if args.keep_token {
+        false
+    } else if let Some((other, _)) = also {
+        context.screen.note(&format!("the token stays good: the profile {other} has it too"));
+        false
+    } else {
+        match revoke(context, profile).await {
+            Ok(()) => true,
+            Err(failure) if args.force => {
+                context.screen.note(&format!("warning: the token stays good until it ends: {failure}"));
+                false
+            }
+            Err(failure) => {
+                let more = "its token was not ended, so the profile is kept; --force forgets it all the same";
+                context.screen.note(more);
+                return Err(failure);
+            }
+        }
+    };
+    // Read again: others may have signed in meanwhile.
+    let mut profiles = profile::read(&path)?;
+    profiles.profiles.remove(name);
     profile::write(&path, &profiles)?;
-    if context.screen.json {
-        return context.screen.value(&json!({ "profile": name }));
+    if std::env::var_os("INFINIBAY_TOKEN").is_some_and(|token| !token.is_empty()) {
+        context.screen.note("INFINIBAY_TOKEN is set, and goes on being used");
     }
-    context.screen.line(&format!("forgot the profile {}", clean::line(name)))
+    if context.screen.json {
+        return context.screen.value(&json!({ "profile": name, "tokenRevoked": revoked }));
+    }
+    let ended = if revoked { "ended the token and " } else { "" };
+    context.screen.line(&format!("{ended}forgot the profile {}", clean::line(name)))
+}
+
+/// Ends a profile's token, and sees that it has ended.
+async fn revoke(context: &Context, profile: &Profile) -> Result<(), Failure> {
+    let named = context.authority()?;
+    let ca = named.as_ref().or(profile.ca.as_ref());
+    let client = Client::new(profile::base(&profile.url)?, profile.token.clone(), ca)?;
+    client.post("auth/logout", Some(&client.token), &json!({}), SIGN_IN).await?;
+    match client.ask(&documents::ME, json!({})).await {
+        Err(Failure::Api { code, .. }) if code == "UNAUTHENTICATED" => Ok(()),
+        Err(failure) => Err(failure),
+        Ok(_) => Err(Failure::Answer(format!("{} still takes the token", client.base))),
+    }
 }
 
 /// Who the token is for.

@@ -32,8 +32,11 @@ pub(super) async fn logs(context: &Context, args: &Logs) -> Result<(), Failure> 
     let mut socket = Socket::connect(client).await?;
     socket.begin("logs", &documents::VM_CONSOLE, &variables).await?;
     loop {
-        let (_, Said::Next(data)) = socket.next().await? else { return Ok(()) };
-        piece(context, &data[documents::VM_CONSOLE.field])?;
+        match socket.next().await?.1 {
+            Said::Next(data) => piece(context, &data[documents::VM_CONSOLE.field])?,
+            Said::Complete => return Ok(()),
+            Said::Refused(failure) => return Err(failure),
+        }
     }
 }
 
