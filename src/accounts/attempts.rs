@@ -16,6 +16,8 @@ use crate::vm::UserId;
 const WINDOW: Duration = Duration::from_secs(15 * 60);
 /// Things remembered at most; whose window is nearest to its end is forgotten first.
 const MAX: usize = 16_384;
+/// How much of that is forgotten at once where there is no room.
+const SHARE: usize = MAX / 16;
 const PAIR: u32 = 5;
 const ADDRESS: u32 = 30;
 const ACCOUNT: u32 = 100;
@@ -131,15 +133,21 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
+/// Forgets what is over; where that is not enough, the oldest share at once, so that whoever floods us
+/// does not have everything looked through at each of his attempts.
 fn make_room(failures: &mut HashMap<Key, Failures>, now: Instant) {
     failures.retain(|_, known| now.saturating_duration_since(known.since) < WINDOW);
-    while failures.len() + 3 > MAX {
-        let Some(oldest) = failures.iter().min_by_key(|(_, known)| known.since).map(|(key, _)| key.clone())
-        else {
-            return;
-        };
-        failures.remove(&oldest);
+    if failures.len() <= MAX - SHARE {
+        return;
     }
+    let mut begun: Vec<Instant> = failures.values().map(|known| known.since).collect();
+    let (_, newest, _) = begun.select_nth_unstable(SHARE - 1);
+    let mut left = SHARE;
+    failures.retain(|_, known| {
+        let goes = left > 0 && known.since <= *newest;
+        left -= usize::from(goes);
+        !goes
+    });
 }
 
 #[cfg(test)]
@@ -224,5 +232,8 @@ mod tests {
             let _ = attempts.begin(address, &format!("user{n}"), start + Duration::from_millis(n.into()));
         }
         assert!(attempts.failures().len() <= MAX);
+        // The oldest went, and most of the newest stayed.
+        let known = |n: u32| attempts.failures().contains_key(&Key::Account(format!("user{n}")));
+        assert!(!known(0) && known(19_999) && known(16_000));
     }
 }
