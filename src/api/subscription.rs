@@ -132,7 +132,7 @@ impl Watch {
             Call { api: &self.api, actor: &actor }.may_see_history(self.vm).await
         };
         let checked = timeout(PATIENCE, checked).await;
-        let checked = checked.unwrap_or(Err(StoreError::NoAnswer { limit: PATIENCE }.into()));
+        let checked = checked.unwrap_or_else(|_| Err(StoreError::NoAnswer { limit: PATIENCE }.into()));
         let unknown = checked.as_ref().is_err_and(ApiError::is_failure);
         let wait = if unknown { AGAIN } else { self.api.config.recheck_interval };
         self.recheck = Instant::now() + wait;
