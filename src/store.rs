@@ -28,12 +28,14 @@ mod users;
 mod vm_errors;
 mod vms;
 
-pub use alerts::{AlertChanges, AlertLook, DueAlert, NewAlert, OpenAlert, Told, WatchedVm};
+pub use alerts::{AlertChanges, AlertLook, AlertSearch, DueAlert, NewAlert, OpenAlert, Told, WatchedVm};
 pub use audit::{
     AskedFrom, AuditEntry, AuditFilter, AuditOutcome, Refusal, asked_from, asked_likewise, pieces_asked_from,
     request_at_hand,
 };
-pub use commands::{CommandEnd, CommandRecord, CommandStatus, LateNote, NewCommand, NotLogged};
+pub use commands::{
+    CommandEnd, CommandRecord, CommandSearch, CommandStatus, LateNote, NewCommand, NotLogged,
+};
 pub use db::Store;
 pub use lock::StoreLock;
 pub use media::{FoundDisc, MediaBounds, MediumEnd, MediumUses, NewMedium, NotAsked};

@@ -13,7 +13,7 @@ use infinibay::{
     alerts::{Alerts, Timing},
     config::AlertsConfig,
     events::EventBus,
-    store::{AlertChanges, NewAlert, NewVm, Page, Store, Told, VmErrorRecord},
+    store::{AlertChanges, AlertSearch, NewAlert, NewVm, Page, Store, Told, VmErrorRecord},
     vm::{
         AgentConnectivity, Alert, AlertKind, AlertSeverity, DeliveryState, HostId, LossCounts, LossReason,
         OperationId, UserId, VmEvent, VmId, VmPhase, VmStatus,
@@ -114,7 +114,7 @@ impl Host {
     async fn alerts(&self) -> Vec<Alert> {
         let mut alerts = self
             .store
-            .alerts(Audience::Everybody, false, Page { first: 1000, after: None })
+            .alerts(Audience::Everybody, &AlertSearch::default(), Page { first: 1000, after: None })
             .await
             .unwrap()
             .nodes;
@@ -396,7 +396,7 @@ on_both! {
         assert!(alert.summary.contains("42 (damaged on disk)"), "{alert:?}");
         assert_eq!(alert.details["byReason"], json!({ "spool_damaged": 42 }));
         assert_eq!(alert.delivery.notified, 2, "the log has its beginning and its end");
-        assert_eq!(host.store.alerts(Audience::Of(UserId::generate()), false, Page { first: 9, after: None }).await.unwrap().nodes.len(), 0);
+        assert_eq!(host.store.alerts(Audience::Of(UserId::generate()), &AlertSearch::default(), Page { first: 9, after: None }).await.unwrap().nodes.len(), 0);
         host.stop().await;
     }
 
@@ -415,13 +415,13 @@ on_both! {
         }).await;
         host.stop().await;
         for (owner, theirs) in [(vm.owner, 2), (gone.owner, 1), (UserId::generate(), 0)] {
-            let seen = host.store.alerts(Audience::Of(owner), false, Page { first: 9, after: None }).await.unwrap();
+            let seen = host.store.alerts(Audience::Of(owner), &AlertSearch::default(), Page { first: 9, after: None }).await.unwrap();
             assert_eq!(seen.nodes.len(), theirs, "an owner sees what is his, also of a VM that is gone");
         }
-        let open = host.store.alerts(Audience::Everybody, true, Page { first: 1, after: None }).await.unwrap();
+        let open = host.store.alerts(Audience::Everybody, &AlertSearch { open: Some(true), ..AlertSearch::default() }, Page { first: 1, after: None }).await.unwrap();
         assert_eq!((open.nodes.len(), open.has_next), (1, true));
         let next = Page { first: 9, after: Some(open.nodes[0].id) };
-        assert_eq!(host.store.alerts(Audience::Everybody, true, next).await.unwrap().nodes.len(), 1);
+        assert_eq!(host.store.alerts(Audience::Everybody, &AlertSearch { open: Some(true), ..AlertSearch::default() }, next).await.unwrap().nodes.len(), 1);
         host.store.expire_history(now()).await.unwrap();
         let left: Vec<_> = host.alerts().await.iter().map(|alert| (alert.vm, alert.kind)).collect();
         assert_eq!(left, [(Some(vm.id), AlertKind::VmOffline)]);

@@ -9,7 +9,8 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use infinibay::{
     store::{
-        CommandEnd, CommandStatus, LateNote, NewCommand, NotLogged, Page, Store, StoreError, VmErrorRecord,
+        CommandEnd, CommandSearch, CommandStatus, LateNote, NewCommand, NotLogged, Page, Store, StoreError,
+        VmErrorRecord,
     },
     vm::{CommandId, HostId, UserId, VmId},
 };
@@ -222,7 +223,7 @@ on_both! {
             let mut seen = Vec::new();
             let mut after = None;
             loop {
-                let page = store.command_log(vm, Page { first, after }).await.unwrap();
+                let page = store.command_log(vm, &CommandSearch::default(), Page { first, after }).await.unwrap();
                 seen.extend(page.nodes.iter().map(|command| command.id));
                 after = seen.last().map(|id| id.uuid());
                 if !page.has_next {
@@ -235,7 +236,7 @@ on_both! {
         }
         let foreign = log(&store, VmId::generate()).await;
         let page = Page { first: 5, after: Some(foreign.id.uuid()) };
-        assert!(store.command_log(vm, page).await.unwrap().nodes.is_empty(), "another VM's row is no place here");
+        assert!(store.command_log(vm, &CommandSearch::default(), page).await.unwrap().nodes.is_empty(), "another VM's row is no place here");
     }
 
     async fn a_page_of_long_answers_ends_early_and_says_so(db: TestDatabase) {
@@ -249,7 +250,7 @@ on_both! {
         }
         let (mut seen, mut after) = (Vec::new(), None);
         loop {
-            let page = store.command_log(vm, Page { first: 50, after }).await.unwrap();
+            let page = store.command_log(vm, &CommandSearch::default(), Page { first: 50, after }).await.unwrap();
             assert!((1..=3).contains(&page.nodes.len()), "{}", page.nodes.len());
             seen.extend(page.nodes.iter().map(|command| command.id));
             after = seen.last().map(|id| id.uuid());

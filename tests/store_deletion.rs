@@ -7,7 +7,7 @@ mod support;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use infinibay::{
-    store::{CommandEnd, CommandStatus, NewCommand, Page, Store, StoreError, VmErrorRecord},
+    store::{CommandEnd, CommandSearch, CommandStatus, NewCommand, Page, Store, StoreError, VmErrorRecord},
     vm::{
         CommandId, HostId, Milestone, OperationId, OperationStatus, Resource, ResourceKind, ResourceState,
         UserId, VmId,
@@ -162,7 +162,7 @@ on_both! {
         assert_eq!(store.expire_metrics(before).await.unwrap(), 0);
 
         for vm in [gone.id, stays.id] {
-            assert_eq!(store.command_log(vm, ALL).await.unwrap().nodes.len(), 1);
+            assert_eq!(store.command_log(vm, &CommandSearch::default(), ALL).await.unwrap().nodes.len(), 1);
             assert_eq!(store.vm_errors(vm, ALL).await.unwrap().nodes.len(), 1);
             assert_eq!(store.metrics(vm, old - TimeDelta::days(1), 10).await.unwrap().len(), 1);
         }
@@ -187,7 +187,7 @@ on_both! {
         assert_eq!(store.expire_history(now() - TimeDelta::days(90)).await.unwrap(), 1);
         assert_eq!(store.former_owner(asked.id).await.unwrap(), Some(by));
         assert!(store.operation(made.id).await.unwrap().is_some());
-        assert_eq!(store.command_log(asked.id, ALL).await.unwrap().nodes.len(), 1);
+        assert_eq!(store.command_log(asked.id, &CommandSearch::default(), ALL).await.unwrap().nodes.len(), 1);
         assert_eq!(store.vm_errors(asked.id, ALL).await.unwrap().nodes.len(), 1);
 
         // Two operations, a command, an error with its alert, and the audit rows of the command and the

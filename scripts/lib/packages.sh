@@ -16,7 +16,7 @@ HOST_PACKAGES=(
 # that can be set, and setpriv, setsid, flock, blkid, unshare and nsenter, which a container's image
 # may have been stripped of; what reads installers' files (more of that in validators.sh); depmod, for
 # the installer's disc; what gives VMs UEFI and a TPM; what checks and installs the Debian package;
-# Node.js for clients of the API (clients.sh).
+# Node.js for clients of the API, others are Python's (clients.sh).
 TEST_PACKAGES=(
     postgresql libxml2-utils procps util-linux faketime shellcheck genisoimage debconf python3-venv kmod
     ovmf swtpm swtpm-tools systemd init-system-helpers

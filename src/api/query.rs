@@ -13,11 +13,11 @@ use super::{
     gates::Gates,
     series::{self, Wanted},
     types::{
-        AlertConnection, AlertObject, CommandLog, CommandLogConnection, HostObject, ImageConnection,
-        ImageObject, MAX_FIRST, MediumConnection, MediumObject, MetricsField, MetricsResolution,
-        MetricsSeries, OperationObject, PageInfo, UnmanagedDomainConnection, User, VmConnection,
-        VmConsoleLog, VmErrorConnection, VmErrorEntry, VmFilter, VmMetrics, VmMetricsList, VmObject,
-        VmSnapshot, VmSort, page,
+        AlertConnection, AlertFilter, AlertObject, CommandLog, CommandLogConnection, CommandLogFilter,
+        HostObject, ImageConnection, ImageObject, MAX_FIRST, MediumConnection, MediumObject, MetricsField,
+        MetricsResolution, MetricsSeries, OperationObject, PageInfo, UnmanagedDomainConnection, User,
+        VmConnection, VmConsoleLog, VmErrorConnection, VmErrorEntry, VmFilter, VmMetrics, VmMetricsList,
+        VmObject, VmSnapshot, VmSort, page,
     },
 };
 use crate::{
@@ -241,10 +241,12 @@ impl VmQueries {
         #[graphql(desc = "The VM.")] vm_id: Uuid,
         #[graphql(default = 50, desc = "Nodes of the page: 1 to 200.")] first: i32,
         #[graphql(desc = "The `endCursor` of the page before.")] after: Option<String>,
+        #[graphql(desc = "Which of them; all when absent.")] filter: Option<CommandLogFilter>,
     ) -> Result<CommandLogConnection, ApiError> {
         let call = Call::of(ctx)?;
         call.may_see_history(VmId(vm_id)).await?;
-        let found = call.api.store.command_log(VmId(vm_id), page(first, after.as_deref())?).await?;
+        let search = filter.map(CommandLogFilter::into_search).transpose()?.unwrap_or_default();
+        let found = call.api.store.command_log(VmId(vm_id), &search, page(first, after.as_deref())?).await?;
         let nodes: Vec<CommandLog> = found.nodes.into_iter().map(Into::into).collect();
         let last = nodes.last().map(CommandLog::cursor);
         Ok(CommandLogConnection { nodes, page_info: PageInfo::new(found.has_next, last) })
@@ -276,11 +278,14 @@ impl VmQueries {
         #[graphql(default = 50, desc = "Nodes of the page: 1 to 200.")] first: i32,
         #[graphql(desc = "The `endCursor` of the page before.")] after: Option<String>,
         #[graphql(default, desc = "Leave out those that have ended.")] open_only: bool,
+        #[graphql(desc = "Which of them; all when absent.")] filter: Option<AlertFilter>,
     ) -> Result<AlertConnection, ApiError> {
         let call = Call::of(ctx)?;
         authorize(call.actor, Action::ListVms)?;
+        let search = filter.unwrap_or_default().into_search(open_only)?;
+        // What may not be seen is not there: of another's VM there are no alerts.
         let found =
-            call.api.store.alerts(call.actor.audience(), open_only, page(first, after.as_deref())?).await?;
+            call.api.store.alerts(call.actor.audience(), &search, page(first, after.as_deref())?).await?;
         let last = found.nodes.last().map(|alert| alert.id);
         let nodes =
             found.nodes.into_iter().map(|alert| AlertObject::new(alert, call.actor.is_admin())).collect();

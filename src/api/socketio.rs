@@ -30,7 +30,14 @@ use self::{
     lines::Lines,
     session::{Session, Users},
 };
-use super::{audited, auth::Token, caller::{self, asked_from}, doors::Doors, error::ApiError, validity::Validity};
+use super::{
+    audited,
+    auth::Token,
+    caller::{self, asked_from},
+    doors::Doors,
+    error::ApiError,
+    validity::Validity,
+};
 use crate::vm::VmId;
 
 /// Where clients look for it unless told otherwise.

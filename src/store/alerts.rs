@@ -145,6 +145,19 @@ pub struct DueAlert {
     pub due_at: DateTime<Utc>,
 }
 
+/// Which alerts; everything that is given has to fit.
+#[derive(Debug, Clone, Default)]
+pub struct AlertSearch {
+    /// About this VM, which may be gone.
+    pub vm: Option<VmId>,
+    /// About this.
+    pub kind: Option<AlertKind>,
+    /// This bad, at its worst.
+    pub severity: Option<AlertSeverity>,
+    /// Whether it goes on.
+    pub open: Option<bool>,
+}
+
 /// Names what is one alert while it is open. `what` tells guest errors of one VM apart.
 fn dedup_key(kind: AlertKind, vm: Option<VmId>, what: &str) -> String {
     let vm = vm.map(|vm| format!(":{vm}")).unwrap_or_default();
@@ -166,7 +179,7 @@ impl Store {
             .transpose()
     }
 
-    /// Alerts, newest first: all of them, or those of the VMs that this audience may see, also of its VMs
+    /// The alerts that are searched for, newest first: of all of them, or those of the VMs that this audience may see, also of its VMs
     /// that are gone.
     ///
     /// # Errors
@@ -174,7 +187,7 @@ impl Store {
     pub async fn alerts(
         &self,
         audience: Audience,
-        open_only: bool,
+        search: &AlertSearch,
         page: Page,
     ) -> Result<PageOf<Alert>, StoreError> {
         const OPERATION: &str = "listing alerts";
@@ -186,12 +199,17 @@ impl Store {
                     OR (NOT EXISTS (SELECT 1 FROM vms v WHERE v.id = a.vm_id)
                         AND EXISTS (SELECT 1 FROM operations o
                                     WHERE o.vm_id = a.vm_id AND o.kind = 'create' AND o.requested_by = $1)))
-               AND (NOT $2 OR a.resolved_at IS NULL)
-               AND ($3 IS NULL OR a.id < $3)
-             ORDER BY a.id DESC LIMIT $4",
+               AND ($2 IS NULL OR (a.resolved_at IS NULL) = $2)
+               AND ($3 IS NULL OR a.vm_id = $3) AND ($4 IS NULL OR a.kind = $4)
+               AND ($5 IS NULL OR a.severity = $5)
+               AND ($6 IS NULL OR a.id < $6)
+             ORDER BY a.id DESC LIMIT $7",
         )
         .bind(audience.user().map(UserId::uuid))
-        .bind(open_only)
+        .bind(search.open)
+        .bind(search.vm.map(VmId::uuid))
+        .bind(search.kind.map(Word::word))
+        .bind(search.severity.map(Word::word))
         .bind(page.after)
         .bind(page.limit())
         .fetch_all(db)

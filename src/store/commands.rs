@@ -168,6 +168,23 @@ impl CommandRow {
     }
 }
 
+/// Which commands; everything that is given has to fit.
+#[derive(Debug, Clone, Default)]
+pub struct CommandSearch {
+    /// That stand like this.
+    pub status: Option<CommandStatus>,
+    /// `safe` or `unsafe`.
+    pub kind: Option<&'static str>,
+    /// The safe ones of this name, as agents know it.
+    pub action: Option<&'static str>,
+    /// That this user asked for.
+    pub requested_by: Option<UserId>,
+    /// Asked for at this moment or after it.
+    pub since: Option<DateTime<Utc>>,
+    /// Asked for before this moment.
+    pub until: Option<DateTime<Utc>>,
+}
+
 /// How a command ended.
 #[derive(Debug, Clone)]
 pub struct CommandEnd {
@@ -303,21 +320,36 @@ impl Store {
             .transpose()
     }
 
-    /// The commands of a VM, newest first. A page ends before what would take more than 32 MiB in
-    /// memory, and says that there is more.
+    /// The commands of a VM that are searched for, newest first. A page ends before what would take more
+    /// than 32 MiB in memory, and says that there is more; the next one goes on after its last row, also
+    /// where that row does not fit the search any more.
     ///
     /// # Errors
     /// `Database`, `Corrupt`.
-    pub async fn command_log(&self, vm: VmId, page: Page) -> Result<PageOf<CommandRecord>, StoreError> {
+    pub async fn command_log(
+        &self,
+        vm: VmId,
+        search: &CommandSearch,
+        page: Page,
+    ) -> Result<PageOf<CommandRecord>, StoreError> {
         const OPERATION: &str = "reading a command log";
         on_pool!(self, db => within(OPERATION, page, MAX_PAGE_TREE, sqlx::query_as::<_, CommandRow>(
             "SELECT * FROM command_log
              WHERE vm_id = $1 AND ($2 IS NULL OR (created_at, id) <
                    (SELECT created_at, id FROM command_log WHERE id = $2 AND vm_id = $1))
-             ORDER BY created_at DESC, id DESC LIMIT $3",
+               AND ($3 IS NULL OR status = $3) AND ($4 IS NULL OR kind = $4)
+               AND ($5 IS NULL OR command ->> 'action' = $5) AND ($6 IS NULL OR requested_by = $6)
+               AND ($7 IS NULL OR created_at >= $7) AND ($8 IS NULL OR created_at < $8)
+             ORDER BY created_at DESC, id DESC LIMIT $9",
         )
         .bind(vm.uuid())
         .bind(page.after)
+        .bind(search.status.map(Word::word))
+        .bind(search.kind)
+        .bind(search.action)
+        .bind(search.requested_by.map(UserId::uuid))
+        .bind(search.since.map(storable))
+        .bind(search.until.map(storable))
         .bind(page.limit())
         .fetch(db))
         .await)

@@ -9,7 +9,7 @@ use infinibay::{
     commands::{CommandError, Commands},
     config::{AgentsConfig, CommandsConfig},
     events::{EventBus, Subscription},
-    store::{CommandRecord, Page, Store},
+    store::{CommandRecord, CommandSearch, Page, Store},
     vm::{CommandId, GuestCommand, Redactor, UnsafeCommand, UserId, VmId},
 };
 use tempfile::TempDir;
@@ -109,7 +109,11 @@ impl Journey {
     }
 
     pub(crate) async fn log(&self) -> Vec<CommandRecord> {
-        self.store.command_log(self.guest.vm, Page { first: 100, after: None }).await.expect("the log").nodes
+        self.store
+            .command_log(self.guest.vm, &CommandSearch::default(), Page { first: 100, after: None })
+            .await
+            .expect("the log")
+            .nodes
     }
 }
 

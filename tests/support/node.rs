@@ -1,7 +1,7 @@
-//! npm's clients of the API, as front ends have them: a script of `tests/clients` in its own process,
+//! npm's and PyPI's clients of the API, as front ends have them: a script of `tests/clients` in its own process,
 //! told what to do and telling what it heard by lines of JSON.
 
-use std::{process::Stdio, time::Duration};
+use std::{path::Path, process::Stdio, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::{
@@ -12,6 +12,17 @@ use tokio::{
 
 /// How long a story waits for what it expects to be heard.
 pub const SOON: Duration = Duration::from_secs(20);
+
+/// Where the clients are laid out.
+pub fn clients() -> String {
+    std::env::var("INFINIBAY_TEST_CLIENTS")
+        .expect("INFINIBAY_TEST_CLIENTS is not set; scripts/test sets it, and fetches the clients")
+}
+
+/// A file of `tests/clients`.
+pub fn here(name: &str) -> String {
+    format!("{}/tests/clients/{name}", env!("CARGO_MANIFEST_DIR"))
+}
 
 /// A script at work; ended when dropped.
 pub struct Node {
@@ -25,16 +36,25 @@ pub struct Node {
 impl Node {
     /// Starts a script of `tests/clients`.
     pub fn start(script: &str) -> Self {
-        let clients = std::env::var("INFINIBAY_TEST_CLIENTS")
-            .expect("INFINIBAY_TEST_CLIENTS is not set; scripts/test sets it, and fetches the clients");
-        let mut child = Command::new("node")
-            .arg(format!("{}/tests/clients/{script}", env!("CARGO_MANIFEST_DIR")))
-            .env("INFINIBAY_TEST_CLIENTS", clients)
+        let mut node = Command::new("node");
+        node.arg(here(script)).env("INFINIBAY_TEST_CLIENTS", clients());
+        Self::run(node)
+    }
+
+    /// The same of one in Python, with the packages in this directory besides those of PyPI.
+    pub fn python(script: &str, packages: &Path) -> Self {
+        let mut python = Command::new(format!("{}/python/bin/python", clients()));
+        python.arg(here(script)).env("PYTHONPATH", packages).env("PYTHONDONTWRITEBYTECODE", "1");
+        Self::run(python)
+    }
+
+    fn run(mut command: Command) -> Self {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .expect("node is needed; scripts/test installs it");
+            .unwrap_or_else(|error| panic!("{command:?}: {error}; scripts/test installs what it takes"));
         let commands = child.stdin.take().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (sender, heard) = mpsc::unbounded_channel();

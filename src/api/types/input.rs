@@ -13,6 +13,7 @@ use crate::{
     lifecycle::{CloneVm, CreateVm, InstallRequest, UnattendedRequest},
     vm::{GuestCommand, UnsafeCommand},
 };
+pub(super) use safe::SafeActionName;
 use safe::SafeCommandInput;
 
 /// First-boot settings.

@@ -11,7 +11,7 @@ use crate::{
 
 /// An action that needs no shell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
-pub(super) enum SafeActionName {
+pub(in crate::api::types) enum SafeActionName {
     /// No parameters.
     ServiceList,
     /// `service`, `operation`.
@@ -74,6 +74,45 @@ pub(super) enum SafeActionName {
     GetAvailableUpdates,
     /// Windows. No parameters.
     GetSecurityUpdates,
+}
+
+impl SafeActionName {
+    /// The action's name on the wire and in the log.
+    pub(in crate::api::types) fn word(self) -> &'static str {
+        match self {
+            Self::ServiceList => "ServiceList",
+            Self::ServiceControl => "ServiceControl",
+            Self::PackageList => "PackageList",
+            Self::PackageInstall => "PackageInstall",
+            Self::PackageRemove => "PackageRemove",
+            Self::PackageUpdate => "PackageUpdate",
+            Self::PackageSearch => "PackageSearch",
+            Self::ProcessList => "ProcessList",
+            Self::ProcessKill => "ProcessKill",
+            Self::ProcessTop => "ProcessTop",
+            Self::SystemInfo => "SystemInfo",
+            Self::OsInfo => "OsInfo",
+            Self::CheckDiskSpace => "CheckDiskSpace",
+            Self::CheckResourceOptimization => "CheckResourceOptimization",
+            Self::RunHealthCheck => "RunHealthCheck",
+            Self::RunAllHealthChecks => "RunAllHealthChecks",
+            Self::DiskCleanup => "DiskCleanup",
+            Self::CheckWindowsUpdates => "CheckWindowsUpdates",
+            Self::GetUpdateHistory => "GetUpdateHistory",
+            Self::GetPendingUpdates => "GetPendingUpdates",
+            Self::CheckWindowsDefender => "CheckWindowsDefender",
+            Self::GetDefenderStatus => "GetDefenderStatus",
+            Self::RunDefenderQuickScan => "RunDefenderQuickScan",
+            Self::GetThreatHistory => "GetThreatHistory",
+            Self::GetInstalledApplicationsWmi => "GetInstalledApplicationsWMI",
+            Self::CheckApplicationUpdates => "CheckApplicationUpdates",
+            Self::GetApplicationDetails => "GetApplicationDetails",
+            Self::CheckSpecificAppUpdates => "CheckSpecificAppUpdates",
+            Self::EstimateUpdateSize => "EstimateUpdateSize",
+            Self::GetAvailableUpdates => "GetAvailableUpdates",
+            Self::GetSecurityUpdates => "GetSecurityUpdates",
+        }
+    }
 }
 
 /// What to do with a service.
@@ -291,5 +330,27 @@ impl SafeCommandInput {
         ]
         .into_iter()
         .find_map(|(field, given)| given.then_some(field))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_graphql::resolver_utils::EnumType as _;
+
+    use super::*;
+
+    #[test]
+    fn the_log_knows_an_action_by_the_name_that_clients_write() {
+        for item in SafeActionName::items() {
+            let written = item.name.replace('_', "");
+            assert_eq!(written, item.value.word().to_uppercase());
+        }
+        // As it is on the wire, capitals and all.
+        for (name, action) in [
+            (SafeActionName::OsInfo, SafeAction::OsInfo),
+            (SafeActionName::GetInstalledApplicationsWmi, SafeAction::GetInstalledApplicationsWmi),
+        ] {
+            assert_eq!(name.word(), action.name());
+        }
     }
 }
