@@ -218,9 +218,9 @@ on_both! {
         let of = |kind: &str, vm: &str| (kind.to_owned(), vm.to_owned());
         let (ended, full, slow) = (of("VM_OFFLINE", &web), of("GUEST_ERROR", &web), of("GUEST_ERROR", &db));
         assert_eq!(alerted(&eve, false, json!({ "vmId": web })).await, [ended.clone(), full.clone()]);
-        assert_eq!(alerted(&eve, false, json!({ "open": false })).await, [ended.clone()]);
-        assert_eq!(alerted(&eve, false, json!({ "open": true, "vmId": web })).await, [full.clone()]);
-        assert_eq!(alerted(&eve, true, json!({ "vmId": web })).await, [full.clone()]);
+        assert_eq!(alerted(&eve, false, json!({ "open": false })).await, std::slice::from_ref(&ended));
+        assert_eq!(alerted(&eve, false, json!({ "open": true, "vmId": web })).await, std::slice::from_ref(&full));
+        assert_eq!(alerted(&eve, true, json!({ "vmId": web })).await, std::slice::from_ref(&full));
         assert_eq!(alerted(&eve, true, json!({ "vmId": web, "kind": "VM_OFFLINE" })).await, []);
         assert_eq!(alerted(&admin, false, json!({ "vmId": db, "kind": "GUEST_ERROR" })).await, [slow]);
         // Of another's VM, and of one that there is not, nothing is told.

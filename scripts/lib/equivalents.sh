@@ -26,7 +26,7 @@ iptables: iptables|nft: the network of VMs
 postgresql: postgres:initdb: tests on PostgreSQL
 libxml2-utils: xmllint: tests of the domain XML
 debconf: debconf-set-selections: tests of what installers read
-python3-venv: python3: tests of what installers read
+python3-venv: python3: tests of what installers read, and of the API with clients of PyPI
 procps: kill: tests
 util-linux: flock setpriv setsid blkid unshare nsenter: these scripts and the tests
 faketime: faketime: tests of a clock that is set
