@@ -69,7 +69,7 @@ section! {
         /// Deepest nesting of one GraphQL query.
         max_query_depth: u32 = "16" in 4..=64,
         /// Highest complexity of one GraphQL query, in fields.
-        max_query_complexity: u32 = "4000" in 50..=100000,
+        max_query_complexity: u32 = "2000" in 50..=100000,
         /// Most aliases of one GraphQL query, with its fragments put in place.
         max_query_aliases: u32 = "100" in 1..=10000,
         /// Most fields of the root that one GraphQL query asks for: each is a request of its own.

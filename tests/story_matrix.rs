@@ -489,7 +489,12 @@ fn every_field_of_the_schema_is_classified() {
         assert!(of.is_none() || row.of == of, "{} does not say that it is about a VM", row.field);
         let class_is_of_one = !matches!(
             row.class,
-            Class::AnyAccount | Class::Reads | Class::OwnAccount | Class::Admins | Class::Makes
+            Class::AnyAccount
+                | Class::Reads
+                | Class::OwnAccount
+                | Class::Admins
+                | Class::AdminsWithAll
+                | Class::Makes
         );
         assert_eq!(row.of.is_some(), class_is_of_one, "{}: {:?}", row.field, row.class);
     }

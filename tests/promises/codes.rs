@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, path::Path};
 
 /// What is written like a code and is none.
-const OTHERS: [&str; 10] = [
+const OTHERS: [&str; 11] = [
+    // What only the audit log says: nobody is left to be answered.
+    "CLIENT_GONE",
     // Variables of the environment, besides those with a prefix.
     "APP_HOST",
     "DATABASE_URL",

@@ -52,7 +52,7 @@ pub struct Told {
 }
 
 impl Told {
-    const fn to_admins(self, fields: &'static str) -> Self {
+    const fn and_admins(self, fields: &'static str) -> Self {
         Self { admins: fields, ..self }
     }
 
@@ -88,7 +88,8 @@ pub const TYPES: [Told; 68] = [
         "count delivery details firstAt id kind lastAt resolvedAt severity summary vmId vmName",
     ),
     told("AlertConnection", Reader, "nodes pageInfo"),
-    told("AlertDelivery", Reader, "attempts deliveredAt nextAttemptAt notified state").to_admins("lastError"),
+    told("AlertDelivery", Reader, "attempts deliveredAt nextAttemptAt notified state")
+        .and_admins("lastError"),
     told("ApiToken", Account, "createdAt expiresAt id label scopes"),
     told("AuditConnection", Admins, "nodes pageInfo"),
     told("AuditEntry", Admins, "action address at code details id outcome requestId userId vmId"),
@@ -131,7 +132,7 @@ pub const TYPES: [Told; 68] = [
         "bytesDone bytesTotal createdAt error expectedSha256 facts fileName finishedAt id kind name \
          progress requestedById sha256 startedAt state",
     )
-    .to_admins("source useCount"),
+    .and_admins("source useCount"),
     told("MediumConnection", Reader, "nodes pageInfo"),
     told("MediumError", Reader, "code message"),
     told("MediumFacts", Reader, "arch bootFiles bootable distribution label osFamily variant version"),
