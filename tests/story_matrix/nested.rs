@@ -31,11 +31,11 @@ impl Whose {
         match self {
             Plain => true,
             AnyAccount => matches!(class, Class::AnyAccount | Class::OwnAccount),
-            Reader => matches!(class, Class::Reads | Class::Admins),
+            Reader => matches!(class, Class::Reads | Class::Admins | Class::AdminsWithAll),
             Vm => of_a_vm(),
             Owner => class == Class::Owns,
             Account => class == Class::OwnAccount,
-            Admins => class == Class::Admins,
+            Admins => matches!(class, Class::Admins | Class::AdminsWithAll),
         }
     }
 }
