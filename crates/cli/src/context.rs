@@ -1,6 +1,6 @@
 //! What every command works with: the screen, whom to ask, and what to say where it is interrupted.
 
-use std::{cell::OnceCell, cell::RefCell, io, path::PathBuf, rc::Rc};
+use std::{cell::OnceCell, cell::RefCell, path::PathBuf, rc::Rc};
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -94,21 +94,15 @@ impl Context {
         &self,
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
+        let listening = |kind| signal(kind).map_err(|error| Failure::Local("signals".into(), error));
+        // Before the work begins: what it changes at its first step has to be put back as well.
+        let (mut pressed, mut told) =
+            (listening(SignalKind::interrupt())?, listening(SignalKind::terminate())?);
         tokio::pin!(work);
         tokio::select! {
             done = &mut work => done,
-            signal = interruption() => {
-                signal.map_err(|error| Failure::Local("signals".into(), error))?;
-                Err(Failure::Interrupted(self.going_on.borrow().clone()))
-            }
+            _ = pressed.recv() => Err(Failure::Interrupted(self.going_on.borrow().clone())),
+            _ = told.recv() => Err(Failure::Interrupted(self.going_on.borrow().clone())),
         }
-    }
-}
-
-async fn interruption() -> io::Result<()> {
-    let mut told = signal(SignalKind::terminate())?;
-    tokio::select! {
-        pressed = tokio::signal::ctrl_c() => pressed,
-        _ = told.recv() => Ok(()),
     }
 }

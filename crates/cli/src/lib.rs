@@ -24,7 +24,7 @@ use std::{io::Write as _, process::ExitCode};
 
 use clap::{Parser as _, error::ErrorKind};
 
-use crate::{args::Cli, context::Context, failure::Failure};
+use crate::{args::Cli, context::Context, failure::Failure, screen::Screen};
 
 /// Runs the command line of this process.
 #[must_use]
@@ -32,10 +32,16 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are no mistakes. Nobody is left to tell where nothing can be printed.
-            let _ = error.print();
+            // Help and version are no mistakes.
             let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            return ExitCode::from(if asked { 0 } else { Failure::Usage(String::new()).status() });
+            let failure = Failure::Usage(error.to_string().trim_end().to_owned());
+            if !asked && wants_json(std::env::args_os().skip(1)) {
+                Screen::of_process(true).failure(&failure);
+            } else {
+                // Nobody is left to tell where nothing can be printed.
+                let _ = error.print();
+            }
+            return ExitCode::from(if asked { 0 } else { failure.status() });
         }
     };
     let context = Context::new(cli.common);
@@ -60,4 +66,9 @@ pub fn main() -> ExitCode {
             ExitCode::from(status)
         }
     }
+}
+
+/// Whether a command line that cannot be read asks for JSON; what follows `--` asks for nothing.
+fn wants_json(words: impl Iterator<Item = std::ffi::OsString>) -> bool {
+    words.take_while(|word| word != "--").any(|word| word == "--json")
 }

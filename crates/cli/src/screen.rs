@@ -140,3 +140,19 @@ pub fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Stri
     }
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::table;
+
+    #[test]
+    fn columns_stand_below_each_other_where_characters_are_wide() {
+        let rows = ["plain", "世界", "e\u{301}te\u{301}"].map(|name| vec![name.to_owned(), "|".to_owned()]);
+        let table = table(&["NAME", "NEXT"], rows);
+        // "世界" is as wide as four letters, and an accent of its own has no width.
+        assert_eq!(
+            table.lines().collect::<Vec<_>>(),
+            ["NAME   NEXT", "plain  |", "世界   |", "e\u{301}te\u{301}    |",]
+        );
+    }
+}

@@ -59,6 +59,11 @@ fn a_command_line_that_makes_no_sense_ends_with_64() {
         let output = run(home.path(), args, &[]);
         assert_eq!(output.status.code(), Some(64), "{args:?}: {}", words(&output.stderr));
         assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{args:?}");
+        // Programs are told in their language.
+        let output = run(home.path(), &[&["--json"], args].concat(), &[]);
+        assert_eq!(output.status.code(), Some(64), "{args:?}");
+        let told: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+        assert_eq!(told["error"]["code"], "USAGE", "{args:?}");
     }
 }
 

@@ -54,7 +54,8 @@ pub(super) async fn metrics(context: &Context, args: &Metrics) -> Result<(), Fai
     let rows = rows.map(|line| row(line, memory, usize::from(width)));
     context.screen.line(&screen::table(&["", "", "LOWEST", "MEAN", "HIGHEST"], rows))?;
     let readings: u64 = series.counts.iter().sum();
-    let words = format!("{readings} readings ({}), {first} to {last}", series.resolution.to_lowercase());
+    let noun = if readings == 1 { "reading" } else { "readings" };
+    let words = format!("{readings} {noun} ({}), {first} to {last}", series.resolution.to_lowercase());
     context.screen.line(&clean::line(&words))?;
     if series.truncated {
         context.screen.note("there are newer readings than are shown; look back less far");
