@@ -245,7 +245,10 @@ async fn whoever_does_not_read_is_told_what_he_missed_and_then_cut_off() {
 async fn five_thousand_find_as_many_places_as_there_are() {
     let db = TestDatabase::new(Backend::Sqlite).await;
     // All of them come from one address, which would be stopped before.
-    let env = [("INFINIBAY__HTTP__MAX_CONNECTIONS_PER_ADDRESS", "6000")];
+    let env = [
+        ("INFINIBAY__HTTP__MAX_CONNECTIONS_PER_ADDRESS", "6000"),
+        ("INFINIBAY__HTTP__REQUEST_BURST", "100000"),
+    ];
     let trial = Trial::start_with(&db, &env).await;
     let mut node = Node::start("graphql-ws.mjs");
     connected(&mut node, &trial, "first", &trial.token).await;
