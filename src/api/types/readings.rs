@@ -123,7 +123,7 @@ mod tests {
                 cpu_usage: f64::from(number),
                 memory_used: 1 << 60,
                 memory_total: 1 << 61,
-                disk: (number % 2 == 0).then_some(rates),
+                disk: number.is_multiple_of(2).then_some(rates),
                 network: None,
             },
             frame: FrameText::new("{\"processes\":[1,2]}"),
