@@ -35,7 +35,8 @@ const QUERY: &str =
 #[tokio::main]
 async fn main() {
     let count = sized("INFINIBAY_BENCH_SUBSCRIBERS", 1_000);
-    fleet::raise_open_files();
+    let files = fleet::raise_open_files();
+    assert!(files > count as u64 + 100, "only {files} files may be open");
     // One admin on one address, who may be as many as it takes.
     let stage = Stage::set(&[
         ("INFINIBAY__API__MAX_WEBSOCKETS", "100000"),
